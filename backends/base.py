@@ -1,0 +1,100 @@
+"""The contract every backend keeps: a prompt goes in, the scores of the next token come out.
+
+::
+
+    RequestError          the caller's to fix
+    BackendError          the set-up's fault
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+Logits: TypeAlias = NDArray[np.float32]  # [vocab]: scores for the next token only
+Device: TypeAlias = Literal["auto", "cpu", "cuda"]
+Precision: TypeAlias = Literal["auto", "bf16", "fp32"]
+
+
+class RequestError(Exception):
+    """What was asked cannot be served, and the caller can change it.
+
+    ``code`` is a stable word for programs (``invalid_image``, ``context_length_exceeded`` ...), ``param`` the
+    name of the field at fault, if there is one.
+    """
+
+    def __init__(self, message: str, *, code: str = "invalid_value", param: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.param = param
+
+
+class BackendError(Exception):
+    """The machine, the installation or the model's files cannot do what they should.
+
+    ``code`` is a stable word for programs: ``backend_error``, ``model_invalid``, ``numerical_error`` ...
+    """
+
+    def __init__(self, message: str, *, code: str = "backend_error") -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True, eq=False)
+class Prompt:
+    """Token ids, and the pictures' patches with the places in the ids that they fill."""
+
+    ids: NDArray[np.int64]  # [tokens]
+    patches: NDArray[np.float32] | None = None  # [patches, 1536], pictures one after the other
+    grid: NDArray[np.int64] | None = None  # [images, 3]: t, h, w in patches
+    spans: NDArray[np.int64] | None = None  # [images, 2]: first pad and one past the last pad in ids
+
+    @property
+    def image_tokens(self) -> int:
+        """How many of the ids are places for picture features."""
+        return 0 if self.spans is None else int((self.spans[:, 1] - self.spans[:, 0]).sum())
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Where and how a backend computes; ``threads`` None leaves the count to the library."""
+
+    device: Device = "auto"
+    precision: Precision = "auto"
+    threads: int | None = None
+
+
+class Session(Protocol):
+    """One generation: it owns the cache, and sessions of one backend do not see each other."""
+
+    vision_seconds: float
+    """Seconds that the last prefill spent on encoding pictures; 0.0 without a picture."""
+
+    def prefill(self, prompt: Prompt) -> Logits:
+        """Read a whole prompt; return the scores of the token after it."""
+        ...
+
+    def decode(self, token: int) -> Logits:
+        """Append one token; return the scores of the next."""
+        ...
+
+    def close(self) -> None:
+        """Free the cache; a closed session is not used again."""
+        ...
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """Turns prompts into scores for one model, in sessions that are independent of each other."""
+
+    name: str
+    sees_images: bool
+    context: int
+    """Most tokens that a prompt and its answer may have together."""
+
+    def open(self, capacity: int) -> Session:
+        """Start a session that will hold at most ``capacity`` tokens."""
+        ...

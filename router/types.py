@@ -1,0 +1,162 @@
+"""The values that travel between the caller, the router and the loop; all of them frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass, fields, replace
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backends.base import RequestError
+
+Role: TypeAlias = Literal["system", "user", "assistant"]
+Finish: TypeAlias = Literal["stop", "length"]
+Chunks: TypeAlias = "Generator[Chunk, None, None]"  # not Iterator: a caller must be able to close() it
+
+ROLES: tuple[Role, ...] = ("system", "user", "assistant")
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A picture as every backend sees it: upright, opaque, 8 bits a channel."""
+
+    pixels: NDArray[np.uint8]  # [height, width, 3], RGB
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        return self.pixels.shape[1], self.pixels.shape[0]
+
+
+@dataclass(frozen=True, eq=False)
+class Message:
+    """One turn: text and pictures in the order they are read."""
+
+    role: Role
+    parts: tuple[str | Picture, ...]
+
+    def __post_init__(self) -> None:
+        if self.role not in ROLES:
+            raise RequestError(f"role must be one of {', '.join(ROLES)}, got {self.role!r}", param="role")
+
+    @classmethod
+    def of(cls, role: Role, *parts: str | Picture) -> Message:
+        """A message from its parts: ``Message.of("user", picture, "What is this?")``."""
+        return cls(role, parts)
+
+    @property
+    def pictures(self) -> tuple[Picture, ...]:
+        """The pictures of this turn, in order."""
+        return tuple(part for part in self.parts if isinstance(part, Picture))
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are picked and when to stop; None means "not said", see ``over``.
+
+    The neutral value of every field, what each does and in which order, is in ``router/sampling.py``.
+    """
+
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    logit_bias: tuple[tuple[int, float], ...] | None = None  # (token id, added to its score)
+    max_tokens: int | None = None
+    min_tokens: int | None = None
+    ignore_eos: bool | None = None
+    stop: tuple[str, ...] | None = None
+    stop_token_ids: tuple[int, ...] | None = None
+    seed: int | None = None
+    logprobs: int | None = None  # how many alternatives to report; 0 reports the picked token alone
+
+    def over(self, defaults: Sampling) -> Sampling:
+        """These choices, with ``defaults`` where nothing was said."""
+        said = {f.name: value for f in fields(self) if (value := getattr(self, f.name)) is not None}
+        return replace(defaults, **said)
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """A conversation, how to answer it, and by which backend (None: the router picks)."""
+
+    messages: tuple[Message, ...]
+    sampling: Sampling = Sampling()
+    backend: str | None = None
+
+    @property
+    def has_image(self) -> bool:
+        """Whether a picture stands anywhere in the conversation, not only in its last turn."""
+        return any(message.pictures for message in self.messages)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Which backend answers, why, and which are next if it cannot be loaded."""
+
+    backend: str
+    reason: str
+    fallbacks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Stats:
+    """What one answer took; every time in seconds."""
+
+    backend: str
+    prompt_tokens: int  # picture places included
+    image_tokens: int
+    output_tokens: int
+    vision_seconds: float
+    prefill_seconds: float  # vision included: from the prompt to its first scores
+    decode_seconds: float  # all that came after the prefill
+    resized: tuple[tuple[int, int], ...] = ()  # width and height in pixels of each picture as it was read
+
+    @property
+    def first_token_seconds(self) -> float:
+        """TTFT, without queueing and prompt building: the first token is picked from the prefill's scores."""
+        return self.prefill_seconds
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Decode speed: tokens after the first over the seconds after the prefill; 0.0 when there are none."""
+        if self.output_tokens < 2 or self.decode_seconds <= 0:
+            return 0.0
+        return (self.output_tokens - 1) / self.decode_seconds
+
+
+@dataclass(frozen=True)
+class TokenScore:
+    """Natural log probability of a picked token, and of the likeliest ones at its place."""
+
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()  # (token id, log probability), likeliest first
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A piece of an answer; ``finish`` and ``stats`` are set on the last one only."""
+
+    text: str
+    tokens: tuple[int, ...] = ()
+    logprobs: tuple[TokenScore, ...] = ()
+    finish: Finish | None = None
+    stats: Stats | None = None
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A whole answer: its stream, joined."""
+
+    text: str
+    tokens: tuple[int, ...]
+    logprobs: tuple[TokenScore, ...]
+    finish: Finish
+    stats: Stats
+    decision: Decision
