@@ -1,0 +1,162 @@
+"""The numbers of a Qwen3-VL model that this project uses, read from its ``config.json``.
+
+Anything the code could not compute exactly as the model was trained is refused here, before a weight is read.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from backends.qwen3vl.fields import Fields
+
+PATCH, TEMPORAL_PATCH, MERGE, CHANNELS = 16, 2, 2, 3
+PATCH_VALUES = CHANNELS * TEMPORAL_PATCH * PATCH * PATCH  # 1536: one row of ``Prompt.patches``
+_STRIDES = ("in_channels", "patch_size", "temporal_patch_size", "spatial_merge_size")
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """The language model's shape."""
+
+    hidden: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    intermediate: int
+    vocab: int
+    context: int  # most tokens of a prompt and its answer: max_position_embeddings
+    rms_norm_eps: float
+    rope_theta: float
+    mrope_section: tuple[int, int, int]  # rotary pairs that follow t, h and w, interleaved
+    tie: bool  # whether the output matrix is the embedding table
+
+
+@dataclass(frozen=True)
+class VisionConfig:
+    """The picture tower's shape."""
+
+    hidden: int
+    depth: int
+    heads: int
+    intermediate: int
+    out_hidden: int
+    patch: int
+    temporal_patch: int
+    merge: int
+    position_embeddings: int
+    deepstack: tuple[int, ...]  # after which blocks a DeepStack feature is taken
+
+    @property
+    def side(self) -> int:
+        """Rows, and columns, of the square table of position embeddings."""
+        return math.isqrt(self.position_embeddings)
+
+
+@dataclass(frozen=True)
+class Config:
+    """What every part of this project needs to know of a model."""
+
+    text: TextConfig
+    vision: VisionConfig
+    image_token: int
+    video_token: int
+    vision_start_token: int
+    vision_end_token: int
+
+    @classmethod
+    def read(cls, folder: Path) -> Config:
+        """Read ``folder/config.json`` as transformers 4.57 or 5 writes it.
+
+        Raises BackendError ``model_invalid``, naming the file and the field, for anything that is not a plain
+        Qwen3-VL.
+        """
+        top = Fields.read(folder / "config.json")
+        top.expect("model_type", "qwen3_vl", required=True)
+        top.absent("quantization_config", "use a checkpoint with plain weights")
+        text, vision = _text(top), _vision(top.section("vision_config"))
+        if vision.out_hidden != text.hidden:
+            raise top.bad(
+                "vision_config.out_hidden_size", f"text_config.hidden_size, {text.hidden}", vision.out_hidden
+            )
+        if len(vision.deepstack) > text.layers:
+            raise top.bad(
+                "vision_config.deepstack_visual_indexes", f"at most {text.layers} long", vision.deepstack
+            )
+        names = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+        return cls(text, vision, *(top.whole(name, least=0, most=text.vocab - 1) for name in names))
+
+
+def _text(top: Fields) -> TextConfig:
+    text = top.section("text_config")
+    text.expect("hidden_act", "silu")
+    text.expect("attention_bias", False)
+    heads = text.whole("num_attention_heads")
+    head_dim = text.whole("head_dim")
+    kv_heads = text.whole("num_key_value_heads")
+    if heads % kv_heads:
+        raise text.bad("num_key_value_heads", f"a divisor of num_attention_heads, {heads}", kv_heads)
+    theta, section = _rope(text, head_dim)
+    ties = top if "tie_word_embeddings" in top.values else text
+    return TextConfig(
+        hidden=text.whole("hidden_size"),
+        layers=text.whole("num_hidden_layers"),
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=head_dim,
+        intermediate=text.whole("intermediate_size"),
+        vocab=text.whole("vocab_size"),
+        context=text.whole("max_position_embeddings"),
+        rms_norm_eps=text.number("rms_norm_eps"),
+        rope_theta=theta,
+        mrope_section=section,
+        tie=ties.flag("tie_word_embeddings", default=False),
+    )
+
+
+def _rope(text: Fields, head_dim: int) -> tuple[float, tuple[int, int, int]]:
+    # transformers 5 keeps theta beside the sections, 4.57 keeps it in text_config itself
+    newer = text.values.get("rope_parameters") is not None
+    rope = text.section("rope_parameters" if newer else "rope_scaling")
+    rope.expect("rope_type", "default")
+    rope.expect("type", "default")
+    rope.expect("mrope_interleaved", True)
+    theta = (rope if "rope_theta" in rope.values else text).number("rope_theta")
+    section = rope.wholes("mrope_section")
+    if len(section) != 3 or 2 * sum(section) != head_dim:
+        raise rope.bad(
+            "mrope_section", f"three numbers that sum to half of head_dim, {head_dim / 2:g}", section
+        )
+    return theta, (section[0], section[1], section[2])
+
+
+def _vision(vision: Fields) -> VisionConfig:
+    vision.expect("hidden_act", "gelu_pytorch_tanh")
+    for name, value in zip(_STRIDES, (CHANNELS, PATCH, TEMPORAL_PATCH, MERGE), strict=True):
+        vision.expect(name, value, required=name != "in_channels")
+    hidden, heads, depth = (vision.whole(name) for name in ("hidden_size", "num_heads", "depth"))
+    if hidden % heads or (hidden // heads) % 4:
+        # the 2-D rotary embedding turns pairs by row in one half of a head and by column in the other
+        raise vision.bad(
+            "num_heads", f"such that hidden_size, {hidden}, gives heads of a multiple of 4", heads
+        )
+    places = vision.whole("num_position_embeddings")
+    if math.isqrt(places) ** 2 != places:
+        raise vision.bad("num_position_embeddings", "a square number", places)
+    deepstack = vision.wholes("deepstack_visual_indexes", least=0)
+    if list(deepstack) != sorted(set(deepstack)) or (deepstack and deepstack[-1] >= depth):
+        raise vision.bad("deepstack_visual_indexes", f"increasing and below depth, {depth}", deepstack)
+    return VisionConfig(
+        hidden=hidden,
+        depth=depth,
+        heads=heads,
+        intermediate=vision.whole("intermediate_size"),
+        out_hidden=vision.whole("out_hidden_size"),
+        patch=PATCH,
+        temporal_patch=TEMPORAL_PATCH,
+        merge=MERGE,
+        position_embeddings=places,
+        deepstack=deepstack,
+    )

@@ -1,0 +1,150 @@
+"""One upright RGB picture -> the rows that the picture tower reads.
+
+Equal to the last bit to transformers' Qwen2VLImageProcessorPil with Qwen3-VL's patch size.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from backends.base import RequestError
+from backends.qwen3vl.config import CHANNELS, MERGE, PATCH, PATCH_VALUES, TEMPORAL_PATCH
+from backends.qwen3vl.fields import Fields
+
+Grid: TypeAlias = tuple[int, int, int]  # t, h, w in patches
+
+BLOCK = PATCH * MERGE  # both sides of a resized picture are multiples of this: one token is one block
+LARGEST_RATIO = 200  # of the longer side to the shorter
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Between how many pixels a picture is brought before it is cut into patches."""
+
+    min_pixels: int
+    max_pixels: int
+
+    def __post_init__(self) -> None:
+        if not 0 < self.min_pixels <= self.max_pixels:
+            raise RequestError(
+                f"min_pixels must be above 0 and at most {self.max_pixels}, got {self.min_pixels}",
+                param="min_pixels",
+            )
+
+    @classmethod
+    def read(cls, folder: Path) -> Limits:
+        """Read ``folder/preprocessor_config.json``; refuse a preprocessing that ``patches`` does not do.
+
+        Raises BackendError ``model_invalid``, naming the file and the field.
+        """
+        fields = Fields.read(folder / "preprocessor_config.json")
+        for name, value in _STEPS.items():
+            fields.expect(name, value)
+        for name, value in _MEASURES.items():
+            fields.expect(name, value, required=True)
+        least = _edge(fields, "min_pixels", "shortest_edge")
+        most = _edge(fields, "max_pixels", "longest_edge")
+        if least > most:
+            raise fields.bad("size.shortest_edge", f"at most size.longest_edge, {most}", least)
+        return cls(least, most)
+
+
+_STEPS: dict[str, object] = {
+    "do_resize": True,
+    "do_rescale": True,
+    "do_normalize": True,
+    "do_convert_rgb": True,
+    "resample": int(Image.Resampling.BICUBIC),
+    "rescale_factor": 1 / 255,
+}
+_MEASURES: dict[str, object] = {
+    "patch_size": PATCH,
+    "temporal_patch_size": TEMPORAL_PATCH,
+    "merge_size": MERGE,
+    "image_mean": [0.5] * CHANNELS,
+    "image_std": [0.5] * CHANNELS,
+}
+
+
+def _edge(fields: Fields, older: str, newer: str) -> int:
+    # where a file has both, transformers goes by the older name
+    if fields.values.get(older) is not None:
+        return fields.whole(older)
+    return fields.section("size").whole(newer)
+
+
+def resized_size(width: int, height: int, limits: Limits) -> tuple[int, int]:
+    """Width and height in pixels to which a picture is brought: multiples of 32 that keep its shape.
+
+    Formula: ``smart_resize`` of Qwen2-VL; a very long picture may stay above ``max_pixels``, as there.
+    Raises RequestError ``image_aspect_ratio`` when one side is more than 200 times the other.
+    """
+    check_ratio(width, height)
+    sides = (width, height)
+    # round() takes a half to the even number, which decides the size of a picture of 48 or 80 pixels
+    nearest = [round(side / BLOCK) * BLOCK for side in sides]
+    if nearest[0] * nearest[1] > limits.max_pixels:
+        shrink = math.sqrt((width * height) / limits.max_pixels)
+        nearest = [max(BLOCK, math.floor(side / shrink / BLOCK) * BLOCK) for side in sides]
+    elif nearest[0] * nearest[1] < limits.min_pixels:
+        grow = math.sqrt(limits.min_pixels / (width * height))
+        nearest = [math.ceil(side * grow / BLOCK) * BLOCK for side in sides]
+    return nearest[0], nearest[1]
+
+
+def check_ratio(width: int, height: int) -> None:
+    """Raise RequestError ``image_aspect_ratio`` when one side is more than 200 times the other."""
+    if max(width, height) > LARGEST_RATIO * min(width, height):
+        raise RequestError(
+            f"the picture is {width} x {height} pixels and one side may be at most {LARGEST_RATIO} times the "
+            "other; crop it or cut it into several pictures",
+            code="image_aspect_ratio",
+        )
+
+
+def grid_of(width: int, height: int, limits: Limits) -> Grid:
+    """How many patches the picture becomes: 1 frame, rows, columns. Raises as ``resized_size`` does."""
+    new_width, new_height = resized_size(width, height, limits)
+    return 1, new_height // PATCH, new_width // PATCH
+
+
+def picture_tokens(grid: Grid) -> int:
+    """How many places a picture of this grid takes in the prompt."""
+    return math.prod(grid) // MERGE**2
+
+
+def patches(pixels: NDArray[np.uint8], limits: Limits) -> tuple[NDArray[np.float32], Grid]:
+    """Resize, normalise to -1 .. 1 and cut one picture.
+
+    ``pixels`` is [height, width, 3], RGB; returns float32 [t*h*w, 1536] and (t, h, w). Patches come block by
+    block, the 2 x 2 of a block one after the other; a row is (channel, frame, y, x), the picture being both
+    frames. Raises as ``resized_size`` does.
+    """
+    height, width = pixels.shape[:2]
+    size = resized_size(width, height, limits)
+    if size != (width, height):
+        pixels = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
+    down, across = size[1] // BLOCK, size[0] // BLOCK
+    rows = np.empty((down, across, MERGE, MERGE, CHANNELS, TEMPORAL_PATCH, PATCH, PATCH), np.float32)
+    strips = pixels.reshape(down, MERGE, PATCH, across, MERGE, PATCH, CHANNELS).transpose(0, 3, 1, 4, 6, 2, 5)
+    for blocks, strip in zip(rows, strips, strict=True):
+        # a strip at a time stays in the processor's cache, and no float copy of the whole picture is made
+        blocks[:] = _NORMALISED.take(np.ascontiguousarray(strip), mode="clip")[..., None, :, :]
+    return rows.reshape(-1, PATCH_VALUES), (1, down * MERGE, across * MERGE)
+
+
+def _normalised() -> NDArray[np.float32]:
+    # scaled in float64 and shifted in float32: all 256 values have the last bit that transformers gives them
+    scaled = (np.arange(256) * (1 / 255)).astype(np.float32)
+    half = np.float32(0.5)
+    return (scaled - half) / half
+
+
+_NORMALISED = _normalised()
