@@ -1,0 +1,126 @@
+"""The text files of a model folder: tokenizer, chat template, and how the model wants to be sampled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tokenizers import AddedToken, Tokenizer
+
+from backends.base import BackendError
+from backends.qwen3vl.fields import Fields
+from router.template import ChatTemplate
+
+LARGEST_TOKENIZER = 64 << 20  # bytes; Qwen's is 11 MB
+LARGEST_TEMPLATE = 1 << 20
+
+# The names by which a chat template may ask for a control token.
+_VARIABLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+
+
+def read_tokenizer(folder: Path, vocab: int) -> Tokenizer:
+    """The tokenizer, set to read special tokens in a text as the text they are.
+
+    BackendError ``model_invalid``: missing, damaged, or with ids that the model, of ``vocab`` ids, has not.
+    """
+    path = folder / "tokenizer.json"
+    source = _read(path, LARGEST_TOKENIZER)
+    try:
+        tokenizer = Tokenizer.from_str(source)
+    except Exception:  # the library raises nothing more special than this
+        raise _invalid(path, "is not a tokenizer; copy it again") from None
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    tokenizer.encode_special_tokens = True
+    largest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+    if not 0 <= largest < vocab:
+        raise _invalid(
+            path, f"has ids up to {largest}, and the model {vocab} ids; they do not belong together"
+        )
+    return tokenizer
+
+
+def control_ids(tokenizer: Tokenizer) -> dict[str, int]:
+    """Every special token's text and id: what may come from a chat template and never from a text."""
+    added: Mapping[int, AddedToken] = tokenizer.get_added_tokens_decoder()
+    return {token.content: number for number, token in added.items() if token.special}
+
+
+def read_template(folder: Path, controls: Mapping[str, int]) -> ChatTemplate:
+    """The chat template: its own file, else the older JSON file, else the tokenizer's configuration.
+
+    BackendError ``model_invalid``: there is none, or it cannot be used.
+    """
+    settings = folder / "tokenizer_config.json"
+    fields = Fields.read(settings).values if settings.is_file() else {}
+    variables = {name: text for name in _VARIABLES if (text := _text(fields.get(name))) is not None}
+    for name in ("chat_template.jinja", "chat_template.json", "tokenizer_config.json"):
+        path = folder / name
+        if not path.is_file():
+            continue
+        source = _source(path)
+        if source is not None:
+            return ChatTemplate(source, controls, variables, str(path))
+    raise _invalid(
+        folder, "has no chat template; copy chat_template.jinja or chat_template.json from the checkpoint"
+    )
+
+
+def read_generation_config(folder: Path) -> Mapping[str, Any]:
+    """The model's own sampling defaults; empty when it has none."""
+    path = folder / "generation_config.json"
+    return Fields.read(path).values if path.is_file() else {}
+
+
+def read_end_tokens(folder: Path, generation_config: Mapping[str, Any], vocab: int) -> frozenset[int]:
+    """The ids that end an answer, as the sampling defaults name them, else the model's configuration.
+
+    BackendError ``model_invalid``: none is named, or one is not an id.
+    """
+    config = Fields.read(folder / "config.json").values
+    text = config.get("text_config")
+    for values in (generation_config, config, text if isinstance(text, dict) else {}):
+        named = values.get("eos_token_id")
+        ends = named if isinstance(named, list) else [named]
+        if named is None or not ends:
+            continue
+        if any(type(end) is not int or not 0 <= end < vocab for end in ends):
+            raise _invalid(
+                folder, f"names eos_token_id {named!r:.80}, which must be ids from 0 to {vocab - 1}"
+            )
+        return frozenset(ends)
+    raise _invalid(folder, "names no eos_token_id in generation_config.json or config.json")
+
+
+def _source(path: Path) -> str | None:
+    if path.suffix == ".jinja":
+        return _read(path, LARGEST_TEMPLATE)
+    source = Fields.read(path).values.get("chat_template")
+    if isinstance(source, list):  # several, by name
+        named = {entry.get("name"): entry.get("template") for entry in source if isinstance(entry, dict)}
+        source = named.get("default")
+    if source is not None and not isinstance(source, str):
+        raise _invalid(path, "has a chat_template that is not text; copy it again")
+    return source
+
+
+def _text(token: Any) -> str | None:
+    """The text of a token that a configuration gives as text or as an object."""
+    text = token.get("content") if isinstance(token, dict) else token
+    return text if isinstance(text, str) else None
+
+
+def _read(path: Path, largest: int) -> str:
+    try:
+        if path.stat().st_size > largest:
+            raise _invalid(path, f"is larger than {largest} bytes")
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise _invalid(path, f"cannot be read: {error.strerror}; copy it from the checkpoint") from None
+    except UnicodeDecodeError:
+        raise _invalid(path, "is not UTF-8 text; copy it again") from None
+
+
+def _invalid(path: Path, problem: str) -> BackendError:
+    return BackendError(f"{path} {problem}", code="model_invalid")

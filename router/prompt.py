@@ -1,0 +1,219 @@
+"""Messages -> the ids, patches and picture places that every backend reads.
+
+::
+
+    plan = builder.plan(messages)                    # ids and places; no picture is touched
+    limit = plan.room(asked, default, context)       # refuses what does not fit
+    prompt = plan.prompt()                           # the pictures' patches
+
+Control tokens come from the chat template alone. A text that spells one, in any role, becomes the ids of its
+characters: each run of plain text between two control tokens, the template's words and the message's
+together, is tokenized with the special tokens switched off. Added tokens that a tokenizer does not call
+special, like Qwen's ``<think>`` and ``<tool_call>``, are words of the model rather than control: they can
+neither end a turn nor place a picture, earlier answers are full of them, and so a text may spell them, as
+with transformers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from backends.base import BackendError, Prompt, RequestError
+from backends.qwen3vl.config import Config
+from backends.qwen3vl.images import Grid, Limits, grid_of, patches, picture_tokens
+from router.checkpoint import (
+    control_ids,
+    read_end_tokens,
+    read_generation_config,
+    read_template,
+    read_tokenizer,
+)
+from router.conversation import (
+    MAX_CHARS,
+    MAX_PICTURES,
+    as_templates_read,
+    chars_of,
+    check,
+    named_parts,
+    too_long,
+)
+from router.template import ChatTemplate, Rendered
+from router.types import Message, Picture
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A prompt whose pictures are placed but not yet read."""
+
+    ids: NDArray[np.int64]  # [tokens]
+    spans: NDArray[np.int64]  # [images, 2]: first pad and one past the last pad in ids
+    grid: NDArray[np.int64]  # [images, 3]: t, h, w in patches
+    pictures: tuple[Picture, ...]
+    limits: Limits
+
+    @property
+    def image_tokens(self) -> int:
+        """How many of the ids are places for picture features."""
+        return int((self.spans[:, 1] - self.spans[:, 0]).sum())
+
+    def room(self, asked: int | None, default: int | None, context: int) -> int:
+        """How many tokens the answer may have: as ``asked``, else at most ``default``, else all that is left.
+
+        RequestError ``context_length_exceeded``: prompt and answer together are longer than ``context``.
+        """
+        left = context - len(self.ids)
+        if asked is None and left >= 1:
+            return left if default is None else min(left, default)
+        if asked is not None and left >= asked:
+            return asked
+        tokens = f"{len(self.ids)} tokens"
+        if self.pictures:
+            tokens += f" ({self.image_tokens} of them {_count(len(self.pictures), 'picture')})"
+        if left < 1:
+            raise too_long(f"the prompt is {tokens}; the context is {context} tokens, answer included")
+        raise too_long(
+            f"the prompt is {tokens} and max_tokens is {asked}; together they may be {context}: "
+            f"shorten the prompt or ask for at most {left}",
+            param="max_tokens",
+        )
+
+    def prompt(self) -> Prompt:
+        """Read the pictures. BackendError ``internal_inconsistency``: they do not fit their places."""
+        if not self.pictures:
+            return Prompt(self.ids)
+        read = [patches(picture.pixels, self.limits) for picture in self.pictures]
+        rows = np.concatenate([rows for rows, _ in read])
+        grid = np.array([grid for _, grid in read], np.int64)
+        if not np.array_equal(grid, self.grid) or len(rows) != int(grid.prod(axis=1).sum()):
+            raise _inconsistent(
+                f"places were made for pictures of {self.grid.tolist()}, and these are {grid.tolist()}"
+            )
+        return Prompt(self.ids, rows, grid, self.spans)
+
+
+@dataclass(frozen=True, eq=False)
+class PromptBuilder:
+    """Builds the prompts of one model; read once, and shared by threads."""
+
+    config: Config
+    limits: Limits
+    tokenizer: Tokenizer  # reads special tokens in a text as text
+    template: ChatTemplate
+    controls: Mapping[str, int]  # text and id of every special token
+    control_ids: frozenset[int]
+    eos: frozenset[int]  # ids that end an answer
+    generation_config: Mapping[str, Any]  # the model's sampling defaults
+    max_chars: int = MAX_CHARS
+    max_pictures: int = MAX_PICTURES
+
+    @classmethod
+    def read(cls, folder: Path, max_pictures: int = MAX_PICTURES) -> PromptBuilder:
+        """Read a checkpoint folder.
+
+        BackendError ``model_invalid`` names the file that is missing, damaged or of another kind of model.
+        """
+        config = Config.read(folder)
+        tokenizer = read_tokenizer(folder, config.text.vocab)
+        controls = control_ids(tokenizer)
+        if config.image_token not in controls.values():
+            raise BackendError(
+                f"{folder / 'tokenizer.json'} has no special token {config.image_token}, which config.json gives "
+                "as image_token_id; copy both from one checkpoint",
+                code="model_invalid",
+            )
+        generation_config = read_generation_config(folder)
+        return cls(
+            config=config,
+            limits=Limits.read(folder),
+            tokenizer=tokenizer,
+            template=read_template(folder, controls),
+            controls=controls,
+            control_ids=frozenset(controls.values()),
+            eos=read_end_tokens(folder, generation_config, config.text.vocab),
+            generation_config=generation_config,
+            # a text of more characters than this cannot fit: no token has more than the longest
+            max_chars=min(MAX_CHARS, config.text.context * max(map(len, tokenizer.get_vocab()))),
+            max_pictures=max_pictures,
+        )
+
+    def plan(self, messages: tuple[Message, ...]) -> Plan:
+        """Tokenize the conversation and place its pictures, which are not read.
+
+        RequestError: the conversation is empty or out of order, its text is not valid or far too long, it has
+        too many pictures or one of an impossible shape, or the model's template rejects it. BackendError: the
+        template fails.
+        """
+        check(messages, self.max_chars, self.max_pictures, self.config.text.context)
+        grids = [
+            _grid(part, name, self.limits)
+            for name, part in named_parts(messages)
+            if isinstance(part, Picture)
+        ]
+        pads = [picture_tokens(grid) for grid in grids]
+        rendered = self._render(messages)
+        ids = self._run(rendered.runs[0])
+        spans: list[tuple[int, int]] = []
+        for control, run in zip(rendered.controls, rendered.runs[1:], strict=True):
+            number, times = self.controls[control], 1
+            if number == self.config.image_token:
+                times = pads[len(spans)] if len(spans) < len(pads) else 1
+                spans.append((len(ids), len(ids) + times))
+            ids += [number] * times + self._run(run)
+        if len(spans) != len(pads):
+            raise self._misplaced(messages, len(spans), len(pads))
+        return Plan(
+            ids=np.array(ids, np.int64),
+            spans=np.array(spans, np.int64).reshape(-1, 2),
+            grid=np.array(grids, np.int64).reshape(-1, 3),
+            pictures=tuple(picture for message in messages for picture in message.pictures),
+            limits=self.limits,
+        )
+
+    def _render(self, messages: tuple[Message, ...]) -> Rendered:
+        parts = sum(1 + len(message.parts) for message in messages)
+        return self.template.render(
+            [as_templates_read(m) for m in messages], parts, sum(map(chars_of, messages))
+        )
+
+    def _run(self, text: str) -> list[int]:
+        """The ids of plain text; none of them is a control token's."""
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids if text else []
+        if not self.control_ids.isdisjoint(ids):
+            raise _inconsistent("the tokenizer made a control token from text")
+        return ids
+
+    def _misplaced(self, messages: tuple[Message, ...], places: int, pictures: int) -> Exception:
+        if places > pictures:
+            return _inconsistent(f"the chat template made {places} places for {pictures} pictures")
+        for index, message in enumerate(messages):
+            if message.pictures and message.role != "user":
+                return RequestError(
+                    f"this model reads no pictures in {message.role} messages; move them to a user message",
+                    param=f"messages[{index}].content",
+                )
+        problem = f"the chat template leaves out {pictures - places} of {pictures} pictures"
+        return BackendError(f"{self.template.origin}: {problem}; use the model's own", code="model_invalid")
+
+
+def _grid(picture: Picture, name: str, limits: Limits) -> Grid:
+    try:
+        return grid_of(*picture.size, limits)
+    except RequestError as error:
+        raise RequestError(str(error), code=error.code, param=name) from None
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _inconsistent(message: str) -> BackendError:
+    return BackendError(
+        f"{message}; this is a fault of hybrid, please report it", code="internal_inconsistency"
+    )
