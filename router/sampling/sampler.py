@@ -1,0 +1,180 @@
+"""Picks one token from one row of scores.
+
+In this order, which is transformers' own wherever both have the operation (``_get_logits_processor``):
+
+1. ``logit_bias`` is added (transformers: ``sequence_bias`` of one token).
+2. ``repetition_penalty`` divides a positive score and multiplies a negative one, once for every token id that
+   stands in the prompt or in the answer so far.
+3. ``presence_penalty`` once, and ``frequency_penalty`` per occurrence, are subtracted for tokens of the
+   answer so far, the prompt not counted (not in transformers; OpenAI's definition).
+4. Until ``min_tokens`` tokens are picked, the tokens that would end the answer are banned.
+5. Temperature 0 takes the highest score, of equals the lowest id. Else scores are divided by ``temperature``.
+6. ``top_k`` keeps the k highest scores and all that equal the k-th.
+7. ``top_p`` keeps the likeliest tokens, each as long as those before it hold less than ``top_p`` of the mass
+   that ``top_k`` left. Of equals at the edge the higher ids stay: there transformers' ascending sort cuts.
+8. ``min_p`` keeps tokens at least ``min_p`` times as likely as the likeliest.
+9. One uniform number per token picks from what is left, whatever the filters, in order of token id.
+
+At least one token always stays. Scores and single probabilities are float32, since the scores' own rounding
+allows no more; sums are float64, since one over 150,000 tokens would lose more than many a token's share.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backends.base import BackendError, Logits
+from router.types import Sampling, TokenScore
+
+_LIKELIEST = int(np.float32(1.0).view(np.int32) >> 18)  # see _nucleus
+
+
+class Sampler:
+    """Picks the tokens of one answer, and remembers them for the penalties.
+
+    ``sampling`` has passed ``check``; what it leaves unset is neutral. ``end`` is what ``end_tokens`` gave.
+    """
+
+    def __init__(
+        self, sampling: Sampling, prompt_ids: NDArray[np.int64], end: frozenset[int] = frozenset()
+    ) -> None:
+        self._sampling = sampling
+        self._prompt_ids = prompt_ids  # [tokens]
+        self._end = np.array(sorted(end), dtype=np.int64)
+        self._random = np.random.Generator(np.random.PCG64(_entropy(sampling.seed)))
+        self._picked = 0
+        self._counts: NDArray[np.int32] = np.zeros(0, dtype=np.int32)  # [vocab]: how often in the answer
+        self._seen: NDArray[np.bool_] = np.zeros(0, dtype=np.bool_)  # [vocab]: in the prompt or the answer
+
+    def pick(self, logits: Logits) -> int:
+        """The next token; ``logits`` is left as it is.
+
+        Raises BackendError (``numerical_error``) when a score is NaN or +inf, or none is above -inf.
+        """
+        _refuse_broken(logits)
+        if self._picked == 0:
+            self._measure(logits.size)
+        scores = self._adjusted(logits)
+        if scores is not logits:
+            _refuse_broken(scores)
+        temperature = self._sampling.temperature or 0.0
+        token = self._drawn(scores, temperature) if temperature > 0 else int(scores.argmax())
+        self._picked += 1
+        self._counts[token] += 1
+        self._seen[token] = True
+        return token
+
+    def _measure(self, vocab: int) -> None:
+        self._counts = np.zeros(vocab, dtype=np.int32)
+        self._seen = np.zeros(vocab, dtype=np.bool_)
+        # An embedding table may be longer than the head; what the head cannot pick needs no penalty
+        self._seen[self._prompt_ids[self._prompt_ids < vocab]] = True
+        self._end = self._end[self._end < vocab]
+
+    def _adjusted(self, logits: Logits) -> Logits:
+        """Steps 1 to 4, on a copy; ``logits`` itself when none of them applies."""
+        said = self._sampling
+        penalty, once, each = said.repetition_penalty or 1.0, said.presence_penalty, said.frequency_penalty
+        banned = self._end if self._picked < (said.min_tokens or 0) else self._end[:0]
+        if not (said.logit_bias or penalty != 1.0 or once or each or banned.size):
+            return logits
+        scores = logits.copy()
+        for token, bias in said.logit_bias or ():
+            scores[token] += bias
+        if penalty != 1.0:
+            ids = np.flatnonzero(self._seen)
+            old = scores[ids]
+            scores[ids] = np.where(old < 0, old * penalty, old / penalty)
+        if once or each:
+            ids = np.flatnonzero(self._counts)
+            scores[ids] -= (once or 0.0) + (each or 0.0) * self._counts[ids].astype(np.float32)
+        scores[banned] = -np.inf
+        return scores
+
+    def _drawn(self, scores: Logits, temperature: float) -> int:
+        """Steps 5 to 9."""
+        top_p, min_p = self._sampling.top_p or 1.0, self._sampling.min_p or 0.0
+        ids = _largest(scores, self._sampling.top_k or 0)
+        weights = _weights(scores[ids], temperature)
+        if top_p < 1:
+            kept = _nucleus(weights, top_p)
+            ids, weights = ids[kept], weights[kept]
+        if min_p > 0:
+            kept = np.flatnonzero(weights >= min_p)
+            ids, weights = ids[kept], weights[kept]
+        sums = np.cumsum(weights, dtype=np.float64)
+        # Below the last sum even when rounded: the first sum above the point is then of a token with weight
+        point = min(self._random.random() * sums[-1], np.nextafter(sums[-1], 0.0))
+        return int(ids[np.searchsorted(sums, point, side="right")])
+
+    def reported(self, logits: Logits, token: int) -> tuple[TokenScore, ...]:
+        """What the answer tells of a token picked from ``logits``: nothing, unless ``logprobs`` was asked."""
+        top = self._sampling.logprobs
+        return () if top is None else (score(logits, token, top),)
+
+
+def end_tokens(sampling: Sampling, eos: frozenset[int]) -> frozenset[int]:
+    """What ends an answer: the model's ``eos`` unless ``ignore_eos``, and ``stop_token_ids`` in any case."""
+    own = frozenset[int]() if sampling.ignore_eos else eos
+    return own | frozenset(sampling.stop_token_ids or ())
+
+
+def score(logits: Logits, token: int, top: int = 0) -> TokenScore:
+    """Natural log probability of ``token`` and of the ``top`` likeliest, by the model's own scores.
+
+    That is before bias, penalties, bans, temperature and filters. A token at -inf is never among the ``top``.
+    """
+    _refuse_broken(logits)
+    high = float(logits.max())
+    total = high + float(np.log(np.exp(logits - np.float32(high)).sum(dtype=np.float64)))
+    near = _largest(logits, top) if top else ()
+    best = sorted((-float(logits[i]), int(i)) for i in near if logits[i] > -np.inf)[:top]
+    return TokenScore(token, float(logits[token]) - total, tuple((i, -value - total) for value, i in best))
+
+
+def _largest(scores: Logits, k: int) -> NDArray[np.int64]:
+    """Ids of the k highest scores and of all that equal the k-th, ascending; every id for k = 0."""
+    if k == 0 or k >= scores.size:
+        return np.arange(scores.size)
+    ids: NDArray[np.int64] = np.flatnonzero(scores >= np.partition(scores, -k)[-k])
+    return ids
+
+
+def _weights(scores: Logits, temperature: float) -> NDArray[np.float32]:
+    """How likely each token is, against the likeliest."""
+    with np.errstate(over="ignore"):  # next to nothing as a divisor puts all but the highest at -inf, rightly
+        gaps = (scores - scores.max()) / np.float32(max(temperature, 1e-30))
+    weights: NDArray[np.float32] = np.exp(gaps)
+    return weights
+
+
+def _nucleus(weights: NDArray[np.float32], top_p: float) -> NDArray[np.int64]:
+    """Where the tokens stand that ``top_p`` keeps, ascending; sorts only those about its edge."""
+    total = weights.sum(dtype=np.float64)
+    # Tokens below this, all of them together, hold less than 1 - top_p
+    near = np.flatnonzero(weights >= np.float32((1 - top_p) * total / weights.size))
+    close = weights[near]
+    # Sign, exponent and 5 more bits of a positive float order as the float does: bin 0 holds the likeliest
+    bins = _LIKELIEST - (close.view(np.int32) >> 18)
+    sums = np.cumsum(np.bincount(bins, weights=close))
+    edge = int(np.searchsorted(sums, top_p * total, side="left"))
+    inside = np.flatnonzero(bins == edge)
+    inside = inside[np.argsort(close[inside], kind="stable")[::-1]]
+    before = np.cumsum(close[inside], dtype=np.float64) - close[inside] + (sums[edge - 1] if edge else 0.0)
+    kept = bins < edge
+    kept[inside[before < top_p * total]] = True
+    positions: NDArray[np.int64] = near[kept]
+    return positions
+
+
+def _refuse_broken(scores: Logits) -> None:
+    # max() carries a NaN from anywhere, so one pass tells all three faults
+    high = scores.max()
+    if not np.isfinite(high):
+        fault = "no token is possible" if high == -np.inf else f"a score is {high}"
+        raise BackendError(f"the model's scores cannot be sampled: {fault}", code="numerical_error")
+
+
+def _entropy(seed: int | None) -> int | None:
+    return None if seed is None else seed % 2**64  # numpy takes no negative seeds
