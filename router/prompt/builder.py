@@ -16,7 +16,7 @@ with transformers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,14 +28,14 @@ from tokenizers import Tokenizer
 from backends.base import BackendError, Prompt, RequestError
 from backends.qwen3vl.config import Config
 from backends.qwen3vl.images import Grid, Limits, grid_of, patches, picture_tokens
-from router.checkpoint import (
+from router.prompt.checkpoint import (
     control_ids,
     read_end_tokens,
     read_generation_config,
     read_template,
     read_tokenizer,
 )
-from router.conversation import (
+from router.prompt.conversation import (
     MAX_CHARS,
     MAX_PICTURES,
     as_templates_read,
@@ -44,7 +44,7 @@ from router.conversation import (
     named_parts,
     too_long,
 )
-from router.template import ChatTemplate, Rendered
+from router.prompt.template import ChatTemplate, Rendered
 from router.types import Message, Picture
 
 
@@ -121,11 +121,11 @@ class PromptBuilder:
         """
         config = Config.read(folder)
         tokenizer = read_tokenizer(folder, config.text.vocab)
-        controls = control_ids(tokenizer)
+        controls = control_ids(folder, tokenizer)
         if config.image_token not in controls.values():
             raise BackendError(
-                f"{folder / 'tokenizer.json'} has no special token {config.image_token}, which config.json gives "
-                "as image_token_id; copy both from one checkpoint",
+                f"{folder / 'tokenizer.json'} has no special token {config.image_token}, the image_token_id "
+                "of config.json; copy both from one checkpoint",
                 code="model_invalid",
             )
         generation_config = read_generation_config(folder)
@@ -158,14 +158,15 @@ class PromptBuilder:
         ]
         pads = [picture_tokens(grid) for grid in grids]
         rendered = self._render(messages)
-        ids = self._run(rendered.runs[0])
+        ids, *runs = self._tokenize(rendered.runs)
         spans: list[tuple[int, int]] = []
-        for control, run in zip(rendered.controls, rendered.runs[1:], strict=True):
+        for control, run in zip(rendered.controls, runs, strict=True):
             number, times = self.controls[control], 1
             if number == self.config.image_token:
                 times = pads[len(spans)] if len(spans) < len(pads) else 1
                 spans.append((len(ids), len(ids) + times))
-            ids += [number] * times + self._run(run)
+            ids += [number] * times
+            ids += run
         if len(spans) != len(pads):
             raise self._misplaced(messages, len(spans), len(pads))
         return Plan(
@@ -182,10 +183,11 @@ class PromptBuilder:
             [as_templates_read(m) for m in messages], parts, sum(map(chars_of, messages))
         )
 
-    def _run(self, text: str) -> list[int]:
-        """The ids of plain text; none of them is a control token's."""
-        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids if text else []
-        if not self.control_ids.isdisjoint(ids):
+    def _tokenize(self, runs: Sequence[str]) -> list[list[int]]:
+        """The ids of each run of plain text; none of them is a control token's."""
+        # of the tokenizer's calls the batch ones let other threads go on meanwhile
+        ids = [run.ids for run in self.tokenizer.encode_batch_fast(list(runs), add_special_tokens=False)]
+        if not all(map(self.control_ids.isdisjoint, ids)):
             raise _inconsistent("the tokenizer made a control token from text")
         return ids
 

@@ -19,7 +19,7 @@ from jinja2 import Template, TemplateError, nodes
 from jinja2.visitor import NodeTransformer
 
 from backends.base import BackendError, RequestError
-from router.sandbox import BUDGET, Budget, RejectedError, Sandbox
+from router.prompt.sandbox import BUDGET, Budget, RejectedError, Sandbox
 
 LARGEST_SOURCE = 1 << 18  # characters; Qwen's longest template has about ten thousand
 _STEPS, _STEPS_PER_PART = 200_000, 200  # loop rounds and calls
@@ -71,6 +71,7 @@ class ChatTemplate:
             self._variables = {name: self._marks.put(value) for name, value in variables.items()}
         except _FAILURES as error:
             raise self._broken(error) from None
+        self._probe()
 
     def render(self, messages: Sequence[Mapping[str, Any]], parts: int, chars: int) -> Rendered:
         """Render the conversation up to where the answer starts.
@@ -96,6 +97,19 @@ class ChatTemplate:
         split = _MARK.split("".join(pieces))
         return Rendered(tuple(split[::2]), tuple(self._marks.spell(mark) for mark in split[1::2]))
 
+    def _probe(self) -> None:
+        """Refuse a template that joins control tokens from pieces: unmarked, they would be read as text."""
+        turns = [{"role": role, "content": "text"} for role in ("system", "user", "assistant", "user")]
+        for messages in (turns[1:2], turns[:2], turns[1:], turns):
+            try:
+                rendered = self.render(messages, len(messages), 4 * len(messages))
+            except RequestError:
+                continue  # a conversation that this model does not have
+            if self._marks.spelled_in("\n".join(rendered.runs)):
+                raise self._broken(
+                    TemplateError("it joins control tokens from pieces, which is not supported")
+                )
+
     def _broken(self, error: BaseException) -> BackendError:
         said = self._marks.spell(str(error))[:500] or type(error).__name__
         return BackendError(f"{self.origin}: the chat template fails: {said}", code="model_invalid")
@@ -119,6 +133,10 @@ class _Marks:
     def spell(self, text: str) -> str:
         """``text`` with every mark spelled out."""
         return _MARK.sub(lambda match: self._text.get(match[0], "\ufffd"), text)
+
+    def spelled_in(self, text: str) -> bool:
+        """Whether ``text`` spells a control token."""
+        return self._any.search(text) is not None
 
     def _of(self, control: str) -> str:
         if control not in self._mark:

@@ -10,7 +10,7 @@ from tokenizers import AddedToken, Tokenizer
 
 from backends.base import BackendError
 from backends.qwen3vl.fields import Fields
-from router.template import ChatTemplate
+from router.prompt.template import ChatTemplate
 
 LARGEST_TOKENIZER = 64 << 20  # bytes; Qwen's is 11 MB
 LARGEST_TEMPLATE = 1 << 20
@@ -41,10 +41,18 @@ def read_tokenizer(folder: Path, vocab: int) -> Tokenizer:
     return tokenizer
 
 
-def control_ids(tokenizer: Tokenizer) -> dict[str, int]:
-    """Every special token's text and id: what may come from a chat template and never from a text."""
+def control_ids(folder: Path, tokenizer: Tokenizer) -> dict[str, int]:
+    """Every special token's text and id: what may come from a chat template and never from a text.
+
+    BackendError ``model_invalid``: one of them takes in the spaces or depends on the words around it.
+    """
     added: Mapping[int, AddedToken] = tokenizer.get_added_tokens_decoder()
-    return {token.content: number for number, token in added.items() if token.special}
+    special = {number: token for number, token in added.items() if token.special}
+    for token in special.values():
+        if token.lstrip or token.rstrip or token.single_word or not token.content:
+            problem = f"has a special token {token.content!r} with lstrip, rstrip or single_word"
+            raise _invalid(folder / "tokenizer.json", f"{problem}; only plain ones are supported")
+    return {token.content: number for number, token in special.items()}
 
 
 def read_template(folder: Path, controls: Mapping[str, int]) -> ChatTemplate:
