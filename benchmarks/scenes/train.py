@@ -1,0 +1,186 @@
+"""Trains `scenes` on a CPU: python -m benchmarks.scenes.train --minutes 90 --out RUN_FOLDER
+
+Writes RUN_FOLDER/state.pt every few minutes; the same command resumes a run that was stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import DataLoader, IterableDataset
+
+from benchmarks.scenes import tokenizer as tokens
+from benchmarks.scenes.batch import HINTS, Batch, picture_batch, text_batch
+from benchmarks.scenes.exam import exam
+from benchmarks.scenes.folder import write
+from benchmarks.scenes.model import TEXT, build, read, see
+from benchmarks.scenes.muon import Muon
+
+EASY_STEPS = 500  # colours, quadrants and bands on small pictures come first
+TEXT_EVERY = 12  # every so many steps the batch has no pictures
+
+
+class Lessons(IterableDataset[Batch]):  # type: ignore[misc]
+    """Endless batches; batch number n depends on the seed and n alone."""
+
+    def __init__(self, tokenizer: Tokenizer, seed: int, size: int, start: int) -> None:
+        self.tokenizer, self.seed, self.size, self.start = tokenizer, seed, size, start
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yields batch after batch from the start step on."""
+        torch.set_num_threads(1)
+        step = self.start
+        while True:
+            random = Random(self.seed * 1_000_003 + step)
+            if step % TEXT_EVERY == TEXT_EVERY - 1:
+                yield text_batch(self.tokenizer, random, self.size)
+            else:
+                yield picture_batch(self.tokenizer, random, self.size, easy=step < EASY_STEPS)
+            step += 1
+
+
+def main() -> None:
+    """Reads the options and trains."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=90)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--rate", type=float, default=0.02, help="Muon's; AdamW's is a tenth")
+    parser.add_argument("--adamw", action="store_true", help="AdamW for everything")
+    parser.add_argument("--report", type=float, default=4, help="minutes between reports")
+    Trainer(parser.parse_args()).run()
+
+
+class Trainer:
+    """One run: model, auxiliary head, optimizers and the seconds trained so far."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        torch.manual_seed(options.seed)
+        torch.set_flush_denormal(True)
+        self.options = options
+        self.tokenizer = _tokenizer(options.out)
+        self.model = build()
+        self.head = nn.Linear(4 * TEXT["hidden_size"], HINTS)  # type: ignore[operator]
+        self.optimizers = _optimizers(self.model, self.head, options.rate, options.adamw)
+        self.seconds, self.step = 0.0, 0
+        self.state = options.out / "state.pt"
+        if self.state.exists():
+            self._resume()
+
+    def run(self) -> None:
+        """Trains until the minutes are spent, then writes the model folder."""
+        lessons = Lessons(self.tokenizer, self.options.seed, self.options.batch, self.step)
+        sums: dict[str, list[float]] = defaultdict(list)
+        reported = self.seconds
+        loader = DataLoader(lessons, batch_size=None, num_workers=1, prefetch_factor=6)
+        last = time.monotonic()
+        for batch in loader:
+            self._learn(batch, sums)
+            now = time.monotonic()
+            self.seconds, last = self.seconds + now - last, now
+            if self.seconds - reported > self.options.report * 60:
+                self._report(sums)
+                reported, last = self.seconds, time.monotonic()
+            if self.seconds >= self.options.minutes * 60:
+                break
+        self._report(sums)
+
+    def _learn(self, batch: Batch, sums: dict[str, list[float]]) -> None:
+        progress = self.seconds / (self.options.minutes * 60)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak"] * _rate(self.step, progress)
+        answer, hint = losses(self.model, self.head, batch)
+        (answer + 0.5 * hint).backward()
+        nn.utils.clip_grad_norm_([*self.model.parameters(), *self.head.parameters()], 1.0)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        sums["answer" if batch.slots is not None else "chat"].append(answer.item())
+        sums["hint"].append(hint.item())
+
+    def _report(self, sums: dict[str, list[float]]) -> None:
+        means = {name: round(sum(values) / max(1, len(values)), 4) for name, values in sums.items()}
+        sums.clear()
+        print(f"step {self.step} minute {self.seconds / 60:.1f} {means}", flush=True)
+        print("   ", exam(self.model, self.tokenizer, Random(7), 48), flush=True)
+        state = {
+            "model": self.model.state_dict(),
+            "head": self.head.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "seconds": self.seconds,
+            "step": self.step,
+        }
+        torch.save(state, self.state.with_suffix(".new"))
+        self.state.with_suffix(".new").replace(self.state)
+        write(self.options.out / "model", self.model, self.tokenizer)
+
+    def _resume(self) -> None:
+        state = torch.load(self.state, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self.head.load_state_dict(state["head"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        self.seconds, self.step = state["seconds"], state["step"]
+
+
+def _tokenizer(out: Path) -> Tokenizer:
+    """The run's own tokenizer: a resumed run must not train another one."""
+    kept = out / "tokenizer.json"
+    if not kept.exists():
+        out.mkdir(parents=True, exist_ok=True)
+        tokens.train().save(str(kept))
+    return Tokenizer.from_file(str(kept))
+
+
+def losses(model: Any, head: nn.Linear, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Mean cross-entropy of the assistant's tokens and of the auxiliary hints."""
+    features: list[Tensor] = []
+    hint = torch.zeros(())
+    if batch.patches is not None and batch.hints is not None:
+        features = see(model.model.visual, batch.patches, batch.grid)
+        guess = head(torch.cat(features, -1))
+        hint = functional.binary_cross_entropy_with_logits(guess, batch.hints) * 8
+    hidden = read(model.model.language_model, batch.ids, batch.positions, batch.slots, features)
+    asked = batch.targets >= 0
+    logits = functional.linear(hidden[asked], model.lm_head.weight)
+    return functional.cross_entropy(logits, batch.targets[asked]), hint
+
+
+def _rate(step: int, progress: float) -> float:
+    """Warm up over 60 steps, hold, then fall linearly to zero over the last half of the time."""
+    return min(1.0, (step + 1) / 60) * min(1.0, max(0.0, (1 - progress) / 0.5))
+
+
+def _optimizers(model: Any, head: nn.Linear, rate: float, adamw: bool) -> list[torch.optim.Optimizer]:
+    matrices: list[Tensor] = []
+    others: list[Tensor] = list(head.parameters())
+    for name, parameter in model.named_parameters():
+        hidden = parameter.ndim == 2 and "embed" not in name and "lm_head" not in name
+        (matrices if hidden and not adamw else others).append(parameter)
+    slow = rate / 10 if not adamw else rate
+    optimizers: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(others, lr=slow, betas=(0.9, 0.98), weight_decay=0.0)
+    ]
+    if matrices:
+        optimizers.append(Muon(matrices, lr=rate))
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["peak"] = group["lr"]
+    return optimizers
+
+
+if __name__ == "__main__":
+    main()
