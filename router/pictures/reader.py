@@ -1,7 +1,7 @@
-"""The one door for pictures: untrusted bytes, a file or a PIL image -> upright, opaque RGB.
+"""Bytes, a file or a PIL image -> a picture as every backend sees it.
 
 A file's size in pixels is known and checked before a decoder sees it, and a decoder sees nothing but what the
-first frame needs (``router/containers.py``).
+first frame needs (``containers.py``).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from PIL import (
 
 from backends.base import RequestError
 from backends.qwen3vl.images import check_ratio
-from router.containers import DAMAGED, Container, invalid, orientation_in
+from router.pictures.containers import DAMAGED, Container, invalid, orientation_in
 from router.types import Picture
 
 DEFAULT_MAX_PIXELS = 40_000_000
@@ -145,8 +145,8 @@ def _check_size(width: int, height: int, limits: PictureLimits) -> None:
         raise invalid(DAMAGED)
     if width * height > limits.max_pixels:
         raise RequestError(
-            f"the picture is {width} x {height}, {width * height:,} pixels; at most {limits.max_pixels:,} are "
-            "read: make it smaller",
+            f"the picture is {width} x {height}, {width * height:,} pixels; at most {limits.max_pixels:,} "
+            "are read: make it smaller",
             code="image_too_large",
         )
     check_ratio(width, height)
