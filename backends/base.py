@@ -9,7 +9,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias, runtime_checkable
+from pathlib import Path
+from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +44,9 @@ class BackendError(Exception):
         self.code = code
 
 
+PATCH = 16  # pixels a side; a row of patches is 3 channels x 2 frames x 16 x 16 = 1536 values
+
+
 @dataclass(frozen=True, eq=False)
 class Prompt:
     """Token ids, and the pictures' patches with the places in the ids that they fill."""
@@ -56,6 +60,19 @@ class Prompt:
     def image_tokens(self) -> int:
         """How many of the ids are places for picture features."""
         return 0 if self.spans is None else int((self.spans[:, 1] - self.spans[:, 0]).sum())
+
+    @property
+    def resized(self) -> tuple[tuple[int, int], ...]:
+        """Width and height in pixels at which each picture is read."""
+        return () if self.grid is None else tuple((int(w) * PATCH, int(h) * PATCH) for _, h, w in self.grid)
+
+
+@dataclass(frozen=True)
+class Capability:
+    """What a backend can do on this machine, known without loading it."""
+
+    sees_images: bool
+    problem: str | None = None  # why it cannot be used here, in words; None when it can
 
 
 @dataclass(frozen=True)
@@ -86,7 +103,6 @@ class Session(Protocol):
         ...
 
 
-@runtime_checkable
 class Backend(Protocol):
     """Turns prompts into scores for one model, in sessions that are independent of each other."""
 
@@ -94,6 +110,11 @@ class Backend(Protocol):
     sees_images: bool
     context: int
     """Most tokens that a prompt and its answer may have together."""
+
+    @classmethod
+    def load(cls, folder: Path, runtime: Runtime) -> Backend:
+        """Load the model in ``folder``; BackendError says what is missing."""
+        ...
 
     def open(self, capacity: int) -> Session:
         """Start a session that will hold at most ``capacity`` tokens."""

@@ -1,0 +1,54 @@
+"""hybrid: answers about text and pictures with Qwen3-VL, by the backend that fits each request.
+
+The library's face. Importing it loads nothing heavy; each name is imported when it is first used::
+
+    from router import Message, Request, Router, open_picture
+
+    router = Router()
+    question = Message.of("user", open_picture("photo.jpg"), "Which colours do you see?")
+    print(router.complete(Request((question,))).text)
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from backends.base import BackendError, RequestError, Runtime
+    from router.pictures import PictureLimits, from_pil, open_picture, read_picture
+    from router.router import Answer, Router
+    from router.types import Chunk, Completion, Decision, Message, Picture, Request, Sampling, Stats
+
+__all__ = [
+    "Answer",
+    "BackendError",
+    "Chunk",
+    "Completion",
+    "Decision",
+    "Message",
+    "Picture",
+    "PictureLimits",
+    "Request",
+    "RequestError",
+    "Router",
+    "Runtime",
+    "Sampling",
+    "Stats",
+    "from_pil",
+    "open_picture",
+    "read_picture",
+]
+
+_MODULES = {
+    "backends.base": ("BackendError", "RequestError", "Runtime"),
+    "router.pictures": ("PictureLimits", "from_pil", "open_picture", "read_picture"),
+    "router.router": ("Answer", "Router"),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module 'router' has no attribute '{name}'")
+    return getattr(import_module(_HOME.get(name, "router.types")), name)

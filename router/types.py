@@ -88,6 +88,8 @@ class Request:
     messages: tuple[Message, ...]
     sampling: Sampling = Sampling()
     backend: str | None = None
+    min_pixels: int | None = None  # enlarge and shrink pictures to between these; None: as the model says
+    max_pixels: int | None = None
 
     @property
     def has_image(self) -> bool:
@@ -124,7 +126,7 @@ class Stats:
 
     @property
     def tokens_per_second(self) -> float:
-        """Decode speed: tokens after the first over the seconds after the prefill; 0.0 when there are none."""
+        """Decode speed: tokens after the first over the seconds after the prefill; 0.0 without any."""
         if self.output_tokens < 2 or self.decode_seconds <= 0:
             return 0.0
         return (self.output_tokens - 1) / self.decode_seconds

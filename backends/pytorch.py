@@ -1,0 +1,182 @@
+"""The "torch" backend: the whole model in PyTorch through transformers. The reference: always right, slow."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from transformers import DynamicCache, Qwen3VLForConditionalGeneration
+from transformers.utils import logging as transformers_logging
+
+from backends.base import BackendError, Logits, Precision, Prompt, Runtime
+from backends.qwen3vl.config import Config
+from backends.qwen3vl.positions import positions
+
+_Seen: TypeAlias = tuple[list[torch.Tensor] | None, torch.Tensor | None]
+
+
+class TorchBackend:
+    """One checkpoint on one device; its sessions share the weights and nothing else."""
+
+    name = "torch"
+    sees_images = True
+
+    def __init__(self, model: Any, config: Config) -> None:
+        self.model = model.eval()
+        self.config = config
+        self.context = config.text.context
+
+    @classmethod
+    def load(cls, folder: Path, runtime: Runtime) -> TorchBackend:
+        """Load a checkpoint folder's safetensors; code inside a checkpoint is never run."""
+        config = Config.read(folder)
+        device = _device(runtime)
+        if runtime.threads is not None:
+            torch.set_num_threads(runtime.threads)
+        transformers_logging.set_verbosity_error()
+        transformers_logging.disable_progress_bar()
+        try:
+            model = Qwen3VLForConditionalGeneration.from_pretrained(
+                folder,
+                dtype=_dtype(runtime.precision, device, folder),
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=True,
+            )
+            return cls(model.to(device), config)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise BackendError(
+                f"PyTorch cannot load {folder}: {_first_line(error)}", code="model_invalid"
+            ) from error
+
+    def open(self, capacity: int) -> TorchSession:
+        """Start a session; its cache grows with what it reads."""
+        return TorchSession(self)
+
+
+class TorchSession:
+    """One generation: own cache, own positions."""
+
+    def __init__(self, backend: TorchBackend) -> None:
+        self.vision_seconds = 0.0
+        self._backend = backend
+        self._model = backend.model.model
+        self._cache: Any = DynamicCache(config=backend.model.config.text_config)
+        self._next_position = 0
+
+    def prefill(self, prompt: Prompt) -> Logits:
+        """Encode the pictures, put their features into the embeddings, and read the prompt."""
+        ids = torch.from_numpy(prompt.ids)[None].to(self._device)
+        # transformers keeps rope_deltas on the model, where a second session would overwrite them
+        places, self._next_position = positions(
+            len(prompt.ids), prompt.spans, prompt.grid, self._backend.config.vision.merge
+        )
+        with _named_errors(), torch.inference_mode():
+            embeddings = self._model.get_input_embeddings()(ids)
+            features, mask = self._see(prompt, embeddings)
+            return self._step(embeddings, torch.from_numpy(places)[:, None], mask, features)
+
+    def decode(self, token: int) -> Logits:
+        """Read one token at the next position of this session."""
+        places = torch.full((3, 1, 1), self._next_position)
+        self._next_position += 1
+        with _named_errors(), torch.inference_mode():
+            embeddings = self._model.get_input_embeddings()(torch.tensor([[token]], device=self._device))
+            return self._step(embeddings, places)
+
+    def close(self) -> None:
+        """Drop the cache."""
+        self._cache = None
+
+    @property
+    def _device(self) -> torch.device:
+        device: torch.device = self._backend.model.device
+        return device
+
+    def _see(self, prompt: Prompt, embeddings: torch.Tensor) -> _Seen:
+        """Put picture features into ``embeddings`` [1, tokens, hidden]; return DeepStack ones and where."""
+        if prompt.patches is None or prompt.grid is None or prompt.spans is None:
+            return None, None
+        started = time.perf_counter()
+        vision = self._model.visual(
+            torch.from_numpy(prompt.patches).to(self._device, self._model.visual.dtype),
+            grid_thw=torch.from_numpy(prompt.grid).to(self._device),
+            return_dict=True,
+        )
+        # the template's places, not a search for pad ids: ids are data
+        mask = torch.zeros(embeddings.shape[:2], dtype=torch.bool)
+        for start, stop in prompt.spans:
+            mask[0, start:stop] = True
+        mask = mask.to(self._device)
+        embeddings[mask] = vision.pooler_output.to(embeddings.dtype)
+        self._wait()
+        self.vision_seconds = time.perf_counter() - started
+        return vision.deepstack_features, mask
+
+    def _step(
+        self,
+        embeddings: torch.Tensor,
+        places: torch.Tensor,
+        mask: torch.Tensor | None = None,
+        deepstack: list[torch.Tensor] | None = None,
+    ) -> Logits:
+        hidden = self._model.language_model(
+            inputs_embeds=embeddings,
+            position_ids=places.to(self._device),
+            past_key_values=self._cache,
+            visual_pos_masks=mask,
+            deepstack_visual_embeds=deepstack,
+            use_cache=True,
+        ).last_hidden_state
+        logits = self._backend.model.lm_head(hidden[0, -1])
+        return np.asarray(logits.float().cpu().numpy(), np.float32)
+
+    def _wait(self) -> None:
+        # a CUDA call returns before its work is done
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+
+
+@contextmanager
+def _named_errors() -> Iterator[None]:
+    """PyTorch reports what goes wrong as RuntimeError, out of memory included."""
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+            raise BackendError(
+                "backend 'torch' ran out of memory; use a smaller picture or model", code="out_of_memory"
+            ) from error
+        raise BackendError(f"backend 'torch' failed: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
+
+
+def _device(runtime: Runtime) -> torch.device:
+    if runtime.device == "cuda" and not torch.cuda.is_available():
+        raise BackendError(
+            "PyTorch sees no CUDA device here; choose the device 'cpu'", code="backend_unavailable"
+        )
+    if runtime.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(runtime.device)
+
+
+def _dtype(precision: Precision, device: torch.device, folder: Path) -> torch.dtype:
+    """bf16 where the hardware multiplies it, or where float32 would not fit; else float32."""
+    if precision != "auto":
+        return {"bf16": torch.bfloat16, "fp32": torch.float32}[precision]
+    if device.type == "cuda" or torch.cpu._is_avx512_bf16_supported():
+        return torch.bfloat16
+    in_float32 = 2 * sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    # a quarter is left for activations, the cache and everything else
+    return torch.float32 if in_float32 < 0.75 * memory else torch.bfloat16

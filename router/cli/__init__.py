@@ -1,0 +1,71 @@
+"""The command line: the only place that prints or exits."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import NoReturn
+
+import click
+
+from router.cli.failures import describe, exit_code
+from router.cli.generate import generate
+from router.cli.settings import read_settings
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="hybrid-router", prog_name="hybrid", message="%(prog)s %(version)s")
+@click.option("--debug", is_flag=True, envvar="HYBRID_DEBUG", help="Show the traceback of an error.")
+@click.pass_context
+def hybrid(context: click.Context, debug: bool) -> None:
+    """Run Qwen3-VL on this machine: text and pictures, each by the backend that fits.
+
+    Every long option can be set in the environment (HYBRID_MODEL, HYBRID_TEMPERATURE ...) or in config.toml
+    (model = "..."); a flag wins over the environment, and that over the file.
+    """
+    context.default_map = read_settings(hybrid)
+
+
+hybrid.add_command(generate)
+
+
+def main() -> NoReturn:
+    """Run the command line and exit with the documented code."""
+    if "_HYBRID_COMPLETE" in os.environ:  # a shell asks for completions
+        hybrid(prog_name="hybrid")
+    signal.signal(signal.SIGTERM, _terminate)
+    _leave(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command; return its exit code, with any failure told in one line on stderr."""
+    try:
+        # click's own main turns a closed pipe into exit code 1 and prints when it is interrupted
+        with hybrid.make_context("hybrid", list(arguments)) as context:
+            hybrid.invoke(context)
+        return 0
+    except (SystemExit, click.exceptions.Exit) as leaving:
+        return leaving.code if isinstance(leaving, SystemExit) else leaving.exit_code
+    except BaseException as failure:
+        if "--debug" in arguments or os.environ.get("HYBRID_DEBUG"):
+            raise
+        if line := describe(failure):
+            click.echo(f"hybrid: {line}", err=True)
+        return exit_code(failure)
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
+    sys.exit(128 + signal.SIGTERM)
+
+
+def _leave(code: int) -> NoReturn:
+    """Exit at once: a library may still be computing in its threads, and must not hold the terminal."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError as failure:
+            code = code or exit_code(failure)
+    os._exit(code)

@@ -1,0 +1,109 @@
+"""Options that several commands share, and the values they stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from backends.base import Runtime
+    from router.types import Sampling
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def option(*names: str, **settings: Any) -> Callable[[F], F]:
+    """A click option that its longest flag's HYBRID_ variable sets too, if it takes one value."""
+    if not settings.get("multiple"):
+        longest = max((name for name in names if name.startswith("--")), key=len)
+        settings.setdefault("envvar", "HYBRID_" + longest.lstrip("-").replace("-", "_").upper())
+    return click.option(*names, **settings)
+
+
+def model_options(command: F) -> F:
+    """Which model, on what."""
+    for decorate in reversed(
+        [
+            option("-m", "--model", metavar="scenes|DIR", help="The embedded model, or a checkpoint folder."),
+            option("--backend", default="auto", show_default=True, metavar="auto|NAME",
+                   help="Which backend answers: torch, or auto to pick one by the request."),
+            option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto",
+                   help="Where the torch backend computes."),
+            option("--precision", type=click.Choice(["auto", "bf16", "fp32"]), default="auto",
+                   help="Number format of the torch backend."),
+            option("--threads", type=click.IntRange(1, 1024), metavar="N",
+                   help="Threads to compute with; the library's own choice by default."),
+        ]
+    ):  # fmt: skip
+        command = decorate(command)
+    return command
+
+
+def sampling_options(command: F) -> F:
+    """How tokens are picked and when to stop."""
+    for decorate in reversed(
+        [
+            option("-n", "--max-tokens", type=int, metavar="N", help="Most tokens of the answer."),
+            option("--preset", metavar="NAME", help="greedy, focused, balanced, creative or very-creative."),
+            option("--greedy", is_flag=True, help="Always the likeliest token: --preset greedy."),
+            option("--temp", "--temperature", "temperature", type=float, metavar="T",
+                   help="0 is greedy; 2 at most."),
+            option("--top-k", type=int, metavar="K", help="Pick among the K likeliest; 0 is off."),
+            option("--top-p", type=float, metavar="P", help="Pick among the likeliest that sum to P."),
+            option("--min-p", type=float, metavar="P", help="Drop what is below P times the likeliest."),
+            option("--repetition-penalty", type=float, metavar="X", help="Above 1: repeat less."),
+            option("--presence-penalty", type=float, metavar="X", help="Taken off tokens answered before."),
+            option("--frequency-penalty", type=float, metavar="X", help="Taken off for each time answered."),
+            option("--seed", type=int, metavar="N", help="The same seed gives the same answer."),
+            option("--stop", multiple=True, metavar="TEXT", help="End before this text."),
+            option("--min-tokens", type=int, metavar="N", help="Do not end before N tokens."),
+            option("--ignore-eos", is_flag=True, default=None, help="Go on after the model's end token."),
+            option("--logit-bias", multiple=True, metavar="ID=B", help="Add B to a token's score."),
+            option("--logprobs", type=int, metavar="N", help="With --json: log probabilities, N a token."),
+        ]
+    ):  # fmt: skip
+        command = decorate(command)
+    return command
+
+
+def runtime(device: Any, precision: Any, threads: int | None) -> Runtime:
+    """Where and how to compute."""
+    from backends.base import Runtime
+
+    return Runtime(device=device, precision=precision, threads=threads)
+
+
+def sampling(said: dict[str, Any]) -> Sampling:
+    """What the sampling options among a command's options say, the preset under the single ones."""
+    from dataclasses import fields
+
+    from router.sampling import PRESETS
+    from router.types import Sampling
+
+    preset = _preset(said["preset"], said["greedy"], said["temperature"])
+    if preset is not None and preset not in PRESETS:
+        raise click.UsageError(f"--preset must be one of {', '.join(PRESETS)}, got '{preset}'")
+    values = {field.name: said.get(field.name) for field in fields(Sampling)}
+    values["stop"] = said["stop"] or None
+    values["logit_bias"] = tuple(map(_bias, said["logit_bias"])) or None
+    return Sampling(**values).over(PRESETS[preset] if preset else Sampling())
+
+
+def _preset(name: str | None, greedy: bool, temperature: float | None) -> str | None:
+    if not greedy:
+        return name
+    if name not in (None, "greedy") or temperature:
+        raise click.UsageError("--greedy excludes --temp and other presets; drop one of them")
+    return "greedy"
+
+
+def _bias(text: str) -> tuple[int, float]:
+    token, equals, bias = text.partition("=")
+    try:
+        if equals:
+            return int(token), float(bias)
+    except ValueError:
+        pass
+    raise click.UsageError(f"--logit-bias wants ID=B, such as 42=-5, got '{text}'")

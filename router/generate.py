@@ -1,0 +1,79 @@
+"""THE loop: prefill, then pick a token, turn it into text, decode it, until there is a reason to stop."""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+
+from backends.base import Backend, Prompt
+from router.sampling import Sampler, end_tokens
+from router.text import TextStream
+from router.types import Chunk, Chunks, Finish, Sampling, Stats
+
+
+def generate(
+    backend: Backend, prompt: Prompt, sampling: Sampling, text: TextStream, eos: frozenset[int]
+) -> Chunks:
+    """Answer ``prompt`` with at most ``sampling.max_tokens`` tokens, a chunk for each.
+
+    Every field of ``sampling`` is set and checked. Closing the generator frees the session at once.
+    BackendError: the backend failed, or its scores are not numbers; what came before was already yielded.
+    """
+    limit = sampling.max_tokens
+    assert limit is not None, "the caller fits max_tokens into the context"
+    end = end_tokens(sampling, eos)
+    sampler = Sampler(sampling, prompt.ids, end)
+    with closing(backend.open(len(prompt.ids) + limit)) as session:
+        clock = _Clock()
+        logits = session.prefill(prompt)
+        prefill_seconds = clock.lap()
+        count, finish = 0, None
+        while finish is None:
+            token = sampler.pick(logits)
+            scores = sampler.reported(logits, token)
+            count += 1
+            shown = "" if token in end else text.push(token)
+            finish = _finish(token in end or text.stopped, count == limit)
+            if finish is None:
+                clock.stop()  # the caller's time is not the model's
+                yield Chunk(shown, (token,), scores)
+                clock.start()
+                logits = session.decode(token)
+        stats = Stats(
+            backend=backend.name,
+            prompt_tokens=len(prompt.ids),
+            image_tokens=prompt.image_tokens,
+            output_tokens=count,
+            vision_seconds=session.vision_seconds,
+            prefill_seconds=prefill_seconds,
+            decode_seconds=clock.lap(),
+            resized=prompt.resized,
+        )
+    yield Chunk(shown + text.flush(), (token,), scores, finish, stats)
+
+
+def _finish(ended: bool, full: bool) -> Finish | None:
+    if ended:
+        return "stop"
+    return "length" if full else None
+
+
+class _Clock:
+    """Seconds of model work, not counting what the caller does between two chunks."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.start()
+
+    def start(self) -> None:
+        self.since = time.perf_counter()
+
+    def stop(self) -> None:
+        self.seconds += time.perf_counter() - self.since
+
+    def lap(self) -> float:
+        """Seconds since the last lap."""
+        self.stop()
+        seconds, self.seconds = self.seconds, 0.0
+        self.start()
+        return seconds

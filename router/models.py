@@ -1,0 +1,94 @@
+"""Find a model's folder by name, and refuse one that is damaged or not safe before anything is loaded."""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from backends.base import BackendError, RequestError
+
+EMBEDDED = "scenes"
+_HEADER_LIMIT = 100_000_000  # bytes; safetensors' own cap for its JSON header
+
+
+@dataclass(frozen=True)
+class Model:
+    """A checkpoint folder and the name it is known by."""
+
+    name: str
+    folder: Path
+
+
+def find(name: str | None = None) -> Model:
+    """The model called ``name``: the embedded one (None or "scenes") or a Qwen3-VL checkpoint folder.
+
+    RequestError ``model_not_found``: nothing is there. BackendError ``model_invalid``: not safe to load.
+    """
+    if name is None or name == EMBEDDED:
+        return Model(EMBEDDED, Path(__file__).parent / EMBEDDED)
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        raise RequestError(
+            f"no model folder at '{name}'; give '{EMBEDDED}', or the path of a Qwen3-VL checkpoint folder",
+            code="model_not_found",
+            param="model",
+        )
+    if not (folder / "config.json").is_file():
+        raise BackendError(
+            f"{folder} has no config.json: it is not a checkpoint folder", code="model_invalid"
+        )
+    _check_weights(folder)
+    return Model(folder.resolve().name, folder)
+
+
+def _check_weights(folder: Path) -> None:
+    """Every shard present, as long as its header says, and safetensors: pickles can run code."""
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        shards = sorted(set(_read_json(index).get("weight_map", {}).values()))
+    else:
+        shards = ["model.safetensors"]
+    for shard in shards:
+        file = folder / shard
+        if file.parent != folder:
+            raise BackendError(f"{index} points outside its folder: {shard!r}", code="model_invalid")
+        if not file.is_file():
+            raise BackendError(
+                f"{file} is missing; only safetensors weights are loaded, download the checkpoint again",
+                code="model_invalid",
+            )
+        _check_length(file)
+
+
+def _check_length(file: Path) -> None:
+    actual = file.stat().st_size
+    with file.open("rb") as stream:
+        start = stream.read(8)
+        (header_bytes,) = struct.unpack("<Q", start) if len(start) == 8 else (0,)
+        if not 2 <= header_bytes <= min(_HEADER_LIMIT, actual - 8):
+            raise _damaged(file, f"{actual} bytes, without a readable header")
+        try:
+            header = json.loads(stream.read(header_bytes))
+            end = max(entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__")
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise _damaged(file, "its header cannot be read") from None
+    expected = 8 + header_bytes + end
+    if actual != expected:
+        raise _damaged(file, f"{actual} bytes, {expected} expected")
+
+
+def _damaged(file: Path, problem: str) -> BackendError:
+    return BackendError(f"{file} is damaged ({problem}); download it again", code="model_invalid")
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(file.read_bytes())
+    except ValueError:
+        raise _damaged(file, "not JSON") from None
+    if not isinstance(data, dict):
+        raise _damaged(file, "not a JSON object")
+    return data

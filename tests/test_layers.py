@@ -1,0 +1,110 @@
+"""Imports go one way: what is lower does not know what is higher."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+LAYERS = [
+    ["backends.base"],
+    ["backends.qwen3vl"],
+    ["backends.pytorch", "backends.scripted"],
+    ["backends"],
+    ["router.types"],
+    ["router.pictures", "router.text", "router.sampling", "router.template", "router.prompt"],
+    ["router.generate"],
+    ["router.policy", "router.models"],
+    ["router.router"],
+    ["router"],
+    ["router.cli"],
+]
+# modules of one layer that may know each other, in this direction
+BESIDE = {("router.prompt", "router.template"), ("router.prompt", "router.pictures")}
+
+FILES = sorted(file for top in ("backends", "router") for file in (ROOT / top).rglob("*.py"))
+
+
+def module_of(file: Path) -> str:
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def layer_of(module: str) -> tuple[int, str]:
+    """The layer of the longest listed name that holds ``module``, and that name."""
+    held = [
+        (len(name), level, name)
+        for level, names in enumerate(LAYERS)
+        for name in names
+        if module == name or (module.startswith(name + ".") and name not in ("backends", "router"))
+    ]
+    assert held, f"{module} stands in no layer: add it"
+    _, level, name = max(held)
+    return level, name
+
+
+def imported(source: str) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            assert node.module
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def is_module(name: str) -> bool:
+    path = ROOT.joinpath(*name.split("."))
+    return path.is_dir() or path.with_suffix(".py").is_file()
+
+
+def wrong_imports(module: str, source: str) -> list[str]:
+    level, own = layer_of(module)
+    wrong = []
+    for name in imported(source):
+        if name.split(".")[0] not in ("backends", "router"):
+            continue
+        target = name if is_module(name) else name.rpartition(".")[0]
+        other_level, other = layer_of(target)
+        if own == other or other_level < level or (own, other) in BESIDE:
+            continue
+        wrong.append(f"{module} imports {target}")
+    return wrong
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_imports_go_down_only(file: Path) -> None:
+    assert wrong_imports(module_of(file), file.read_text("utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "line"),
+    [
+        ("backends.pytorch", "from router.types import Stats"),
+        ("backends.pytorch", "import backends.scripted"),
+        ("backends.base", "from backends.qwen3vl import config"),
+        ("router.text", "from router.router import Router"),
+        ("router.router", "from router import Router"),
+    ],
+)
+def test_an_upward_import_is_noticed(module: str, line: str) -> None:
+    assert wrong_imports(module, line)
+
+
+def test_heavy_libraries_are_imported_by_their_backend_only() -> None:
+    heavy = {"torch", "transformers", "onnxruntime", "onnxruntime_genai", "onnx"}
+    users = {
+        module_of(file)
+        for file in FILES
+        if heavy & {name.split(".")[0] for name in imported(file.read_text("utf-8"))}
+    }
+    assert users == {"backends.pytorch"}
+
+
+def test_every_layer_exists() -> None:
+    assert [name for names in LAYERS for name in names if not is_module(name)] == []
+    assert sys.version_info >= (3, 11)
