@@ -1,8 +1,8 @@
 """What a picture file says about itself, read before any decoder sees it.
 
 The walk costs a few milliseconds and bounds what a decoder can be made to do: 20 MB can hold 600,000 scans of
-a large JPEG (hours) or 1.7 million empty PNG chunks (ten seconds). Only the parts that make up the first frame
-are handed on; comments, profiles, EXIF and thumbnails are left behind.
+a large JPEG (hours) or 1.7 million empty PNG chunks (ten seconds). Only the parts that make up the first
+frame are handed on; comments, profiles, EXIF and thumbnails are left behind.
 """
 
 from __future__ import annotations
