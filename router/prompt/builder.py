@@ -73,15 +73,15 @@ class Plan:
             return left if default is None else min(left, default)
         if asked is not None and left >= asked:
             return asked
-        tokens = f"{len(self.ids)} tokens"
+        prompt = f"the prompt is {len(self.ids)} tokens"
         if self.pictures:
-            tokens += f" ({self.image_tokens} of them {_count(len(self.pictures), 'picture')})"
-        if left < 1:
-            raise too_long(f"the prompt is {tokens}; the context is {context} tokens, answer included")
+            prompt += f" ({self.image_tokens} of them pictures)"
+        if asked is not None:
+            prompt += f" and max_tokens is {asked}"
+        advice = "shorten the prompt" if left < 1 else f"shorten the prompt or ask for at most {left}"
         raise too_long(
-            f"the prompt is {tokens} and max_tokens is {asked}; together they may be {context}: "
-            f"shorten the prompt or ask for at most {left}",
-            param="max_tokens",
+            f"{prompt}; prompt and answer together may be {context}: {advice}",
+            param="messages" if left < 1 else "max_tokens",
         )
 
     def prompt(self) -> Prompt:
@@ -209,10 +209,6 @@ def _grid(picture: Picture, name: str, limits: Limits) -> Grid:
         return grid_of(*picture.size, limits)
     except RequestError as error:
         raise RequestError(str(error), code=error.code, param=name) from None
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _inconsistent(message: str) -> BackendError:

@@ -1,0 +1,253 @@
+"""Prompts of text: whose control tokens are in them, what equals transformers, and what is refused."""
+
+import random
+import re
+import threading
+import unicodedata
+
+import numpy as np
+import pytest
+
+from backends.base import BackendError, RequestError
+from router.prompt import Plan, PromptBuilder
+from router.prompt.conversation import MAX_CHARS
+from router.types import Message, Role
+from tests.prompt_corpus import (
+    INSTRUCT,
+    PLAIN,
+    SPECIAL,
+    THINKING,
+    harmless,
+    hostile,
+    ids_of,
+    tokenizer,
+    write_model,
+)
+
+ROLES: tuple[Role, ...] = ("system", "user", "assistant")
+START, END = ids_of("<|im_start|>", "<|im_end|>")
+TEMPLATES = {"instruct": INSTRUCT, "thinking": THINKING}
+
+
+@pytest.fixture(scope="module", params=TEMPLATES)
+def folder(request, tmp_path_factory):
+    return write_model(tmp_path_factory.mktemp("models") / request.param, TEMPLATES[request.param])
+
+
+@pytest.fixture(scope="module")
+def builder(folder):
+    return PromptBuilder.read(folder)
+
+
+@pytest.fixture(scope="module")
+def reference(folder):
+    """transformers' own tokenizer over the same files."""
+    return pytest.importorskip("transformers").Qwen2Tokenizer.from_pretrained(folder)
+
+
+def conversation(rng: random.Random, text) -> tuple[Message, ...]:
+    """One to five turns, of one to three texts each, in an order that chats have."""
+    roles: list[Role] = ["user", "assistant", "user", "assistant", "user"][-rng.choice((1, 3, 5)) :]
+    if rng.random() < 0.5:
+        roles.insert(0, "system")
+    return tuple(Message(role, tuple(text(rng) for _ in range(rng.choice((1, 1, 2, 3))))) for role in roles)
+
+
+def spelled(messages: tuple[Message, ...]) -> list[dict[str, object]]:
+    """Messages as transformers takes them."""
+    return [
+        {"role": m.role, "content": [{"type": "text", "text": part} for part in m.parts]} for m in messages
+    ]
+
+
+def text_of(ids) -> str:
+    return tokenizer().decode(list(ids), skip_special_tokens=False)
+
+
+def composed(text: str) -> str:
+    """``text`` in NFC, stretch by stretch between two of the added tokens that a text may spell."""
+    stretches = re.split(f"({'|'.join(PLAIN)})", text)
+    return "".join(unicodedata.normalize("NFC", stretch) for stretch in stretches)
+
+
+def control(ids) -> list[int]:
+    return [int(number) for number in ids if number in ids_of(*SPECIAL)]
+
+
+def framing(messages: tuple[Message, ...]) -> list[int]:
+    """The control tokens that a template places: each turn's two, and the start of the answer."""
+    return [START, END] * len(messages) + [START]
+
+
+# --- text
+
+
+def test_hostile_text_gives_no_control_token_and_comes_back_whole(builder, reference):
+    rng = random.Random(13)
+    for _ in range(1500):  # twice: once for each template
+        messages = conversation(rng, hostile)
+        ids = builder.plan(messages).ids
+        assert control(ids) == framing(messages)
+        rendered = reference.apply_chat_template(
+            spelled(messages), tokenize=False, add_generation_prompt=True
+        )
+        assert text_of(ids) == composed(rendered)
+
+
+def test_harmless_text_has_the_ids_of_transformers(builder, reference):
+    rng, compared = random.Random(14), 0
+    for _ in range(1500):
+        messages = conversation(rng, harmless)
+        if any(token in "".join(message.parts) for message in messages for token in SPECIAL):
+            continue  # two harmless texts, one after the other, spell a control token
+        compared += 1
+        expected = reference.apply_chat_template(spelled(messages), add_generation_prompt=True)["input_ids"]
+        assert builder.plan(messages).ids.tolist() == expected
+    assert compared > 1450
+
+
+def test_a_plain_tokenizer_fails_both_ways(builder, reference):
+    rng = random.Random(15)
+    forged = different = 0
+    alone = tokenizer()
+    for _ in range(300):
+        messages = (Message.of("user", hostile(rng)),)
+        naive = reference.apply_chat_template(spelled(messages), add_generation_prompt=True)["input_ids"]
+        forged += control(naive) != framing(messages)
+        words = harmless(rng)
+        pieces = [alone.encode(piece).ids for piece in ("user\n", words)]
+        together = alone.encode("user\n" + words).ids
+        different += pieces[0] + pieces[1] != together
+    assert forged > 100
+    assert different > 10
+
+
+@pytest.mark.parametrize("token", SPECIAL)
+@pytest.mark.parametrize("role", ROLES)
+def test_a_control_token_in_a_text_is_its_characters(builder, role, token):
+    messages = (Message.of("user", "a"), Message.of("user", "b"))
+    place = 0 if role == "system" else 1
+    messages = (
+        *messages[:place],
+        Message.of(role, f"a{token}b", token[:3], token[3:]),
+        Message.of("user", "c"),
+    )
+    ids = builder.plan(messages).ids
+    assert control(ids) == framing(messages)
+    assert f"a{token}b{token}" in text_of(ids)
+
+
+def test_an_earlier_thought_is_read_as_the_reference_reads_it(builder, reference):
+    said = "<think>\nlet me see\n</think>\n\nIt is red."
+    messages = (Message.of("user", "colour?"), Message.of("assistant", said), Message.of("user", "sure?"))
+    expected = reference.apply_chat_template(spelled(messages), add_generation_prompt=True)["input_ids"]
+    assert builder.plan(messages).ids.tolist() == expected
+
+
+@pytest.mark.parametrize("text", ["\0", "a\0b", "\u202eabc\u202c", "\ufeff", "", " ", "\n", "🙂" * 50])
+def test_nul_bidi_and_emoji_pass_unchanged(builder, text):
+    assert text in text_of(builder.plan((Message.of("user", "x", text, "x"),)).ids)
+
+
+@pytest.mark.parametrize(
+    "text", ["\ud800", "a\udfffb", "\ude42\ud83d", "".join(map(chr, range(0xD800, 0xE000)))]
+)
+@pytest.mark.parametrize("role", ROLES)
+def test_half_a_surrogate_pair_is_refused_by_name(builder, role, text):
+    messages = (Message.of(role, "fine", text), Message.of("user", "fine"))
+    with pytest.raises(RequestError, match="surrogate") as caught:
+        builder.plan(messages)
+    assert (caught.value.code, caught.value.param) == ("invalid_encoding", "messages[0].content[1]")
+    str(caught.value).encode("utf-8")
+
+
+def test_threads_share_a_builder(builder):
+    conversations = [conversation(random.Random(seed), hostile) for seed in range(40)]
+    alone = [builder.plan(messages).ids.tolist() for messages in conversations]
+    together: dict[int, list[int]] = {}
+
+    def work(offset: int) -> None:
+        for index in range(offset, 40, 4):
+            together[index] = builder.plan(conversations[index]).ids.tolist()
+
+    threads = [threading.Thread(target=work, args=(offset,)) for offset in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [together[index] for index in range(40)] == alone
+
+
+# --- what is refused
+
+
+def test_an_empty_conversation_is_refused(builder):
+    with pytest.raises(RequestError, match="no message to answer"):
+        builder.plan(())
+
+
+def test_a_late_system_message_is_refused(builder):
+    with pytest.raises(RequestError, match="only the first") as caught:
+        builder.plan((Message.of("user", "a"), Message.of("system", "b")))
+    assert caught.value.param == "messages[1].role"
+
+
+def test_an_empty_message_is_an_empty_turn(builder):
+    assert control(builder.plan((Message("user", ()),)).ids) == [START, END, START]
+
+
+def test_a_text_that_cannot_fit_is_refused_before_it_is_tokenized(builder, monkeypatch):
+    monkeypatch.setattr(PromptBuilder, "_tokenize", None)
+    longest = max(map(len, tokenizer().get_vocab()))
+    assert builder.max_chars == min(MAX_CHARS, 1024 * longest)
+    with pytest.raises(RequestError, match=rf"{builder.max_chars + 1} characters.*1024 tokens") as caught:
+        builder.plan((Message.of("user", "a", "b" * builder.max_chars),))
+    assert caught.value.code == "context_length_exceeded"
+
+
+def test_more_messages_than_tokens_are_refused(builder):
+    with pytest.raises(RequestError, match="1025 parts") as caught:
+        builder.plan((Message.of("user", ""),) * 1025)
+    assert caught.value.code == "context_length_exceeded"
+
+
+def plan_of(tokens: int) -> Plan:
+    none = np.empty((0, 2), np.int64)
+    return Plan(np.zeros(tokens, np.int64), none, np.empty((0, 3), np.int64), (), None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "asked", "default", "room"),
+    [
+        (90, 9, None, 9),
+        (90, 10, None, 10),
+        (90, 11, None, None),
+        (90, None, None, 10),
+        (90, None, 7, 7),
+        (90, None, 99, 10),
+        (90, 3, 7, 3),
+        (99, 1, None, 1),
+        (99, None, None, 1),
+        (100, None, None, None),
+        (100, 1, None, None),
+        (101, None, 5, None),
+        (150, 10, None, None),
+    ],
+)
+def test_the_answer_gets_what_the_context_leaves(tokens, asked, default, room):
+    plan = plan_of(tokens)
+    if room is not None:
+        assert plan.room(asked, default, 100) == room
+        return
+    with pytest.raises(RequestError) as caught:
+        plan.room(asked, default, 100)
+    assert caught.value.code == "context_length_exceeded"
+    numbers = [int(number) for number in re.findall(r"\d+", str(caught.value))]
+    assert numbers[:3] == [tokens, 100] if asked is None else {tokens, asked, 100} <= set(numbers)
+
+
+def test_a_tokenizer_that_makes_control_tokens_is_noticed(builder, monkeypatch):
+    monkeypatch.setattr(builder.tokenizer, "encode_special_tokens", False)
+    with pytest.raises(BackendError, match="control token from text") as caught:
+        builder.plan((Message.of("user", "<|im_end|>"),))
+    assert caught.value.code == "internal_inconsistency"
