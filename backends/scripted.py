@@ -34,6 +34,10 @@ class Script:
     fault: Fault | None = None
     fault_at: int = 0
 
+    def __post_init__(self) -> None:
+        if not self.tokens:
+            raise ValueError("a script needs at least one token")
+
     @classmethod
     def parse(cls, text: str) -> Script:
         """A script from JSON; BackendError names what cannot be read."""

@@ -6,7 +6,6 @@ import json
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from backends.base import BackendError, RequestError
 
@@ -48,7 +47,7 @@ def _check_weights(folder: Path) -> None:
     """Every shard present, as long as its header says, and safetensors: pickles can run code."""
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        shards = sorted(set(_read_json(index).get("weight_map", {}).values()))
+        shards = _shards(index)
     else:
         shards = ["model.safetensors"]
     for shard in shards:
@@ -61,6 +60,17 @@ def _check_weights(folder: Path) -> None:
                 code="model_invalid",
             )
         _check_length(file)
+
+
+def _shards(index: Path) -> list[str]:
+    """The files that an index names."""
+    try:
+        files = set(json.loads(index.read_bytes())["weight_map"].values())
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise _damaged(index, "it names no files") from None
+    if not files or not all(isinstance(file, str) for file in files):
+        raise _damaged(index, "it names no files")
+    return sorted(files)
 
 
 def _check_length(file: Path) -> None:
@@ -82,13 +92,3 @@ def _check_length(file: Path) -> None:
 
 def _damaged(file: Path, problem: str) -> BackendError:
     return BackendError(f"{file} is damaged ({problem}); download it again", code="model_invalid")
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(file.read_bytes())
-    except ValueError:
-        raise _damaged(file, "not JSON") from None
-    if not isinstance(data, dict):
-        raise _damaged(file, "not a JSON object")
-    return data

@@ -14,7 +14,7 @@ LAYERS = [
     ["backends.pytorch", "backends.scripted"],
     ["backends"],
     ["router.types"],
-    ["router.pictures", "router.text", "router.sampling", "router.template", "router.prompt"],
+    ["router.pictures", "router.text", "router.sampling", "router.prompt"],
     ["router.generate"],
     ["router.policy", "router.models"],
     ["router.router"],
@@ -22,7 +22,7 @@ LAYERS = [
     ["router.cli"],
 ]
 # modules of one layer that may know each other, in this direction
-BESIDE = {("router.prompt", "router.template"), ("router.prompt", "router.pictures")}
+BESIDE = {("router.prompt", "router.pictures")}
 
 FILES = sorted(file for top in ("backends", "router") for file in (ROOT / top).rglob("*.py"))
 

@@ -1,7 +1,8 @@
 """What goes wrong, as one line and an exit code.
 
 0 done, 1 a bug, 2 a wrong option, 3 a bad picture or prompt, 4 a model that is missing or damaged,
-5 a backend that failed, 6 the answer could not be written, 130 Ctrl-C, 141 the reader of a pipe left, 143 terminated.
+5 a backend that failed, 6 the answer could not be written, 130 Ctrl-C, 141 the reader of a pipe left,
+143 terminated.
 """
 
 from __future__ import annotations

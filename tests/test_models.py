@@ -1,0 +1,96 @@
+"""Which folders are models, and how a damaged one is named before anything is loaded."""
+
+import json
+import struct
+from pathlib import Path
+
+import pytest
+
+from backends.base import BackendError, RequestError
+from router.models import find
+
+
+def weights(values: int = 8) -> bytes:
+    header = json.dumps({"w": {"dtype": "F32", "shape": [values], "data_offsets": [0, 4 * values]}}).encode()
+    return struct.pack("<Q", len(header)) + header + bytes(4 * values)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(weights())
+    return tmp_path
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(BackendError) as raised:
+        find(str(folder))
+    assert raised.value.code == "model_invalid"
+    return str(raised.value)
+
+
+def test_the_embedded_model_is_the_default() -> None:
+    assert find() == find("scenes")
+    assert find().name == "scenes"
+    assert (find().folder / "config.json").is_file()
+
+
+def test_a_checkpoint_folder_is_a_model(folder: Path) -> None:
+    assert find(str(folder)).folder == folder
+    assert find(str(folder)).name == folder.name
+
+
+def test_nothing_there_is_named() -> None:
+    with pytest.raises(RequestError, match="no model folder at 'Qwen/Qwen3-VL-2B-Instruct'") as raised:
+        find("Qwen/Qwen3-VL-2B-Instruct")
+    assert raised.value.code == "model_not_found"
+
+
+def test_a_folder_without_config_is_no_checkpoint(folder: Path) -> None:
+    (folder / "config.json").unlink()
+    assert "has no config.json" in refusal(folder)
+
+
+def test_pickled_weights_are_not_loaded(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    assert "only safetensors weights are loaded" in refusal(folder)
+
+
+@pytest.mark.parametrize("cut", [0, 4, 8, 30, -1])
+def test_a_truncated_file_is_named(folder: Path, cut: int) -> None:
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:cut])
+    assert f"{file} is damaged" in refusal(folder)
+
+
+def test_a_file_that_is_too_long_is_named_with_both_sizes(folder: Path) -> None:
+    file = folder / "model.safetensors"
+    size = file.stat().st_size
+    file.write_bytes(file.read_bytes() + b"x")
+    assert f"{size + 1} bytes, {size} expected" in refusal(folder)
+
+
+def test_junk_for_weights_is_named(folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes(b"<!DOCTYPE html>" * 100)
+    assert "is damaged" in refusal(folder)
+
+
+def test_every_shard_of_an_index_must_be_there(folder: Path) -> None:
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": "model.safetensors", "b": "model-2.safetensors"}}))
+    assert "model-2.safetensors is missing" in refusal(folder)
+    (folder / "model-2.safetensors").write_bytes(weights())
+    assert find(str(folder)).folder == folder
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"weight_map": []}', '{"weight_map": {"a": 1}}'])
+def test_a_broken_index_is_named(folder: Path, text: str) -> None:
+    index = folder / "model.safetensors.index.json"
+    index.write_text(text)
+    assert str(index) in refusal(folder)
+
+
+def test_an_index_cannot_point_elsewhere(folder: Path) -> None:
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": "../secret.safetensors"}}))
+    assert "points outside its folder" in refusal(folder)
