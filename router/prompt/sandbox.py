@@ -18,11 +18,23 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 BUDGET = "the budget"  # the name of a rendering's Budget among its variables; a template cannot spell it
 
 # What one operation can blow up beyond any budget, and no chat template needs.
-_WITHOUT_FILTERS = ("center", "format", "wordwrap", "urlize", "xmlattr", "filesizeformat", "pprint")
+_WITHOUT_FILTERS = (
+    "batch",
+    "center",
+    "format",
+    "indent",
+    "pprint",
+    "round",
+    "slice",
+    "urlize",
+    "wordwrap",
+    "xmlattr",
+)
 _WITHOUT_GLOBALS = ("lipsum", "cycler", "joiner")
 _WITHOUT_METHODS = frozenset(
     {"center", "ljust", "rjust", "zfill", "expandtabs", "format", "format_map", "encode"}
 )
+_WIDEST_INDENT = 16
 
 
 class RejectedError(TemplateError):
@@ -68,6 +80,9 @@ class Sandbox(ImmutableSandboxedEnvironment):
         wide = isinstance(obj, str) and attr in _WITHOUT_METHODS
         return not wide and super().is_safe_attribute(obj, attr, value)
 
+    def wrap_str_format(self, value: Any) -> None:
+        """Nothing: jinja would lend a guarded ``str.format``, which still pads without end."""
+
     def call(self, context: Context, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Call a macro or method, at the budget's cost."""
         context[BUDGET].spend(1)
@@ -78,8 +93,12 @@ class Sandbox(ImmutableSandboxedEnvironment):
         sizes = [len(side) for side in (left, right) if isinstance(side, Sized)]
         if operator == "%" and isinstance(left, str):
             raise SecurityError("text % value is not supported")
-        if operator == "**" and not (abs(left) <= 2**32 and abs(right) <= 16):
-            raise SecurityError("powers of large numbers are not supported")
+        if operator in ("*", "**") and any(
+            isinstance(side, int) and abs(side) > 2**32 for side in (left, right)
+        ):
+            raise SecurityError("large numbers are not supported")
+        if operator == "**" and abs(right) > 32:
+            raise SecurityError("large powers are not supported")
         if operator == "*" and sizes:
             times = next((side for side in (left, right) if isinstance(side, int)), 0)
             context[BUDGET].spend(1, sizes[0] * max(times, 0))
@@ -123,6 +142,8 @@ def _tojson(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
+    if isinstance(indent, int) and indent > _WIDEST_INDENT:
+        raise SecurityError(f"indents above {_WIDEST_INDENT} are not supported")
     # jinja's own escapes < and > for HTML
     return json.dumps(
         value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys

@@ -22,7 +22,7 @@ from backends.base import BackendError, RequestError
 from router.prompt.sandbox import BUDGET, Budget, RejectedError, Sandbox
 
 LARGEST_SOURCE = 1 << 18  # characters; Qwen's longest template has about ten thousand
-_STEPS, _STEPS_PER_PART = 200_000, 200  # loop rounds and calls
+_STEPS, _STEPS_PER_PART = 50_000, 200  # loop rounds and calls
 _CHARS, _COPIES = 4_000_000, 32  # joined text: this much, and this many times the length of the messages
 
 _MARK = re.compile("([\ud800-\udfff])")
