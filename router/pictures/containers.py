@@ -73,7 +73,9 @@ def orientation_in(exif: bytes) -> int:
 
 
 def _png(data: bytes) -> Container:
-    width, height = struct.unpack_from(">II", data, 16)
+    first, width, height = struct.unpack_from(">4sII", data, 12)
+    if first != b"IHDR":
+        raise invalid(DAMAGED)
     view, orientation, place = memoryview(data), 1, 8
     kept = [view[:place]]
     for _ in range(MOST_PARTS):
@@ -121,8 +123,8 @@ def _jpeg(data: bytes) -> Container:
         if marker not in _DROPPED:
             kept.append(view[start:place])
         scans += marker == _SCAN
-    if not 0 < scans <= MOST_SCANS:
-        raise invalid(f"has {scans} scans instead of 1 to {MOST_SCANS}; save it again with another program")
+        if scans > MOST_SCANS:
+            raise invalid(f"has more than {MOST_SCANS} scans; save it again with another program")
     return Container("JPEG", size[1], size[0], b"".join(kept), orientation_in(exif))
 
 

@@ -1,0 +1,203 @@
+"""Pictures cut into patches, held bit by bit against transformers' processor."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
+
+from backends.base import BackendError, RequestError
+from backends.qwen3vl.images import Limits, grid_of, patches, picture_tokens, resized_size
+
+LIMITS = Limits(65_536, 16_777_216)  # of the released checkpoints
+SMALL = Limits(9_216, 25_600)
+
+
+def noise(width: int, height: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(width * height).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def reference(pixels: NDArray[np.uint8], limits: Limits, **options: Any) -> tuple[Any, tuple[int, ...]]:
+    pytest.importorskip("transformers")
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+    options = {"patch_size": 16, "image_mean": [0.5] * 3, "image_std": [0.5] * 3, **options}
+    size = {"shortest_edge": limits.min_pixels, "longest_edge": limits.max_pixels}
+    out = Qwen2VLImageProcessorPil(size=size, **options)(images=Image.fromarray(pixels), return_tensors="np")
+    return out["pixel_values"], tuple(out["image_grid_thw"][0].tolist())
+
+
+SIZES = [(1, 1), (10, 2000), (333, 517), (48, 80), (64, 64), (1920, 1080)]
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES)
+@pytest.mark.parametrize("limits", [LIMITS, SMALL], ids=["released", "small"])
+def test_patches_are_those_of_transformers_to_the_last_bit(width: int, height: int, limits: Limits) -> None:
+    pixels = noise(width, height)
+    expected, expected_grid = reference(pixels, limits)
+    got, grid = patches(pixels, limits)
+    assert grid == expected_grid == grid_of(width, height, limits)
+    assert (got.dtype, got.flags.c_contiguous) == (np.float32, True)
+    assert np.array_equal(got, expected)
+
+
+def test_a_photo_above_the_limit_is_brought_down_to_the_same_bits() -> None:
+    pixels = np.tile(noise(500, 400), (10, 10, 1))  # 5000 x 4000
+    expected, expected_grid = reference(pixels, LIMITS)
+    got, grid = patches(pixels, LIMITS)
+    assert grid == expected_grid
+    assert grid[1] * grid[2] * 256 <= LIMITS.max_pixels
+    assert np.array_equal(got, expected)
+
+
+def test_bit_equality_notices_what_it_must() -> None:
+    pixels = noise(333, 517)
+    got, _ = patches(pixels, LIMITS)
+    bilinear, _ = reference(pixels, LIMITS, resample=2)
+    assert not np.array_equal(got, bilinear)
+    other_colours, _ = patches(np.ascontiguousarray(pixels[..., ::-1]), LIMITS)
+    assert not np.array_equal(got, other_colours)
+    assert not np.array_equal(got, got.reshape(-1, 3, 2, 16, 16).swapaxes(3, 4).reshape(got.shape))
+
+
+def test_all_256_values_are_normalised_as_transformers_does() -> None:
+    pixels = np.repeat(np.arange(256, dtype=np.uint8), 192).reshape(128, 128, 3)
+    limits = Limits(1024, 16_384)
+    expected, _ = reference(pixels, limits)
+    got, _ = patches(pixels, limits)
+    assert len(np.unique(got)) == 256
+    assert np.array_equal(got, expected)
+    naive = (pixels.astype(np.float32) - 127.5) / 127.5
+    assert not np.array_equal(np.unique(naive), np.unique(got)), "the order of rounding must be seen here"
+
+
+def test_a_picture_that_has_its_size_already_is_not_touched() -> None:
+    pixels = np.arange(64 * 96 * 3, dtype=np.uint32).astype(np.uint8).reshape(64, 96, 3)
+    pixels.flags.writeable = False
+    rows, grid = patches(pixels, Limits(1024, 10_000))
+    assert grid == (1, 4, 6)
+    # second block of the first strip, its lower left patch, green, second frame: rows 16-31, columns 32-47
+    patch = rows[4 + 2].reshape(3, 2, 16, 16)[1, 1]
+    assert np.array_equal(np.rint(patch * 127.5 + 127.5), pixels[16:32, 32:48, 1])
+
+
+def test_a_view_with_steps_gives_what_its_copy_gives() -> None:
+    pixels = noise(128, 96)
+    turned = pixels[::-1, ::-1]
+    assert np.array_equal(patches(turned, SMALL)[0], patches(np.ascontiguousarray(turned), SMALL)[0])
+    assert not np.array_equal(patches(turned, SMALL)[0], patches(pixels, SMALL)[0])
+
+
+def smart_resize(width: int, height: int, limits: Limits) -> tuple[int, int]:
+    pytest.importorskip("transformers")
+    from transformers.models.qwen2_vl import image_processing_pil_qwen2_vl as reference
+
+    down, across = reference.smart_resize(height, width, 32, limits.min_pixels, limits.max_pixels)
+    return across, down
+
+
+@given(
+    st.integers(1, 9000),
+    st.integers(1, 9000),
+    st.sampled_from([LIMITS, SMALL, Limits(1, 1), Limits(1024, 1024), Limits(10**6, 10**6)]),
+)
+def test_sizes_are_those_of_smart_resize(width: int, height: int, limits: Limits) -> None:
+    if max(width, height) > 200 * min(width, height):
+        with pytest.raises(RequestError):
+            resized_size(width, height, limits)
+        return
+    size = resized_size(width, height, limits)
+    assert size == smart_resize(width, height, limits)
+    assert all(side > 0 and side % 32 == 0 for side in size)
+    grid = grid_of(width, height, limits)
+    assert picture_tokens(grid) == size[0] * size[1] // 1024 == grid[1] * grid[2] // 4
+
+
+def test_half_a_block_is_rounded_to_the_even_number() -> None:
+    limits = Limits(1, LIMITS.max_pixels)
+    assert resized_size(48, 80, limits) == (64, 64)  # 1.5 -> 2 and 2.5 -> 2
+    assert resized_size(112, 144, limits) == (128, 128)  # 3.5 -> 4 and 4.5 -> 4
+
+
+def test_one_side_may_be_200_times_the_other_and_no_more() -> None:
+    assert resized_size(10, 2000, LIMITS) == smart_resize(10, 2000, LIMITS)
+    for width, height in ((10, 2001), (2001, 10), (1, 3000)):
+        with pytest.raises(RequestError, match=f"{width} x {height}") as caught:
+            resized_size(width, height, LIMITS)
+        assert caught.value.code == "image_aspect_ratio"
+    with pytest.raises(RequestError):
+        patches(noise(10, 2001), LIMITS)
+
+
+def test_limits_are_checked_where_they_are_made() -> None:
+    for least, most in ((0, 10), (11, 10), (-5, -1)):
+        with pytest.raises(RequestError, match="min_pixels"):
+            Limits(least, most)
+    with pytest.raises(RequestError, match="min_pixels"):
+        replace(LIMITS, max_pixels=1024)
+
+
+PREPROCESSOR: dict[str, Any] = {
+    "size": {"shortest_edge": 65_536, "longest_edge": 16_777_216},
+    "patch_size": 16,
+    "temporal_patch_size": 2,
+    "merge_size": 2,
+    "image_mean": [0.5, 0.5, 0.5],
+    "image_std": [0.5, 0.5, 0.5],
+    "image_processor_type": "Qwen2VLImageProcessorFast",
+}
+
+
+def written(folder: Path, **changes: object) -> Path:
+    values = {key: value for key, value in {**PREPROCESSOR, **changes}.items() if value is not None}
+    (folder / "preprocessor_config.json").write_text(json.dumps(values), encoding="utf-8")
+    return folder
+
+
+def test_limits_are_read_from_both_spellings(tmp_path: Path) -> None:
+    assert Limits.read(written(tmp_path)) == LIMITS
+    assert Limits.read(written(tmp_path, size=None, min_pixels=4096, max_pixels=8192)) == Limits(4096, 8192)
+    assert Limits.read(written(tmp_path, max_pixels=70_000)) == Limits(65_536, 70_000)
+
+
+def test_limits_are_read_from_what_transformers_writes(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+    options = {key: value for key, value in PREPROCESSOR.items() if key != "image_processor_type"}
+    Qwen2VLImageProcessorPil(**options).save_pretrained(tmp_path)
+    assert Limits.read(tmp_path) == LIMITS
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("patch_size", 14),
+        ("patch_size", None),
+        ("merge_size", 4),
+        ("temporal_patch_size", 1),
+        ("image_mean", [0.48, 0.45, 0.4]),
+        ("image_std", None),
+        ("do_resize", False),
+        ("do_normalize", False),
+        ("resample", 2),
+        ("rescale_factor", 1),
+        ("size", None),
+        ("size", {"height": 448, "width": 448}),
+        ("min_pixels", "many"),
+        ("max_pixels", 0),
+        ("max_pixels", 60_000),
+        ("auto_map", {"AutoImageProcessor": "x.Y"}),
+    ],
+)
+def test_another_preprocessing_is_refused_by_name(tmp_path: Path, field: str, value: object) -> None:
+    with pytest.raises(BackendError, match=r"preprocessor_config\.json") as caught:
+        Limits.read(written(tmp_path, **{field: value}))
+    assert caught.value.code == "model_invalid"
+    assert field in str(caught.value) or "size" in str(caught.value)
