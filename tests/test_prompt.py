@@ -4,6 +4,7 @@ import random
 import re
 import threading
 import unicodedata
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,23 +15,25 @@ from router.prompt.conversation import MAX_CHARS
 from router.types import Message, Role
 from tests.prompt_corpus import (
     INSTRUCT,
-    PLAIN,
     SPECIAL,
     THINKING,
     harmless,
     hostile,
-    ids_of,
-    tokenizer,
     write_model,
 )
 
 ROLES: tuple[Role, ...] = ("system", "user", "assistant")
-START, END = ids_of("<|im_start|>", "<|im_end|>")
+SCENES = Path(__file__).parent.parent / "router" / "scenes"
 TEMPLATES = {"instruct": INSTRUCT, "thinking": THINKING}
+TIMES = 1000  # for each of the templates
 
 
-@pytest.fixture(scope="module", params=TEMPLATES)
+@pytest.fixture(scope="module", params=[*TEMPLATES, "scenes"])
 def folder(request, tmp_path_factory):
+    if request.param == "scenes":
+        if not (SCENES / "tokenizer.json").is_file():
+            pytest.skip("the embedded model is not here")
+        return SCENES
     return write_model(tmp_path_factory.mktemp("models") / request.param, TEMPLATES[request.param])
 
 
@@ -60,23 +63,26 @@ def spelled(messages: tuple[Message, ...]) -> list[dict[str, object]]:
     ]
 
 
-def text_of(ids) -> str:
-    return tokenizer().decode(list(ids), skip_special_tokens=False)
+def text_of(builder: PromptBuilder, ids) -> str:
+    return builder.tokenizer.decode(list(ids), skip_special_tokens=False)
 
 
-def composed(text: str) -> str:
+def composed(builder: PromptBuilder, text: str) -> str:
     """``text`` in NFC, stretch by stretch between two of the added tokens that a text may spell."""
-    stretches = re.split(f"({'|'.join(PLAIN)})", text)
+    added = builder.tokenizer.get_added_tokens_decoder().values()
+    words = [re.escape(token.content) for token in added if not token.special]
+    stretches = re.split(f"({'|'.join(words) or '(?!)'})", text)
     return "".join(unicodedata.normalize("NFC", stretch) for stretch in stretches)
 
 
-def control(ids) -> list[int]:
-    return [int(number) for number in ids if number in ids_of(*SPECIAL)]
+def control(builder: PromptBuilder, ids) -> list[int]:
+    return [int(number) for number in ids if number in builder.control_ids]
 
 
-def framing(messages: tuple[Message, ...]) -> list[int]:
+def framing(builder: PromptBuilder, messages: tuple[Message, ...]) -> list[int]:
     """The control tokens that a template places: each turn's two, and the start of the answer."""
-    return [START, END] * len(messages) + [START]
+    start, end = builder.controls["<|im_start|>"], builder.controls["<|im_end|>"]
+    return [start, end] * len(messages) + [start]
 
 
 # --- text
@@ -84,42 +90,43 @@ def framing(messages: tuple[Message, ...]) -> list[int]:
 
 def test_hostile_text_gives_no_control_token_and_comes_back_whole(builder, reference):
     rng = random.Random(13)
-    for _ in range(1500):  # twice: once for each template
+    for _ in range(TIMES):
         messages = conversation(rng, hostile)
         ids = builder.plan(messages).ids
-        assert control(ids) == framing(messages)
+        assert control(builder, ids) == framing(builder, messages)
         rendered = reference.apply_chat_template(
             spelled(messages), tokenize=False, add_generation_prompt=True
         )
-        assert text_of(ids) == composed(rendered)
+        assert text_of(builder, ids) == composed(builder, rendered)
 
 
 def test_harmless_text_has_the_ids_of_transformers(builder, reference):
     rng, compared = random.Random(14), 0
-    for _ in range(1500):
+    for _ in range(TIMES):
         messages = conversation(rng, harmless)
         if any(token in "".join(message.parts) for message in messages for token in SPECIAL):
             continue  # two harmless texts, one after the other, spell a control token
         compared += 1
         expected = reference.apply_chat_template(spelled(messages), add_generation_prompt=True)["input_ids"]
         assert builder.plan(messages).ids.tolist() == expected
-    assert compared > 1450
+    assert compared > 0.95 * TIMES
 
 
 def test_a_plain_tokenizer_fails_both_ways(builder, reference):
     rng = random.Random(15)
     forged = different = 0
-    alone = tokenizer()
+    alone = builder.tokenizer
     for _ in range(300):
         messages = (Message.of("user", hostile(rng)),)
         naive = reference.apply_chat_template(spelled(messages), add_generation_prompt=True)["input_ids"]
-        forged += control(naive) != framing(messages)
+        forged += control(builder, naive) != framing(builder, messages)
         words = harmless(rng)
         pieces = [alone.encode(piece).ids for piece in ("user\n", words)]
         together = alone.encode("user\n" + words).ids
         different += pieces[0] + pieces[1] != together
     assert forged > 100
-    assert different > 10
+    if alone.token_to_id("ĊĊ") is not None:  # two newlines as one token, as Qwen's vocabulary has it
+        assert different > 5
 
 
 @pytest.mark.parametrize("token", SPECIAL)
@@ -133,8 +140,8 @@ def test_a_control_token_in_a_text_is_its_characters(builder, role, token):
         Message.of("user", "c"),
     )
     ids = builder.plan(messages).ids
-    assert control(ids) == framing(messages)
-    assert f"a{token}b{token}" in text_of(ids)
+    assert control(builder, ids) == framing(builder, messages)
+    assert f"a{token}b{token}" in text_of(builder, ids)
 
 
 def test_an_earlier_thought_is_read_as_the_reference_reads_it(builder, reference):
@@ -146,7 +153,7 @@ def test_an_earlier_thought_is_read_as_the_reference_reads_it(builder, reference
 
 @pytest.mark.parametrize("text", ["\0", "a\0b", "\u202eabc\u202c", "\ufeff", "", " ", "\n", "🙂" * 50])
 def test_nul_bidi_and_emoji_pass_unchanged(builder, text):
-    assert text in text_of(builder.plan((Message.of("user", "x", text, "x"),)).ids)
+    assert text in text_of(builder, builder.plan((Message.of("user", "x", text, "x"),)).ids)
 
 
 @pytest.mark.parametrize(
@@ -193,21 +200,24 @@ def test_a_late_system_message_is_refused(builder):
 
 
 def test_an_empty_message_is_an_empty_turn(builder):
-    assert control(builder.plan((Message("user", ()),)).ids) == [START, END, START]
+    assert control(builder, builder.plan((Message("user", ()),)).ids) == framing(builder, ("one",))
 
 
 def test_a_text_that_cannot_fit_is_refused_before_it_is_tokenized(builder, monkeypatch):
     monkeypatch.setattr(PromptBuilder, "_tokenize", None)
-    longest = max(map(len, tokenizer().get_vocab()))
-    assert builder.max_chars == min(MAX_CHARS, 1024 * longest)
-    with pytest.raises(RequestError, match=rf"{builder.max_chars + 1} characters.*1024 tokens") as caught:
+    longest, context = max(map(len, builder.tokenizer.get_vocab())), builder.config.text.context
+    assert builder.max_chars == min(MAX_CHARS, context * longest)
+    with pytest.raises(
+        RequestError, match=rf"{builder.max_chars + 1} characters.*{context} tokens"
+    ) as caught:
         builder.plan((Message.of("user", "a", "b" * builder.max_chars),))
     assert caught.value.code == "context_length_exceeded"
 
 
 def test_more_messages_than_tokens_are_refused(builder):
-    with pytest.raises(RequestError, match="1025 parts") as caught:
-        builder.plan((Message.of("user", ""),) * 1025)
+    too_many = builder.config.text.context + 1
+    with pytest.raises(RequestError, match=f"{too_many} parts") as caught:
+        builder.plan((Message.of("user", ""),) * too_many)
     assert caught.value.code == "context_length_exceeded"
 
 

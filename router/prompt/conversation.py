@@ -9,7 +9,8 @@ from backends.base import RequestError
 from router.types import Message, Picture
 
 MAX_PICTURES = 8  # in one request
-MAX_CHARS = 2_000_000  # in one request: some seconds of tokenizing
+MAX_PARTS = 10_000  # in one request, empty messages counted: about a second of rendering
+MAX_CHARS = 1_000_000  # in one request: what fills the longest context at four a token, or a second of work
 
 
 def check(messages: tuple[Message, ...], max_chars: int, max_pictures: int, context: int) -> None:
@@ -18,7 +19,7 @@ def check(messages: tuple[Message, ...], max_chars: int, max_pictures: int, cont
         raise RequestError("there is no message to answer; give at least one", param="messages")
     for index, message in enumerate(messages[1:], 1):
         if message.role == "system":
-            # templates differ in what they do with it, and Qwen3-VL's silently leaves it out
+            # templates differ in what they do with it: that of Qwen3-VL-Instruct silently leaves it out
             raise RequestError(
                 "only the first message may be a system message", param=f"messages[{index}].role"
             )
@@ -64,8 +65,11 @@ def _check_amounts(messages: tuple[Message, ...], max_chars: int, max_pictures: 
             param="messages",
         )
     parts = sum(max(1, len(message.parts)) for message in messages)
-    if parts > context:
-        raise too_long(f"the conversation has {parts} parts; the context is {context} tokens")
+    if parts > min(MAX_PARTS, context):
+        raise too_long(
+            f"the conversation has {parts} parts; at most {MAX_PARTS} are read, "
+            f"and the context is {context} tokens"
+        )
     chars = sum(map(chars_of, messages))
     if chars > max_chars:
         raise too_long(
