@@ -1,0 +1,1 @@
+"""Checkpoint folder -> ONNX folder: numpy and onnx only, tensor by tensor."""
