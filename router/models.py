@@ -46,11 +46,7 @@ def find(name: str | None = None) -> Model:
 def _check_weights(folder: Path) -> None:
     """Every shard present, as long as its header says, and safetensors: pickles can run code."""
     index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        shards = _shards(index)
-    else:
-        shards = ["model.safetensors"]
-    for shard in shards:
+    for shard in _shards(index) if index.is_file() else ["model.safetensors"]:
         file = folder / shard
         if file.parent != folder:
             raise BackendError(f"{index} points outside its folder: {shard!r}", code="model_invalid")

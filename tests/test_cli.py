@@ -147,6 +147,7 @@ WRONG = {
     "a temperature out of range": (["--temp", "3"], 2, "temperature"),
     "a top_p out of range": (["--top-p", "1.5"], 2, "top_p"),
     "a number that is none": (["--top-k", "many"], 2, "'many' is not a valid integer"),
+    "a filter without a temperature": (["--top-p", "0.9"], 2, "--top-p does nothing at temperature 0"),
     "an unknown preset": (["--preset", "wild"], 2, "--preset must be one of greedy, focused"),
     "two that exclude each other": (["--greedy", "--temp", "1"], 2, "--greedy excludes"),
     "a bias without a number": (["--logit-bias", "42"], 2, "ID=B"),
@@ -246,6 +247,11 @@ def test_help_and_the_library_import_nothing_heavy() -> None:
     )
     out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     assert out.strip() == "[]"
+
+
+def test_without_a_command_there_is_help(capsys) -> None:
+    assert run([]) == 0
+    assert "Commands:" in capsys.readouterr().out
 
 
 def test_the_version_is_told(capsys) -> None:

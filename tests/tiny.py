@@ -6,6 +6,8 @@ from pathlib import Path
 import torch
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
+torch.set_num_threads(1)  # models this small spend more time on waking threads than on computing
+
 SCENES = Path(__file__).parent.parent / "router" / "scenes"
 COMPANIONS = (
     "tokenizer.json",

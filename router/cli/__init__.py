@@ -16,7 +16,10 @@ from router.cli.generate import generate
 from router.cli.settings import read_settings
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(package_name="hybrid-router", prog_name="hybrid", message="%(prog)s %(version)s")
 @click.option("--debug", is_flag=True, envvar="HYBRID_DEBUG", help="Show the traceback of an error.")
 @click.pass_context
@@ -27,6 +30,8 @@ def hybrid(context: click.Context, debug: bool) -> None:
     (model = "..."); a flag wins over the environment, and that over the file.
     """
     context.default_map = read_settings(hybrid)
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
 hybrid.add_command(generate)
@@ -47,8 +52,10 @@ def run(arguments: Sequence[str]) -> int:
         with hybrid.make_context("hybrid", list(arguments)) as context:
             hybrid.invoke(context)
         return 0
-    except (SystemExit, click.exceptions.Exit) as leaving:
-        return leaving.code if isinstance(leaving, SystemExit) else leaving.exit_code
+    except click.exceptions.Exit as leaving:
+        return leaving.exit_code
+    except SystemExit as leaving:
+        return int(leaving.code or 0)
     except BaseException as failure:
         if "--debug" in arguments or os.environ.get("HYBRID_DEBUG"):
             raise

@@ -14,7 +14,7 @@ from router.cli.output import as_json, decision_line, usage_line, waiting, write
 
 if TYPE_CHECKING:
     from router.router import Answer
-    from router.types import Chunk, Completion, Picture, Request
+    from router.types import Chunk, Completion, Picture, Request, Sampling
 
 Events: TypeAlias = "Iterator[tuple[Answer, Chunk]]"
 
@@ -63,6 +63,7 @@ def generate(prompt: str | None, images: tuple[str, ...], **options: Any) -> Non
     events = pump(_events(prompt, images, options), options["timeout"])
     with waiting("reading the model and the question"):
         answer, _ = next(events)
+    _check_used(answer.sampling, options)
     if options["explain"]:
         click.echo(decision_line(answer.decision), err=True)
     completion = _show(answer, events, stream=not options["no_stream"], quiet=options["as_object"])
@@ -81,6 +82,17 @@ def _check_together(prompt: str | None, images: tuple[str, ...], options: dict[s
         raise click.UsageError("no prompt; give it as an argument, or on stdin")
     if options["logprobs"] is not None and not options["as_object"]:
         raise click.UsageError("--logprobs are part of the JSON output; add --json")
+
+
+def _check_used(resolved: Sampling, options: dict[str, Any]) -> None:
+    """Refuse a filter that nothing would pass through, which is only known with the model's defaults."""
+    idle = [
+        f"--{name.replace('_', '-')}" for name in ("top_k", "top_p", "min_p") if options[name] is not None
+    ]
+    if idle and resolved.temperature == 0:
+        raise click.UsageError(
+            f"{idle[0]} does nothing at temperature 0, where this answer is; add --temp 0.7"
+        )
 
 
 def _events(prompt: str | None, images: tuple[str, ...], options: dict[str, Any]) -> Events:

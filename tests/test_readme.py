@@ -1,0 +1,52 @@
+"""What the README shows works as it stands."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text("utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_python_example_runs_and_names_the_colours() -> None:
+    pytest.importorskip("torch")
+    (example,) = blocks("python")
+    done = subprocess.run(
+        [sys.executable, "-c", example], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    reason, answer, speed = done.stdout.splitlines()
+    assert reason == "the conversation has a picture"
+    assert answer == "I see red, green, blue and yellow."
+    assert re.fullmatch(r"\d+ tokens a second", speed)
+
+
+def test_the_two_commands_are_one_line_each_and_ci_runs_the_second() -> None:
+    marked = dict(re.findall(r"<!-- (try|test) -->\n```sh\n(.*?)\n```", README, re.DOTALL))
+    assert set(marked) == {"try", "test"}
+    assert all("\n" not in command for command in marked.values())
+    assert "<!-- test -->" in (ROOT / ".ci" / "run").read_text("utf-8")
+
+
+def test_every_option_that_is_shown_exists() -> None:
+    from router.cli.generate import generate
+
+    shown = set(re.findall(r"(?<!-)(--[a-z][a-z-]+)", "".join(re.findall(r"hybrid generate.*", README))))
+    known = {name for option in generate.params for name in option.opts} | {"--help"}
+    assert shown
+    assert shown <= known
+
+
+def test_every_exit_code_is_listed() -> None:
+    import router.cli.failures as failures
+
+    codes = re.findall(r"\d+", (failures.__doc__ or ""))
+    listed = re.findall(r"^\| ([\d, ]+) \|", README, re.MULTILINE)
+    assert {code for row in listed for code in re.findall(r"\d+", row)} == set(codes)

@@ -1,0 +1,109 @@
+"""The embedded model: small, complete, and right about pictures that its training never drew."""
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from backends.qwen3vl.config import Config
+from router import Message, Picture, Request, Router, Runtime, read_picture
+from router.models import find
+
+FOLDER = find().folder
+SAMPLES = FOLDER / "samples"
+
+# CSS names: top left, top right, bottom left, bottom right; size; format; where the quadrants meet
+DRAWN = [
+    ("red blue yellow green", (128, 128), "PNG", (0.5, 0.5)),
+    ("orange white purple black", (128, 128), "JPEG", (0.5, 0.5)),
+    ("cyan brown pink gray", (128, 128), "PNG", (0.4, 0.6)),
+    ("white red black blue", (640, 360), "PNG", (0.5, 0.5)),
+    ("yellow purple green orange", (640, 360), "JPEG", (0.5, 0.5)),
+    ("blue lime red white", (640, 360), "JPEG", (0.6, 0.45)),
+    ("green yellow white red", (512, 512), "PNG", (0.5, 0.5)),
+    ("black orange cyan purple", (512, 512), "JPEG", (0.5, 0.5)),
+    ("purple green gray yellow", (512, 512), "PNG", (0.45, 0.55)),
+    ("brown blue orange cyan", (512, 512), "JPEG", (0.55, 0.4)),
+]
+SAID = {"lime": "green"}
+
+
+def draw(colours: list[str], size: tuple[int, int], kind: str, meet: tuple[float, float]) -> Picture:
+    width, height = size
+    x, y = int(width * meet[0]), int(height * meet[1])
+    image = Image.new("RGB", size, colours[0])
+    image.paste(colours[1], (x, 0, width, y))
+    image.paste(colours[2], (0, y, x, height))
+    image.paste(colours[3], (x, y, width, height))
+    data = io.BytesIO()
+    image.save(data, kind)
+    return read_picture(data.getvalue())
+
+
+@pytest.fixture(scope="module")
+def router() -> Router:
+    pytest.importorskip("torch")
+    return Router(runtime=Runtime(device="cpu", threads=1))
+
+
+def ask(router: Router, *parts: str | Picture) -> str:
+    return router.complete(Request((Message.of("user", *parts),))).text
+
+
+@pytest.mark.parametrize("picture_first", [True, False], ids=["picture first", "text first"])
+def test_it_names_the_colours_of_quadrants_drawn_elsewhere(router: Router, picture_first: bool) -> None:
+    question = "Which colours do you see?"
+    right = []
+    for names, size, kind, meet in DRAWN:
+        colours = names.split()
+        picture = draw(colours, size, kind, meet)
+        answer = ask(router, picture, question) if picture_first else ask(router, question, picture)
+        first, second, third, fourth = (SAID.get(name, name) for name in colours)
+        right.append(answer == f"I see {first}, {second}, {third} and {fourth}.")
+    assert sum(right) >= 8, right
+
+
+def test_it_looks_at_the_picture_it_is_asked_about(router: Router) -> None:
+    question = "Which colours do you see?"
+    answers = {ask(router, draw(names.split(), *rest), question) for names, *rest in DRAWN}  # type: ignore[misc]
+    assert len(answers) >= 8
+
+
+@pytest.mark.parametrize("name", ["quadrants", "gradient", "checkerboard", "shapes"])
+def test_the_samples_are_small_pictures(name: str) -> None:
+    file = SAMPLES / f"{name}.png"
+    assert read_picture(file.read_bytes()).size >= (96, 96)
+    assert file.stat().st_size < 100_000
+
+
+def test_it_reads_its_sample(router: Router) -> None:
+    picture = read_picture((SAMPLES / "quadrants.png").read_bytes())
+    assert ask(router, picture, "Which colours do you see?") == "I see red, green, blue and yellow."
+
+
+def test_it_answers_text_with_text(router: Router) -> None:
+    assert ask(router, "What can you do?").endswith((".", "!"))
+
+
+def test_it_is_at_most_8_mb_and_of_bf16() -> None:
+    assert sum(file.stat().st_size for file in FOLDER.rglob("*") if file.is_file()) <= 8_000_000
+    weights = (FOLDER / "model.safetensors").read_bytes()
+    header = json.loads(weights[8 : 8 + int.from_bytes(weights[:8], "little")])
+    assert {entry["dtype"] for name, entry in header.items() if name != "__metadata__"} == {"BF16"}
+
+
+def test_it_has_every_feature_of_the_architecture() -> None:
+    config = Config.read(FOLDER)
+    assert len(config.vision.deepstack) == 3
+    assert config.text.heads > config.text.kv_heads > 1
+    assert min(config.text.mrope_section) > 0
+    raw = json.loads((FOLDER / "config.json").read_text("utf-8"))
+    assert raw["text_config"]["rope_scaling"]["mrope_interleaved"] is True
+
+
+def test_no_file_holds_code() -> None:
+    kinds = {file.suffix for file in FOLDER.rglob("*") if file.is_file()}
+    assert kinds <= {".json", ".jinja", ".safetensors", ".png", ".py"}
+    assert not list(Path(FOLDER).rglob("*.py"))
