@@ -6,11 +6,10 @@ import threading
 import unicodedata
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from backends.base import BackendError, RequestError
-from router.prompt import Plan, PromptBuilder
+from router.prompt import PromptBuilder
 from router.prompt.conversation import MAX_CHARS
 from router.types import Message, Role
 from tests.prompt_corpus import (
@@ -219,41 +218,6 @@ def test_more_messages_than_tokens_are_refused(builder):
     with pytest.raises(RequestError, match=f"{too_many} parts") as caught:
         builder.plan((Message.of("user", ""),) * too_many)
     assert caught.value.code == "context_length_exceeded"
-
-
-def plan_of(tokens: int) -> Plan:
-    none = np.empty((0, 2), np.int64)
-    return Plan(np.zeros(tokens, np.int64), none, np.empty((0, 3), np.int64), (), None)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("tokens", "asked", "default", "room"),
-    [
-        (90, 9, None, 9),
-        (90, 10, None, 10),
-        (90, 11, None, None),
-        (90, None, None, 10),
-        (90, None, 7, 7),
-        (90, None, 99, 10),
-        (90, 3, 7, 3),
-        (99, 1, None, 1),
-        (99, None, None, 1),
-        (100, None, None, None),
-        (100, 1, None, None),
-        (101, None, 5, None),
-        (150, 10, None, None),
-    ],
-)
-def test_the_answer_gets_what_the_context_leaves(tokens, asked, default, room):
-    plan = plan_of(tokens)
-    if room is not None:
-        assert plan.room(asked, default, 100) == room
-        return
-    with pytest.raises(RequestError) as caught:
-        plan.room(asked, default, 100)
-    assert caught.value.code == "context_length_exceeded"
-    numbers = [int(number) for number in re.findall(r"\d+", str(caught.value))]
-    assert numbers[:3] == [tokens, 100] if asked is None else {tokens, asked, 100} <= set(numbers)
 
 
 def test_a_tokenizer_that_makes_control_tokens_is_noticed(builder, monkeypatch):

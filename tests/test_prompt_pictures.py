@@ -1,4 +1,4 @@
-"""Prompts with pictures: where the places are, how many, and what is refused before a picture is read."""
+"""Prompts with pictures: where the places are, how many, and what must fit before a picture is read."""
 
 import re
 
@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from backends.base import BackendError, RequestError
-from router.prompt import PromptBuilder
+from router.prompt import Plan, PromptBuilder
 from router.prompt import builder as module
 from router.types import Message, Picture
 from tests.prompt_corpus import INSTRUCT, PREPROCESSOR, SPECIAL, THINKING, ids_of, write_model
@@ -121,6 +121,41 @@ def test_an_overlong_prompt_is_refused_before_a_picture_is_read(builder, monkeyp
     assert plan.room(1, None, tokens + 1) == 1
     with pytest.raises(AssertionError, match="was read"):
         plan.prompt()
+
+
+def plan_of(tokens: int) -> Plan:
+    none = np.empty((0, 2), np.int64)
+    return Plan(np.zeros(tokens, np.int64), none, np.empty((0, 3), np.int64), (), None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "asked", "default", "room"),
+    [
+        (90, 9, None, 9),
+        (90, 10, None, 10),
+        (90, 11, None, None),
+        (90, None, None, 10),
+        (90, None, 7, 7),
+        (90, None, 99, 10),
+        (90, 3, 7, 3),
+        (99, 1, None, 1),
+        (99, None, None, 1),
+        (100, None, None, None),
+        (100, 1, None, None),
+        (101, None, 5, None),
+        (150, 10, None, None),
+    ],
+)
+def test_the_answer_gets_what_the_context_leaves(tokens, asked, default, room):
+    plan = plan_of(tokens)
+    if room is not None:
+        assert plan.room(asked, default, 100) == room
+        return
+    with pytest.raises(RequestError) as caught:
+        plan.room(asked, default, 100)
+    assert caught.value.code == "context_length_exceeded"
+    numbers = [int(number) for number in re.findall(r"\d+", str(caught.value))]
+    assert numbers[:3] == [tokens, 100] if asked is None else {tokens, asked, 100} <= set(numbers)
 
 
 def test_too_many_pictures_are_refused(builder):

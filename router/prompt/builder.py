@@ -28,6 +28,7 @@ from tokenizers import Tokenizer
 from backends.base import BackendError, Prompt, RequestError
 from backends.qwen3vl.config import Config
 from backends.qwen3vl.images import Grid, Limits, grid_of, patches, picture_tokens
+from router.pictures import PictureLimits
 from router.prompt.checkpoint import (
     control_ids,
     read_end_tokens,
@@ -37,7 +38,6 @@ from router.prompt.checkpoint import (
 )
 from router.prompt.conversation import (
     MAX_CHARS,
-    MAX_PICTURES,
     as_templates_read,
     chars_of,
     check,
@@ -111,10 +111,10 @@ class PromptBuilder:
     eos: frozenset[int]  # ids that end an answer
     generation_config: Mapping[str, Any]  # the model's sampling defaults
     max_chars: int = MAX_CHARS
-    max_pictures: int = MAX_PICTURES
+    max_pictures: int = PictureLimits.max_pictures
 
     @classmethod
-    def read(cls, folder: Path, max_pictures: int = MAX_PICTURES) -> PromptBuilder:
+    def read(cls, folder: Path, max_pictures: int = PictureLimits.max_pictures) -> PromptBuilder:
         """Read a checkpoint folder.
 
         BackendError ``model_invalid`` names the file that is missing, damaged or of another kind of model.

@@ -8,7 +8,6 @@ from typing import Any
 from backends.base import RequestError
 from router.types import Message, Picture
 
-MAX_PICTURES = 8  # in one request
 MAX_PARTS = 10_000  # in one request, empty messages counted: about a second of rendering
 MAX_CHARS = 1_000_000  # in one request: what fills the longest context at four a token, or a second of work
 
