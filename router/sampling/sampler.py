@@ -11,7 +11,7 @@ In this order, which is transformers' own wherever both have the operation (``_g
 5. Temperature 0 takes the highest score, of equals the lowest id. Else scores are divided by ``temperature``.
 6. ``top_k`` keeps the k highest scores and all that equal the k-th.
 7. ``top_p`` keeps the likeliest tokens, each as long as those before it hold less than ``top_p`` of the mass
-   that ``top_k`` left. Of equals at the edge the higher ids stay: there transformers' ascending sort cuts.
+   that ``top_k`` left. Of equals at the edge the lower ids stay; transformers leaves open which.
 8. ``min_p`` keeps tokens at least ``min_p`` times as likely as the likeliest.
 9. One uniform number per token picks from what is left, whatever the filters, in order of token id.
 
@@ -85,7 +85,8 @@ class Sampler:
         if penalty != 1.0:
             ids = np.flatnonzero(self._seen)
             old = scores[ids]
-            scores[ids] = np.where(old < 0, old * penalty, old / penalty)
+            with np.errstate(over="ignore"):  # a score masked with the lowest float may become -inf
+                scores[ids] = np.where(old < 0, old * penalty, old / penalty)
         if once or each:
             ids = np.flatnonzero(self._counts)
             scores[ids] -= (once or 0.0) + (each or 0.0) * self._counts[ids].astype(np.float32)
@@ -103,9 +104,9 @@ class Sampler:
         if min_p > 0:
             kept = np.flatnonzero(weights >= min_p)
             ids, weights = ids[kept], weights[kept]
-        sums = np.cumsum(weights, dtype=np.float64)
-        # Below the last sum even when rounded: the first sum above the point is then of a token with weight
-        point = min(self._random.random() * sums[-1], np.nextafter(sums[-1], 0.0))
+        sums = np.cumsum(weights.astype(np.float64))
+        # random() is at most 1 - 2^-53, so the point is below the last sum, and on a token that has weight
+        point = self._random.random() * sums[-1]
         return int(ids[np.searchsorted(sums, point, side="right")])
 
     def reported(self, logits: Logits, token: int) -> tuple[TokenScore, ...]:
@@ -126,8 +127,7 @@ def score(logits: Logits, token: int, top: int = 0) -> TokenScore:
     That is before bias, penalties, bans, temperature and filters. A token at -inf is never among the ``top``.
     """
     _refuse_broken(logits)
-    high = float(logits.max())
-    total = high + float(np.log(np.exp(logits - np.float32(high)).sum(dtype=np.float64)))
+    total = float(logits.max()) + float(np.log(_weights(logits, 1.0).sum(dtype=np.float64)))
     near = _largest(logits, top) if top else ()
     best = sorted((-float(logits[i]), int(i)) for i in near if logits[i] > -np.inf)[:top]
     return TokenScore(token, float(logits[token]) - total, tuple((i, -value - total) for value, i in best))
@@ -160,8 +160,8 @@ def _nucleus(weights: NDArray[np.float32], top_p: float) -> NDArray[np.int64]:
     sums = np.cumsum(np.bincount(bins, weights=close))
     edge = int(np.searchsorted(sums, top_p * total, side="left"))
     inside = np.flatnonzero(bins == edge)
-    inside = inside[np.argsort(close[inside], kind="stable")[::-1]]
-    before = np.cumsum(close[inside], dtype=np.float64) - close[inside] + (sums[edge - 1] if edge else 0.0)
+    inside = inside[np.argsort(-close[inside], kind="stable")]
+    before = np.cumsum(close[inside].astype(np.float64)) - close[inside] + (sums[edge - 1] if edge else 0.0)
     kept = bins < edge
     kept[inside[before < top_p * total]] = True
     positions: NDArray[np.int64] = near[kept]
