@@ -6,7 +6,13 @@ import zlib
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
+
+from backends.base import RequestError
+from router.pictures import PictureLimits, read_picture
+
+LIMITS = PictureLimits()
 
 
 def photo(width: int = 53, height: int = 37) -> Image.Image:
@@ -91,6 +97,7 @@ def bad_files() -> dict[str, bytes]:
         "png signature only": good["PNG"][:8],
         "png without end": good["PNG"][:-12],
         "png with a flipped bit": flipped(good["PNG"], good["PNG"].index(b"IDAT") + 30),
+        "png with a flipped end": flipped(good["PNG"], good["PNG"].rindex(b"IEND") - 11),
         "png with a bad checksum": flipped(good["PNG"], 30),
         "png of no width": png(0, 9),
         "png of no height": png(9, 0),
@@ -117,3 +124,14 @@ def bad_files() -> dict[str, bytes]:
         for part in (0.1, 0.5, 0.9):
             bad[f"{kind.lower()} cut at {part:.0%}"] = data[: int(len(data) * part)]
     return bad
+
+
+def seen(data: bytes, limits: PictureLimits = LIMITS) -> Any:
+    return read_picture(data, limits).pixels
+
+
+def refused(data: bytes, code: str = "invalid_image", limits: PictureLimits = LIMITS) -> str:
+    with pytest.raises(RequestError) as caught:
+        read_picture(data, limits)
+    assert caught.value.code == code
+    return str(caught.value)
