@@ -148,6 +148,13 @@ def test_a_temperature_next_to_zero_is_greedy(temperature):
         assert picked_at(point, logits, Sampling(temperature=temperature)) == logits.argmax()
 
 
+@pytest.mark.parametrize("sampling", [Sampling(repetition_penalty=9.0), SETTINGS[2]])
+def test_scores_masked_with_the_lowest_float_are_as_good_as_ruled_out(sampling):
+    logits = np.full(VOCAB, np.finfo(np.float32).min)
+    logits[7] = 9e37
+    assert picked_at(0.0, logits, sampling, prompt=[0, 1]) == score(logits, 7, 3).token == 7
+
+
 def test_the_callers_scores_are_left_as_they_are():
     logits = scores(3)
     before = logits.copy()
@@ -200,13 +207,6 @@ def test_end_tokens_are_banned_until_min_tokens_are_picked():
     picks = [sampler.pick(logits) for _ in range(5)]
     assert not {4, 5} & set(picks[:3])
     assert picks[3:] == [5, 5]
-
-
-def test_ignore_eos_leaves_only_the_callers_own_stop_tokens():
-    eos = frozenset({1, 2})
-    assert end_tokens(Sampling(stop_token_ids=(9,)), eos) == {1, 2, 9}
-    assert end_tokens(Sampling(stop_token_ids=(9,), ignore_eos=True), eos) == {9}
-    assert end_tokens(Sampling(), eos) == eos
 
 
 def test_presence_counts_once_and_frequency_every_time_and_neither_the_prompt():

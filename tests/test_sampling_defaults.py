@@ -3,7 +3,7 @@ from dataclasses import fields
 import pytest
 
 from backends.base import BackendError
-from router.sampling import BUILT_IN, PRESETS, check, from_generation_config
+from router.sampling import BUILT_IN, PRESETS, check, end_tokens, from_generation_config
 from router.types import Sampling
 
 
@@ -33,3 +33,10 @@ def test_a_bad_generation_config_is_the_models_fault(said):
     with pytest.raises(BackendError, match=r"generation_config\.json") as caught:
         from_generation_config({"do_sample": True} | said)
     assert caught.value.code == "model_invalid"
+
+
+def test_ignore_eos_leaves_only_the_callers_own_stop_tokens():
+    eos = frozenset({1, 2})
+    assert end_tokens(Sampling(stop_token_ids=(9,)), eos) == {1, 2, 9}
+    assert end_tokens(Sampling(stop_token_ids=(9,), ignore_eos=True), eos) == {9}
+    assert end_tokens(Sampling(), eos) == eos

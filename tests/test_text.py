@@ -80,7 +80,7 @@ def any_ids():
 
 
 @given(any_ids())
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=500, deadline=None)
 @example([])
 def test_the_joined_stream_is_the_decoding_of_all_tokens(ids):
     pieces, text = stream(ids)
@@ -89,7 +89,7 @@ def test_the_joined_stream_is_the_decoding_of_all_tokens(ids):
 
 
 @given(any_ids())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_all_but_one_doubtful_character_is_shown_at_once(ids):
     pieces, _ = stream(ids)
     for count in range(len(ids) + 1):
@@ -98,7 +98,7 @@ def test_all_but_one_doubtful_character_is_shown_at_once(ids):
 
 
 @given(st.text(max_size=20) | st.text("a é👍你🏽\u200d", max_size=20))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_a_half_character_is_never_shown(text):
     for ids in (as_bytes(text), tokenizer().encode(text).ids):
         pieces, _ = stream(ids)
@@ -181,7 +181,7 @@ def test_the_text_ends_before_the_first_stop_string_and_nothing_of_it_is_shown(i
 
 
 @given(stop_ids(), stops)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_only_the_beginning_of_a_stop_string_is_held_back(ids, stop):
     pieces, _ = stream(ids, stop)
     for count in range(len(ids) + 1):

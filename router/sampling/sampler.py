@@ -46,6 +46,7 @@ class Sampler:
         self._picked = 0
         self._counts: NDArray[np.int32] = np.zeros(0, dtype=np.int32)  # [vocab]: how often in the answer
         self._seen: NDArray[np.bool_] = np.zeros(0, dtype=np.bool_)  # [vocab]: in the prompt or the answer
+        self._ids: NDArray[np.int64] = np.zeros(0, dtype=np.int64)  # [vocab]: every token id
 
     def pick(self, logits: Logits) -> int:
         """The next token; ``logits`` is left as it is.
@@ -68,6 +69,7 @@ class Sampler:
     def _measure(self, vocab: int) -> None:
         self._counts = np.zeros(vocab, dtype=np.int32)
         self._seen = np.zeros(vocab, dtype=np.bool_)
+        self._ids = np.arange(vocab)
         # An embedding table may be longer than the head; what the head cannot pick needs no penalty
         self._seen[self._prompt_ids[self._prompt_ids < vocab]] = True
         self._end = self._end[self._end < vocab]
@@ -95,16 +97,17 @@ class Sampler:
 
     def _drawn(self, scores: Logits, temperature: float) -> int:
         """Steps 5 to 9."""
-        top_p, min_p = self._sampling.top_p or 1.0, self._sampling.min_p or 0.0
-        ids = _largest(scores, self._sampling.top_k or 0)
-        weights = _weights(scores[ids], temperature)
+        top_k, top_p, min_p = self._sampling.top_k, self._sampling.top_p or 1.0, self._sampling.min_p or 0.0
+        ids = _largest(scores, top_k) if top_k else self._ids
+        weights = _weights(scores[ids] if top_k else scores, temperature)
         if top_p < 1:
             kept = _nucleus(weights, top_p)
             ids, weights = ids[kept], weights[kept]
         if min_p > 0:
             kept = np.flatnonzero(weights >= min_p)
             ids, weights = ids[kept], weights[kept]
-        sums = np.cumsum(weights.astype(np.float64))
+        sums = weights.astype(np.float64)
+        np.cumsum(sums, out=sums)
         # random() is at most 1 - 2^-53, so the point is below the last sum, and on a token that has weight
         point = self._random.random() * sums[-1]
         return int(ids[np.searchsorted(sums, point, side="right")])
@@ -134,19 +137,19 @@ def score(logits: Logits, token: int, top: int = 0) -> TokenScore:
 
 
 def _largest(scores: Logits, k: int) -> NDArray[np.int64]:
-    """Ids of the k highest scores and of all that equal the k-th, ascending; every id for k = 0."""
-    if k == 0 or k >= scores.size:
-        return np.arange(scores.size)
+    """Ids of the k highest scores and of all that equal the k-th, ascending."""
+    k = min(k, scores.size)
     ids: NDArray[np.int64] = np.flatnonzero(scores >= np.partition(scores, -k)[-k])
     return ids
 
 
 def _weights(scores: Logits, temperature: float) -> NDArray[np.float32]:
     """How likely each token is, against the likeliest."""
-    with np.errstate(over="ignore"):  # next to nothing as a divisor puts all but the highest at -inf, rightly
-        gaps = (scores - scores.max()) / np.float32(max(temperature, 1e-30))
-    weights: NDArray[np.float32] = np.exp(gaps)
-    return weights
+    with np.errstate(over="ignore"):  # what is too far below the highest becomes -inf, rightly
+        weights: NDArray[np.float32] = scores - scores.max()
+        # In place: at 150,000 tokens fresh memory costs more than the arithmetic
+        weights /= np.float32(max(temperature, 1e-30))
+    return np.exp(weights, out=weights)
 
 
 def _nucleus(weights: NDArray[np.float32], top_p: float) -> NDArray[np.int64]:
