@@ -56,7 +56,7 @@ class Message:
 class Sampling:
     """How tokens are picked and when to stop; None means "not said", see ``over``.
 
-    The neutral value of every field, what each does and in which order, is in ``router/sampling.py``.
+    The neutral value of every field, what each does and in which order, is in ``router/sampling``.
     """
 
     temperature: float | None = None

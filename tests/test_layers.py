@@ -11,7 +11,8 @@ ROOT = Path(__file__).parent.parent
 LAYERS = [
     ["backends.base"],
     ["backends.qwen3vl"],
-    ["backends.pytorch", "backends.scripted"],
+    ["backends.export"],
+    ["backends.pytorch", "backends.ort", "backends.scripted"],
     ["backends"],
     ["router.types"],
     ["router.pictures", "router.text", "router.sampling", "router.prompt"],
@@ -95,14 +96,26 @@ def test_an_upward_import_is_noticed(module: str, line: str) -> None:
     assert wrong_imports(module, line)
 
 
-def test_heavy_libraries_are_imported_by_their_backend_only() -> None:
-    heavy = {"torch", "transformers", "onnxruntime", "onnxruntime_genai", "onnx"}
+HEAVY = {
+    "torch": {"backends.pytorch", "backends.ort.torch_vision"},
+    "transformers": {"backends.pytorch", "backends.ort.torch_vision"},
+    "onnxruntime": {"backends.ort"},
+    "onnx": {"backends.export"},
+}
+
+
+@pytest.mark.parametrize("library", HEAVY)
+def test_a_heavy_library_is_imported_where_it_belongs_only(library: str) -> None:
     users = {
         module_of(file)
         for file in FILES
-        if heavy & {name.split(".")[0] for name in imported(file.read_text("utf-8"))}
+        if library in {name.split(".")[0] for name in imported(file.read_text("utf-8"))}
     }
-    assert users == {"backends.pytorch"}
+    assert users
+    strangers = {
+        user for user in users if not any((user + ".").startswith(home + ".") for home in HEAVY[library])
+    }
+    assert strangers == set()
 
 
 def test_every_layer_exists() -> None:

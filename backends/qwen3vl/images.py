@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from backends.base import RequestError
-from backends.qwen3vl.config import CHANNELS, MERGE, PATCH, PATCH_VALUES, TEMPORAL_PATCH
+from backends.base import PATCH, RequestError
+from backends.qwen3vl.config import CHANNELS, MERGE, PATCH_VALUES, TEMPORAL_PATCH
 from backends.qwen3vl.fields import Fields
 
 Grid: TypeAlias = tuple[int, int, int]  # t, h, w in patches
