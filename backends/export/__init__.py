@@ -1,1 +1,50 @@
 """Checkpoint folder -> ONNX folder: numpy and onnx only, tensor by tensor."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from backends.base import RequestError
+from backends.export import decoder
+from backends.export.body import Body
+from backends.export.graph import DataFile
+from backends.export.matrices import Matrices
+from backends.export.recipe import MatrixError, Recipe
+from backends.export.weights import Progress, Weights
+from backends.qwen3vl.config import Config
+
+__all__ = ["MatrixError", "Progress", "Recipe", "export"]
+
+COMPANIONS = (
+    "config.json",
+    "generation_config.json",
+    "preprocessor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "chat_template.json",
+)
+
+
+def export(source: Path, out: Path, recipe: Recipe, progress: Progress | None = None) -> list[MatrixError]:
+    """Write the graphs of checkpoint ``source`` into the empty folder ``out``; return each matrix's error.
+
+    ``progress`` is told the tensor being read, bytes read so far, and bytes of the checkpoint. BackendError
+    ``model_invalid``: the checkpoint is not a whole Qwen3-VL. OSError: ``out`` cannot be written.
+    """
+    config = Config.read(source)
+    if any(layer not in range(config.text.layers) for layer in recipe.int8_layers):
+        raise RequestError(
+            f"int8_layers must be from 0 to {config.text.layers - 1}, got {sorted(recipe.int8_layers)}",
+            param="int8_layers",
+        )
+    weights = Weights(source, progress)
+    with DataFile(out / "weights.data") as data:
+        matrices = Matrices(weights, data, recipe.accuracy_level)
+        body = Body(weights, config.text, recipe, matrices)
+        decoder.write(out / "decoder.onnx", body, data, len(config.vision.deepstack))
+    for name in COMPANIONS:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, out / name)
+    return matrices.errors

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeAlias
@@ -70,6 +70,15 @@ class DataFile:
         kind = helper.np_dtype_to_tensor_dtype(dtype)
         self.places[name] = Place(self.path.name, offset, length, kind, tuple(shape))
         return name
+
+    def view(self, name: str, suffix: str, shape: tuple[int, ...]) -> str:
+        """The bytes of tensor ``name`` once more under another shape, of which one side may be -1."""
+        place = self.places[name]
+        known = math.prod(side for side in shape if side != -1)
+        whole = tuple(math.prod(place.shape) // known if side == -1 else side for side in shape)
+        assert math.prod(whole) == math.prod(place.shape), f"'{name}' has shape {place.shape}, not {shape}"
+        self.places[f"{name}.{suffix}"] = replace(place, shape=whole)
+        return f"{name}.{suffix}"
 
 
 class Graph:

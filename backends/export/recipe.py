@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
 
 from backends.base import RequestError
+from backends.export.quantize import Scheme
 
 Precision: TypeAlias = Literal["int4", "int8", "fp32"]
 VisionPrecision: TypeAlias = Literal["int8", "w8", "fp32"]
@@ -47,3 +48,35 @@ class Recipe:
                 f"block_size must be one of {', '.join(map(str, BLOCK_SIZES))}, got {self.block_size}",
                 param="block_size",
             )
+
+    def body(self, layer: int, columns: int) -> Scheme | None:
+        """How a decoder layer's matrices with rows of ``columns`` values are rounded; None: not at all."""
+        if self.precision == "fp32":
+            return None
+        if self.precision == "int8" or layer in self.int8_layers:
+            return self._eight(columns)
+        block = self.block_size or (32 if self.recipe == "faithful" else 128)
+        return Scheme(4, fitting(block, columns), bool(self.symmetric), self.search)
+
+    def head(self, columns: int) -> Scheme | None:
+        """How the matrix that gives the scores is rounded."""
+        if self.precision == "fp32":
+            return None
+        small = self.precision == "int4" and self.recipe == "fast"
+        if (self.head_bits or (4 if small else 8)) == 8:
+            return self._eight(columns)
+        # where it is tied it is the embedding table too: small blocks cost a 20th of the file
+        return Scheme(4, fitting(self.block_size or 32, columns), bool(self.symmetric), self.search)
+
+    def embeddings(self, columns: int) -> Scheme | None:
+        """How an embedding table of its own is rounded: a gather costs the same at 4 bits as at 8."""
+        return None if self.precision == "fp32" else self._eight(columns)
+
+    def _eight(self, columns: int) -> Scheme:
+        # the extremes of a block are worth their codes at 8 bits: there is nothing to search for
+        return Scheme(8, fitting(self.block_size or 128, columns), bool(self.symmetric), search=False)
+
+
+def fitting(block: int, columns: int) -> int:
+    """The largest block size up to ``block`` that divides ``columns``, or ``block`` where none does."""
+    return next((size for size in reversed(BLOCK_SIZES) if size <= block and columns % size == 0), block)

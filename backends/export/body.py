@@ -1,0 +1,192 @@
+"""The language model between embeddings and scores, as decoder.onnx and text.onnx both have it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backends.export.graph import CONTRIB, FLOAT, Graph, Side
+from backends.export.matrices import Matrices, Stored
+from backends.export.recipe import Recipe
+from backends.export.weights import Weights
+from backends.qwen3vl.config import TextConfig
+
+_MODEL = "model.language_model."
+_EMBEDDINGS, _HEAD = _MODEL + "embed_tokens.weight", "lm_head.weight"
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One decoder layer's matrices and norms in the data file."""
+
+    qkv: Stored
+    out: Stored
+    gate_up: Stored
+    down: Stored
+    before_attention: str
+    before_mlp: str
+    query_norm: str
+    key_norm: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the layers of one graph read besides the embeddings: names of values."""
+
+    cos: str  # [B * S, head_dim / 2], a row a token
+    sin: str
+    rows: str  # int64 [B, S]: which row of the two is each token's
+    seqlens_k: str
+    total_sequence_length: str
+    deepstack: tuple[str, ...] = ()
+
+
+class Body:
+    """The language model's tensors in a data file, and the nodes that compute with them."""
+
+    def __init__(self, weights: Weights, config: TextConfig, recipe: Recipe, matrices: Matrices) -> None:
+        """Write the tensors; BackendError names one that is missing or has another shape."""
+        self.config = config
+        self._weights = weights
+        self._recipe = recipe
+        self._matrices = matrices
+        self._layers = [self._store_layer(index) for index in range(config.layers)]
+        self._norm = matrices.vector(_MODEL + "norm.weight", config.hidden)
+        size, scheme = (config.vocab, config.hidden), recipe.head(config.hidden)
+        weights.expect(_EMBEDDINGS, size)
+        if config.tie:
+            self.head = self.embeddings = matrices.store("head", [_EMBEDDINGS], scheme)
+            return
+        weights.expect(_HEAD, size)
+        self.head = matrices.store("head", [_HEAD], scheme)
+        self.embeddings = matrices.store("embeddings", [_EMBEDDINGS], recipe.embeddings(config.hidden))
+
+    def layers(self, graph: Graph, embeddings: str, run: Run) -> str:
+        """Add all layers over ``embeddings`` [B, S, hidden]: the output of the last one, not normalised."""
+        x, added = embeddings, ""
+        for index, layer in enumerate(self._layers):
+            normed, x = self._join(graph, x, added, layer.before_attention)
+            attended = self._attention(graph, index, layer, normed, run)
+            normed, x = self._join(graph, x, attended, layer.before_mlp)
+            added = self._mlp(graph, layer, normed)
+            if index < len(run.deepstack):
+                added = graph.op("Add", added, run.deepstack[index])
+        return graph.op("Add", x, added)
+
+    def scores(self, graph: Graph, x: str, name: str) -> str:
+        """Add the last norm and the head over ``x`` [..., hidden]: [..., vocab], called ``name``."""
+        return self._matrices.multiply(graph, self._normalise(graph, x, self._norm), self.head, name)
+
+    def embed(self, graph: Graph, ids: str) -> str:
+        """Add the embeddings of ``ids`` int64 [B, S]: [B, S, hidden]."""
+        return self._matrices.gather(graph, ids, self.embeddings)
+
+    def cache(self, graph: Graph) -> None:
+        """Declare the cache's inputs and outputs, [B, kv_heads, capacity, head_dim] each."""
+        shape: list[Side] = ["batch", self.config.kv_heads, "capacity", self.config.head_dim]
+        for index in range(self.config.layers):
+            for part in ("key", "value"):
+                graph.input(f"past_key_values.{index}.{part}", FLOAT, shape)
+                graph.output(f"present.{index}.{part}", FLOAT, shape)
+
+    def inverse_frequencies(self) -> NDArray[np.float32]:
+        """Radians a position for each rotary pair, [head_dim / 2]."""
+        exponent = np.arange(0, self.config.head_dim, 2).astype(np.float32) / np.float32(self.config.head_dim)
+        return np.asarray(1 / np.float32(self.config.rope_theta) ** exponent, np.float32)
+
+    def _store_layer(self, index: int) -> Layer:
+        config, prefix = self.config, f"{_MODEL}layers.{index}."
+        queries, keys = config.heads * config.head_dim, config.kv_heads * config.head_dim
+
+        def matrix(name: str, columns: int, sources: Mapping[str, int]) -> Stored:
+            for source, rows in sources.items():
+                self._weights.expect(f"{prefix}{source}.weight", (rows, columns))
+            full = [f"{prefix}{source}.weight" for source in sources]
+            return self._matrices.store(f"layers.{index}.{name}", full, self._recipe.body(index, columns))
+
+        def vector(name: str, length: int) -> str:
+            return self._matrices.vector(f"{prefix}{name}.weight", length)
+
+        attention = {"self_attn.q_proj": queries, "self_attn.k_proj": keys, "self_attn.v_proj": keys}
+        gates = {"mlp.gate_proj": config.intermediate, "mlp.up_proj": config.intermediate}
+        return Layer(
+            qkv=matrix("qkv", config.hidden, attention),
+            out=matrix("out", queries, {"self_attn.o_proj": config.hidden}),
+            gate_up=matrix("gate_up", config.hidden, gates),
+            down=matrix("down", config.intermediate, {"mlp.down_proj": config.hidden}),
+            before_attention=vector("input_layernorm", config.hidden),
+            before_mlp=vector("post_attention_layernorm", config.hidden),
+            query_norm=vector("self_attn.q_norm", config.head_dim),
+            key_norm=vector("self_attn.k_norm", config.head_dim),
+        )
+
+    def _attention(self, graph: Graph, index: int, layer: Layer, x: str, run: Run) -> str:
+        config, stem = self.config, f"layers.{index}"
+        queries, keys = config.heads * config.head_dim, config.kv_heads * config.head_dim
+        q, k, v = graph.ops(
+            "Split",
+            self._matrices.multiply(graph, x, layer.qkv),
+            graph.ints(queries, keys, keys),
+            names=[f"{stem}.{part}" for part in "qkv"],
+            axis=-1,
+        )
+        past = [f"past_key_values.{index}.{part}" for part in ("key", "value")]
+        attended, *_ = graph.ops(
+            "GroupQueryAttention",
+            self._turn(graph, q, layer.query_norm, config.heads, run),
+            self._turn(graph, k, layer.key_norm, config.kv_heads, run),
+            v,
+            *past,
+            run.seqlens_k,
+            run.total_sequence_length,
+            names=[f"{stem}.attended", f"present.{index}.key", f"present.{index}.value"],
+            domain=CONTRIB,
+            num_heads=config.heads,
+            kv_num_heads=config.kv_heads,
+        )
+        return self._matrices.multiply(graph, attended, layer.out)
+
+    def _turn(self, graph: Graph, x: str, norm: str, heads: int, run: Run) -> str:
+        """Normalise each head of ``x`` [B, S, heads * head_dim], and turn it by its token's position."""
+        apart = graph.op("Reshape", x, graph.ints(0, 0, heads, self.config.head_dim))
+        normed = self._normalise(graph, apart, norm)
+        together = graph.op("Reshape", normed, graph.ints(0, 0, heads * self.config.head_dim))
+        return graph.op("RotaryEmbedding", together, run.rows, run.cos, run.sin, domain=CONTRIB)
+
+    def _mlp(self, graph: Graph, layer: Layer, x: str) -> str:
+        size = self.config.intermediate
+        both = self._matrices.multiply(graph, x, layer.gate_up)
+        gate, up = graph.ops(
+            "Split", both, graph.ints(size, size), names=[f"{both}.gate", f"{both}.up"], axis=-1
+        )
+        # with alpha 1 this is x * sigmoid(x), SiLU, in one pass
+        opened = graph.op("QuickGelu", gate, domain=CONTRIB, alpha=1.0)
+        return self._matrices.multiply(graph, graph.op("Mul", opened, up), layer.down)
+
+    def _join(self, graph: Graph, x: str, added: str, norm: str) -> tuple[str, str]:
+        """The normalised sum of the two, and the sum."""
+        if not added:
+            return self._normalise(graph, x, norm), x
+        normed, _, _, total = graph.ops(
+            "SkipSimplifiedLayerNormalization",
+            added,
+            x,
+            graph.external(norm),
+            names=[f"{added}.normed", "", "", f"{added}.sum"],
+            domain=CONTRIB,
+            epsilon=self.config.rms_norm_eps,
+        )
+        return normed, total
+
+    def _normalise(self, graph: Graph, x: str, norm: str) -> str:
+        return graph.op(
+            "SimplifiedLayerNormalization",
+            x,
+            graph.external(norm),
+            axis=-1,
+            epsilon=self.config.rms_norm_eps,
+            stash_type=1,
+        )

@@ -1,0 +1,152 @@
+"""A checkpoint's matrices on their way into a data file: rounded as the recipe says, a few rows at a time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backends.export.graph import CONTRIB, DataFile, Graph
+from backends.export.quantize import Matrix, Rounded, Scheme, dequantise, quantise
+from backends.export.recipe import MatrixError
+from backends.export.weights import Weights
+
+_READ = 1 << 24  # values read at once
+_PIECE = 1 << 18  # values rounded at once by one thread: a megabyte, which stays in the processor's cache
+_FLOAT32 = np.dtype(np.float32)
+_UINT8 = np.dtype(np.uint8)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A matrix in the data file, or several of equal width, one below the other."""
+
+    name: str
+    rows: int
+    columns: int
+    scheme: Scheme | None  # None: float32 [rows, columns]
+
+    @property
+    def zeros(self) -> bool:
+        """Whether blocks have zero points."""
+        return self.scheme is not None and not self.scheme.symmetric
+
+
+class Matrices:
+    """Writes matrices into a data file, keeps how far each one moved, and multiplies by them in graphs."""
+
+    def __init__(self, weights: Weights, data: DataFile, accuracy_level: int) -> None:
+        self.errors: list[MatrixError] = []
+        self._weights = weights
+        self._data = data
+        self._accuracy_level = accuracy_level
+
+    def store(self, name: str, sources: Sequence[str], scheme: Scheme | None) -> Stored:
+        """Write the tensors ``sources`` [rows, columns], one below the other, as the matrix ``name``."""
+        shapes = [self._weights.shape(source) for source in sources]
+        rows, columns = sum(shape[0] for shape in shapes), shapes[0][1]
+        stored = Stored(name, rows, columns, scheme)
+        if scheme is None:
+            parts = (part for source in sources for part in self._parts(source))
+            self._data.stream(name, _FLOAT32, (rows, columns), parts)
+            return stored
+        scales: list[NDArray[np.float32]] = []
+        zeros: list[NDArray[np.uint8]] = []
+        blocks = scheme.blocks(columns)
+        shape = (rows, blocks, scheme.block * scheme.bits // 8)
+        self._data.stream(name, _UINT8, shape, self._packed(sources, scheme, scales, zeros))
+        self._data.write(name + ".scales", np.concatenate(scales))
+        if stored.zeros:
+            self._data.write(name + ".zeros", np.concatenate(zeros))
+        return stored
+
+    def vector(self, source: str, length: int) -> str:
+        """Write a tensor of one axis as it is, in float32; return its name."""
+        self._weights.expect(source, (length,))
+        return self._data.write(source, self._weights.read(source))
+
+    def multiply(self, graph: Graph, x: str, by: Stored, name: str | None = None) -> str:
+        """Add ``x`` [..., columns] times the transposed matrix: [..., rows], called ``name`` or numbered."""
+        scheme = by.scheme
+        if scheme is None:
+            return graph.op("FusedMatMul", x, graph.external(by.name), name=name, domain=CONTRIB, transB=1)
+        inputs = [graph.external(by.name), graph.external(by.name + ".scales")]
+        if by.zeros:
+            inputs.append(graph.external(by.name + ".zeros"))
+        return graph.op(
+            "MatMulNBits",
+            x,
+            *inputs,
+            name=name,
+            domain=CONTRIB,
+            K=by.columns,
+            N=by.rows,
+            bits=scheme.bits,
+            block_size=scheme.block,
+            accuracy_level=self._accuracy_level,
+        )
+
+    def gather(self, graph: Graph, ids: str, table: Stored) -> str:
+        """Add the rows of ``table`` that ``ids`` int64 [...] name: float32 [..., columns]."""
+        scheme = table.scheme
+        if scheme is None:
+            return graph.op("Gather", graph.external(table.name), ids)
+        # the very bytes that MatMulNBits multiplies by, seen as rows instead of rows of blocks
+        flat = self._data.view(table.name, "rows", (table.rows, -1))
+        per_row = self._data.view(table.name + ".scales", "rows", (table.rows, -1))
+        inputs = [graph.external(flat), ids, graph.external(per_row)]
+        if table.zeros:
+            inputs.append(graph.external(self._data.view(table.name + ".zeros", "rows", (table.rows, -1))))
+        rows = graph.op(
+            "GatherBlockQuantized",
+            *inputs,
+            domain=CONTRIB,
+            bits=scheme.bits,
+            block_size=scheme.block,
+            gather_axis=0,
+            quantize_axis=1,
+        )
+        if scheme.blocks(table.columns) * scheme.block == table.columns:
+            return rows
+        return graph.op("Slice", rows, graph.ints(0), graph.ints(table.columns), graph.ints(-1))
+
+    def _parts(self, source: str) -> Iterator[Matrix]:
+        rows, columns = self._weights.shape(source)
+        step = max(1, _READ // columns)
+        for first in range(0, rows, step):
+            yield self._weights.read(source, slice(first, first + step))
+
+    def _packed(
+        self,
+        sources: Sequence[str],
+        scheme: Scheme,
+        scales: list[NDArray[np.float32]],
+        zeros: list[NDArray[np.uint8]],
+    ) -> Iterator[NDArray[np.uint8]]:
+        """The codes of ``sources``; scales and zero points are put aside, the errors noted."""
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for source in sources:
+                moved = whole = 0.0
+                for part in self._parts(source):
+                    step = max(1, _PIECE // part.shape[1])
+                    pieces = [part[first : first + step] for first in range(0, len(part), step)]
+                    for rounded, lost, had in pool.map(lambda piece: _round(piece, scheme), pieces):
+                        scales.append(rounded.scales)
+                        if rounded.zeros is not None:
+                            zeros.append(rounded.zeros)
+                        moved, whole = moved + lost, whole + had
+                        yield rounded.packed
+                error = float(np.sqrt(moved / whole)) if whole else 0.0
+                self.errors.append(MatrixError(source, scheme.bits, scheme.block, error))
+
+
+def _round(piece: Matrix, scheme: Scheme) -> tuple[Rounded, float, float]:
+    """Rounded rows, the squared error, and the squared norm."""
+    rounded = quantise(piece, scheme)
+    back = dequantise(rounded, scheme, piece.shape[1])
+    back -= piece
+    return rounded, float(np.vdot(back, back)), float(np.vdot(piece, piece))

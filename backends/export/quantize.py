@@ -1,0 +1,163 @@
+"""Matrices rounded to 4 or 8 bits, with a scale and perhaps a zero point a block, as MatMulNBits reads them.
+
+A value is ``(code - zero) * scale``; without zero points ``zero`` is the middle code. Rows are cut into blocks
+of consecutive values; the last block of a row is filled up with zeros. Two 4-bit codes share a byte, the
+earlier one in the lower half.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Matrix: TypeAlias = NDArray[np.float32]  # [rows, columns]
+Bytes: TypeAlias = NDArray[np.uint8]
+_Blocks: TypeAlias = NDArray[np.float32]  # [rows, blocks, block]
+_PerBlock: TypeAlias = NDArray[np.float32]  # [rows, blocks, 1]
+
+# Of the range of a block, how much the codes span: clipping the extremes pays for 4 bits, not for 8
+_SPANS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.74)
+_TINY = np.float32(1e-30)  # keeps a block of zeros from dividing by zero
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """How a matrix is rounded."""
+
+    bits: int  # 4 or 8
+    block: int  # values of a row that share a scale
+    symmetric: bool = False
+    search: bool = True
+
+    @property
+    def top(self) -> int:
+        """The largest code."""
+        return (1 << self.bits) - 1
+
+    @property
+    def middle(self) -> int:
+        """The code that stands for 0 where there are no zero points."""
+        return 1 << (self.bits - 1)
+
+    def blocks(self, columns: int) -> int:
+        """How many blocks a row has."""
+        return -(-columns // self.block)
+
+
+@dataclass(frozen=True, eq=False)
+class Rounded:
+    """A rounded matrix, or some rows of one."""
+
+    packed: Bytes  # [rows, blocks, block * bits / 8]
+    scales: NDArray[np.float32]  # [rows, blocks]
+    zeros: Bytes | None  # [rows, ceil(blocks * bits / 8)]
+
+
+def quantise(matrix: Matrix, scheme: Scheme) -> Rounded:
+    """Round rows to ``scheme``; with ``search`` the scales keep the squared error of each block small."""
+    rows, columns = matrix.shape
+    blocks = scheme.blocks(columns)
+    if blocks * scheme.block != columns:
+        matrix = np.pad(matrix, ((0, 0), (0, blocks * scheme.block - columns)))
+    values: _Blocks = matrix.reshape(rows, blocks, scheme.block)
+    scale, zero = _searched(values, scheme) if scheme.search else _spanning(values, scheme, 1.0)
+    codes = _steps(values, scale, zero, scheme)
+    codes += zero
+    zeros = None if scheme.symmetric else _pack(zero[..., 0].astype(np.uint8), scheme)
+    return Rounded(_pack(codes.astype(np.uint8), scheme), np.ascontiguousarray(scale[..., 0]), zeros)
+
+
+def dequantise(rounded: Rounded, scheme: Scheme, columns: int) -> Matrix:
+    """The matrix [rows, columns] that the codes stand for."""
+    rows, blocks = rounded.scales.shape
+    codes = _unpack(rounded.packed, scheme).astype(np.float32)
+    if rounded.zeros is None:
+        codes -= np.float32(scheme.middle)
+    else:
+        codes -= _unpack(rounded.zeros, scheme)[:, :blocks, None].astype(np.float32)
+    codes *= rounded.scales[..., None]
+    return codes.reshape(rows, -1)[:, :columns]
+
+
+def _spanning(values: _Blocks, scheme: Scheme, span: float) -> tuple[_PerBlock, _PerBlock]:
+    """Scales and zero points with which the codes reach over ``span`` of each block's range."""
+    if scheme.symmetric:
+        # the lowest code reaches one step further than the highest, so the larger side gets it
+        low, high = values.min(-1, keepdims=True), values.max(-1, keepdims=True)
+        widest = np.where(-low > high, -low, -high) * np.float32(span)
+        return _nonzero(widest / np.float32(scheme.middle)), np.full_like(widest, scheme.middle)
+    low = np.minimum(values.min(-1, keepdims=True), 0)
+    high = np.maximum(values.max(-1, keepdims=True), 0)
+    return _between(low * np.float32(span), high * np.float32(span), scheme)
+
+
+def _between(low: _PerBlock, high: _PerBlock, scheme: Scheme) -> tuple[_PerBlock, _PerBlock]:
+    scale = _nonzero((high - low) / np.float32(scheme.top))
+    return scale, np.clip(np.rint(-low / scale), 0, scheme.top)
+
+
+def _searched(values: _Blocks, scheme: Scheme) -> tuple[_PerBlock, _PerBlock]:
+    """The best of several spans for each block, each with the scale of least squares for its codes.
+
+    For codes c (zero point taken off) the best scale is w.c / c.c, and it takes (w.c)^2 / c.c off the squared
+    error that a scale of 0 would have: the span with the largest such gain wins.
+    """
+    best_scale, best_zero = _spanning(values, scheme, _SPANS[0])
+    best_gain = np.full_like(best_scale, -1)
+    trials = [_spanning(values, scheme, span) for span in _SPANS]
+    for scale, zero in trials:
+        _keep(values, scale, zero, scheme, best_scale, best_zero, best_gain)
+    # once more with the scales just found: the codes that belong to them may be others
+    _keep(values, best_scale.copy(), best_zero.copy(), scheme, best_scale, best_zero, best_gain)
+    return best_scale, best_zero
+
+
+def _keep(
+    values: _Blocks,
+    scale: _PerBlock,
+    zero: _PerBlock,
+    scheme: Scheme,
+    best_scale: _PerBlock,
+    best_zero: _PerBlock,
+    best_gain: _PerBlock,
+) -> None:
+    """Overwrite the best where the least-squares scale for these codes gains more."""
+    steps = _steps(values, scale, zero, scheme)
+    along = np.einsum("rbk,rbk->rb", values, steps)[..., None]
+    square = np.einsum("rbk,rbk->rb", steps, steps)[..., None]
+    fitted = along / np.maximum(square, _TINY)
+    gain = along * fitted
+    better = gain > best_gain
+    np.copyto(best_gain, gain, where=better)
+    np.copyto(best_scale, _nonzero(fitted), where=better)
+    np.copyto(best_zero, zero, where=better)
+
+
+def _steps(values: _Blocks, scale: _PerBlock, zero: _PerBlock, scheme: Scheme) -> _Blocks:
+    """Codes less their zero point, as floats."""
+    steps: _Blocks = values * (1 / scale)
+    np.rint(steps, out=steps)
+    np.clip(steps, -zero, np.float32(scheme.top) - zero, out=steps)
+    return steps
+
+
+def _nonzero(scale: _PerBlock) -> _PerBlock:
+    return np.where(np.abs(scale) < _TINY, _TINY, scale).astype(np.float32, copy=False)
+
+
+def _pack(codes: Bytes, scheme: Scheme) -> Bytes:
+    """Codes along the last axis -> bytes."""
+    if scheme.bits == 8:
+        return codes
+    if codes.shape[-1] % 2:
+        codes = np.pad(codes, [(0, 0)] * (codes.ndim - 1) + [(0, 1)])
+    return np.asarray(codes[..., 0::2] | (codes[..., 1::2] << np.uint8(4)), np.uint8)
+
+
+def _unpack(packed: Bytes, scheme: Scheme) -> Bytes:
+    if scheme.bits == 8:
+        return packed
+    return np.stack([packed & 15, packed >> 4], -1).reshape(*packed.shape[:-1], -1)
