@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from transformers import DynamicCache, Qwen3VLForConditionalGeneration
 from transformers.utils import logging as transformers_logging
 
@@ -59,6 +60,24 @@ class TorchBackend:
         """Start a session; its cache grows with what it reads."""
         return TorchSession(self)
 
+    def see(self, prompt: Prompt) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Encode the prompt's pictures: features [image_tokens, hidden], and each DeepStack feature."""
+        assert prompt.patches is not None
+        assert prompt.grid is not None
+        visual = self.model.model.visual
+        seen = visual(
+            torch.from_numpy(prompt.patches).to(self.model.device, visual.dtype),
+            grid_thw=torch.from_numpy(prompt.grid).to(self.model.device),
+            return_dict=True,
+        )
+        return seen.pooler_output, list(seen.deepstack_features)
+
+    def features(self, prompt: Prompt) -> list[NDArray[np.float32]]:
+        """What ``see`` gives, one after the other, for comparison with other backends."""
+        with _named_errors(), torch.inference_mode():
+            main, deepstack = self.see(prompt)
+            return [feature.float().cpu().numpy() for feature in (main, *deepstack)]
+
 
 class TorchSession:
     """One generation: own cache, own positions."""
@@ -101,23 +120,19 @@ class TorchSession:
 
     def _see(self, prompt: Prompt, embeddings: torch.Tensor) -> _Seen:
         """Put picture features into ``embeddings`` [1, tokens, hidden]; return DeepStack ones and where."""
-        if prompt.patches is None or prompt.grid is None or prompt.spans is None:
+        if prompt.spans is None:
             return None, None
         started = time.perf_counter()
-        vision = self._model.visual(
-            torch.from_numpy(prompt.patches).to(self._device, self._model.visual.dtype),
-            grid_thw=torch.from_numpy(prompt.grid).to(self._device),
-            return_dict=True,
-        )
+        features, deepstack = self._backend.see(prompt)
         # the template's places, not a search for pad ids: ids are data
         mask = torch.zeros(embeddings.shape[:2], dtype=torch.bool)
         for start, stop in prompt.spans:
             mask[0, start:stop] = True
         mask = mask.to(self._device)
-        embeddings[mask] = vision.pooler_output.to(embeddings.dtype)
+        embeddings[mask] = features.to(embeddings.dtype)
         self._wait()
         self.vision_seconds = time.perf_counter() - started
-        return vision.deepstack_features, mask
+        return deepstack, mask
 
     def _step(
         self,

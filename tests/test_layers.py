@@ -18,7 +18,7 @@ LAYERS = [
     ["router.pictures", "router.text", "router.sampling", "router.prompt"],
     ["router.generate"],
     ["router.policy", "router.models"],
-    ["router.router"],
+    ["router.router", "router.verify"],
     ["router"],
     ["router.cli"],
 ]
