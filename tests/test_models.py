@@ -40,9 +40,22 @@ def test_a_checkpoint_folder_is_a_model(folder: Path) -> None:
     assert find(str(folder)).name == folder.name
 
 
-def test_nothing_there_is_named() -> None:
-    with pytest.raises(RequestError, match="no model folder at 'Qwen/Qwen3-VL-2B-Instruct'") as raised:
-        find("Qwen/Qwen3-VL-2B-Instruct")
+@pytest.mark.parametrize(
+    "name",
+    [
+        "/no/such/folder",
+        "~/no-such-folder",
+        "~nobody-here/x",
+        "nul\0",
+        "",
+        "no-such-model",
+        "a/../b",
+        "a--b/c",
+    ],
+)
+def test_nothing_there_is_named(name: str) -> None:
+    with pytest.raises(RequestError, match=f"no model folder at '{name}'") as raised:
+        find(name)
     assert raised.value.code == "model_not_found"
 
 

@@ -1,50 +1,25 @@
-"""Find a model's folder by name, and refuse one that is damaged or not safe before anything is loaded."""
+"""Refuse a checkpoint folder that is damaged or not safe, before anything of it is loaded."""
 
 from __future__ import annotations
 
 import json
 import struct
-from dataclasses import dataclass
 from pathlib import Path
 
-from backends.base import BackendError, RequestError
+from backends.base import BackendError
 
-EMBEDDED = "scenes"
 _HEADER_LIMIT = 100_000_000  # bytes; safetensors' own cap for its JSON header
 
 
-@dataclass(frozen=True)
-class Model:
-    """A checkpoint folder and the name it is known by."""
+def check_checkpoint(folder: Path) -> None:
+    """BackendError ``model_invalid`` unless there is a config.json and every weights file is whole.
 
-    name: str
-    folder: Path
-
-
-def find(name: str | None = None) -> Model:
-    """The model called ``name``: the embedded one (None or "scenes") or a Qwen3-VL checkpoint folder.
-
-    RequestError ``model_not_found``: nothing is there. BackendError ``model_invalid``: not safe to load.
+    Whole: there, as long as its header says, and safetensors, since pickles can run code.
     """
-    if name is None or name == EMBEDDED:
-        return Model(EMBEDDED, Path(__file__).parent / EMBEDDED)
-    folder = Path(name).expanduser()
-    if not folder.is_dir():
-        raise RequestError(
-            f"no model folder at '{name}'; give '{EMBEDDED}', or the path of a Qwen3-VL checkpoint folder",
-            code="model_not_found",
-            param="model",
-        )
     if not (folder / "config.json").is_file():
         raise BackendError(
             f"{folder} has no config.json: it is not a checkpoint folder", code="model_invalid"
         )
-    _check_weights(folder)
-    return Model(folder.resolve().name, folder)
-
-
-def _check_weights(folder: Path) -> None:
-    """Every shard present, as long as its header says, and safetensors: pickles can run code."""
     index = folder / "model.safetensors.index.json"
     for shard in _shards(index) if index.is_file() else ["model.safetensors"]:
         file = folder / shard

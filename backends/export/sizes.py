@@ -1,0 +1,69 @@
+"""What an export will take, told from the headers of the checkpoint's files: bytes on disk and in memory."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from backends.base import BackendError
+from backends.export.recipe import Recipe
+from backends.export.weights import Weights
+
+_REST = 4 << 20  # graphs and manifest
+MEMORY = 1 << 30  # bytes; tensors are read in parts, so a larger model takes no more
+_COPIED = (".json", ".jinja", ".txt")
+
+
+def estimate(folder: Path, recipe: Recipe) -> int:
+    """Bytes on disk that the export of the checkpoint in ``folder`` will take, rather more than less."""
+    weights = Weights(folder)
+    tensors = sum(_bytes(name, weights.shape(name), recipe) for name in weights.names)
+    copied = sum(file.stat().st_size for file in folder.iterdir() if file.suffix in _COPIED)
+    return int(tensors) + copied + _REST
+
+
+def check_memory(folder: Path) -> None:
+    """BackendError ``out_of_memory`` when the machine has too little free to export the checkpoint."""
+    free = available_memory()
+    if free is not None and free < MEMORY:
+        raise BackendError(
+            f"exporting {folder} needs {MEMORY} bytes of memory, {free} are free; close something, "
+            "or export on another machine and copy the folder",
+            code="out_of_memory",
+        )
+
+
+def available_memory() -> int | None:
+    """Bytes of memory that a process can still take without swapping; None where that is not told."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    free = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    return min([*free, *_group_memory()], default=None)
+
+
+def _group_memory() -> list[int]:
+    """What the control group, a container's for example, still allows."""
+    try:
+        limit, used = (Path("/sys/fs/cgroup", f"memory.{name}").read_text() for name in ("max", "current"))
+        statistics = Path("/sys/fs/cgroup/memory.stat").read_text()
+        cached = [
+            int(line.split()[1]) for line in statistics.splitlines() if line.startswith("inactive_file ")
+        ]
+        return [int(limit) - int(used) + sum(cached)]
+    except (OSError, ValueError):  # no such file, or "max": no limit
+        return []
+
+
+def _bytes(name: str, shape: tuple[int, ...], recipe: Recipe) -> float:
+    """Of one tensor; blocks have a float32 scale and zero points of up to 8 bits."""
+    values = math.prod(shape)
+    vision = "visual." in name
+    precision = (recipe.vision_precision or "int8") if vision else recipe.precision
+    if len(shape) != 2 or precision == "fp32" or (vision and recipe.precision == "fp32"):
+        return 4.0 * values
+    table = "embed_tokens" in name or "lm_head" in name
+    bits = (recipe.head_bits or 8) if table else 4
+    bits = 8 if precision != "int4" or recipe.int8_layers else bits
+    return values * (bits / 8 + 5 / (recipe.block_size or 32))

@@ -1,0 +1,176 @@
+"""Exports on disk: made on first use or on request, whole or not at all, one process at a time."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypeAlias
+
+from backends.base import BackendError, RequestError
+from backends.export.checks import check, remember
+from backends.export.folder import remove_folder, remove_leftovers, write_folder
+from backends.export.manifest import EXPORTER, NAME, Manifest
+from backends.export.recipe import MatrixError, Recipe
+from backends.export.sizes import check_memory, estimate
+from router.models.home import home
+from router.models.identity import export_name, source_of
+from router.models.model import Model
+
+Progress: TypeAlias = Callable[[str, int, int], None]  # what is done, bytes so far, bytes in all
+Exporter: TypeAlias = Callable[[Path, Path, Recipe, Progress], Sequence[MatrixError]]
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Whom to tell how a long step goes on."""
+
+    progress: Progress = lambda _name, _done, _total: None
+    notice: Callable[[str], None] = lambda _text: None
+
+
+SILENT = Listener()
+
+
+def exports_folder() -> Path:
+    """Where exports are kept."""
+    return home() / "exports"
+
+
+def ensure_export(
+    model: Model,
+    recipe: Recipe | None = None,
+    listener: Listener = SILENT,
+    *,
+    wait: bool = True,
+    exporter: Exporter | None = None,
+) -> Path:
+    """The folder of the model's export, checked; made now if it is not in the cache yet.
+
+    BackendError: ``disk_full``, ``locked`` (only if not ``wait``), ``model_invalid`` ...
+    """
+    if model.is_export:
+        _check_recipe(check(model.folder, _seen(model.folder)), model, recipe)
+        return model.folder
+    recipe = recipe or Recipe()
+    target = exports_folder() / export_name(model, recipe)
+    if not _intact(target, listener):
+        export_to(target, model, recipe, listener, wait=wait, exporter=exporter)
+    return target
+
+
+def export_to(
+    target: Path,
+    model: Model,
+    recipe: Recipe,
+    listener: Listener = SILENT,
+    *,
+    force: bool = False,
+    wait: bool = True,
+    exporter: Exporter | None = None,
+) -> bool:
+    """Make ``target`` the export of a checkpoint; False when it is that already and ``force`` is not said."""
+    if model.is_export:
+        raise RequestError(
+            f"{model.folder} is an export already; name the checkpoint it was made from", param="source"
+        )
+    in_cache = target.parent == exports_folder()
+    if in_cache:
+        remove_leftovers(target.parent)
+    else:
+        _check_target(target, model, recipe, force=force)
+    check_memory(model.folder)
+    written = write_folder(
+        target,
+        partial(_fill, model=model, recipe=recipe, progress=listener.progress, exporter=exporter),
+        bytes_needed=estimate(model.folder, recipe),
+        keep=lambda folder: not force and _intact(folder, listener),
+        wait=wait,
+        on_wait=lambda: listener.notice(f"another process is exporting {model.name}; waiting for it"),
+    )
+    if written:
+        remember(target, Manifest.read(target), _seen(target))
+    return written
+
+
+def exports() -> Iterator[tuple[Path, Manifest | None]]:
+    """Every export in the cache, with its manifest; None when that cannot be read."""
+    folder = exports_folder()
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.is_dir() and not path.name.startswith("."):
+            try:
+                yield path, Manifest.read(path)
+            except BackendError:
+                yield path, None
+
+
+def cached_export(name: str) -> Path | None:
+    """The folder of the export called ``name`` in the cache."""
+    folder = exports_folder() / name
+    return folder if Path(name).name == name and not name.startswith(".") and folder.is_dir() else None
+
+
+def remove_export(name: str) -> Path:
+    """Remove an export from the cache; what has it open keeps it. RequestError: it is not there."""
+    if (folder := cached_export(name)) is None:
+        raise RequestError(
+            f"there is no export '{name}' in {exports_folder()}; see: hybrid models list",
+            code="model_not_found",
+            param="model",
+        )
+    remove_folder(folder)
+    _seen(folder).unlink(missing_ok=True)
+    return folder
+
+
+def _fill(part: Path, *, model: Model, recipe: Recipe, progress: Progress, exporter: Exporter | None) -> None:
+    matrices = (exporter or _exporter())(model.folder, part, recipe, progress)
+    Manifest.describe(part, source_of(model), recipe, matrices).write(part)
+
+
+def _exporter() -> Exporter:
+    import backends.export
+
+    return backends.export.export
+
+
+def _intact(folder: Path, listener: Listener) -> bool:
+    """Whether an export can be used as it is; a damaged one is told of, once."""
+    if not folder.is_dir():
+        return False
+    try:
+        check(folder, _seen(folder))
+    except BackendError as error:
+        listener.notice(f"{error}; making it again")
+        return False
+    return True
+
+
+def _check_target(target: Path, model: Model, recipe: Recipe, *, force: bool) -> None:
+    """Never replace what is not an export, and an export of something else only when told to."""
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return
+    if not (target / NAME).is_file():
+        raise RequestError(f"{target} is there and is not an export; give a new folder", param="out")
+    if not force:
+        there = Manifest.read(target)
+        if (there.source, there.recipe, there.exporter) != (source_of(model), recipe, EXPORTER):
+            raise RequestError(
+                f"{target} is another export, of {there.source.name}; add --force to replace it", param="out"
+            )
+
+
+def _check_recipe(manifest: Manifest, model: Model, recipe: Recipe | None) -> None:
+    if recipe is not None and recipe != manifest.recipe:
+        raise RequestError(
+            f"{model.folder} was exported with other settings ({manifest.recipe.precision}, "
+            f"{manifest.recipe.recipe}); name the checkpoint to export it anew",
+            param="recipe",
+        )
+
+
+def _seen(folder: Path) -> Path:
+    """Where is remembered which files of an export were read and found right."""
+    return home() / "seen" / (hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:20] + ".json")

@@ -1,0 +1,147 @@
+"""Models of the Hugging Face hub: found in its cache on this machine, or pulled into it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from backends.base import BackendError, RequestError
+from backends.export.folder import check_space
+from backends.qwen3vl.config import Config
+from backends.qwen3vl.fields import Fields
+from router.models.checkpoint import check_checkpoint
+from router.models.download import Listing, download, hub_errors, is_offline, listing
+from router.models.exports import SILENT, Listener
+from router.models.model import Model
+
+MAIN = "main"
+_ID = re.compile(
+    r"(?P<name>[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95})(@(?P<revision>\w[\w./-]{0,254}))?", re.ASCII
+)
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_WANTED = re.compile(
+    r"[^/]+\.safetensors|model\.safetensors\.index\.json|tokenizer\.json|chat_template\.(jinja|json)"
+    r"|(config|generation_config|tokenizer_config|(video_)?preprocessor_config)\.json"
+)
+
+
+@dataclass(frozen=True)
+class HubId:
+    """A repository of the hub, and a branch, tag or commit of it."""
+
+    name: str
+    revision: str = MAIN
+
+    @classmethod
+    def parse(cls, text: str) -> HubId | None:
+        """``org/name`` or ``org/name@revision``; None when the text is neither."""
+        match = _ID.fullmatch(text)
+        if match is None or ".." in text or "--" in match["name"]:
+            return None
+        return cls(match["name"], match["revision"] or MAIN)
+
+    def __str__(self) -> str:
+        return self.name if self.revision == MAIN else f"{self.name}@{self.revision}"
+
+
+def cache() -> Path:
+    """The hub's cache, which other programs use too."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE)
+
+
+def local(wanted: HubId) -> Model | None:
+    """The model, if the cache has all of it."""
+    repository = cache() / f"models--{wanted.name.replace('/', '--')}"
+    commit = wanted.revision
+    if not _COMMIT.fullmatch(commit):
+        try:
+            commit = (repository / "refs" / commit).read_text().strip()
+        except OSError:
+            return None
+    folder = repository / "snapshots" / commit
+    return Model(wanted.name, folder, commit) if _COMMIT.fullmatch(commit) and _is_whole(folder) else None
+
+
+def pulled() -> Iterator[Model]:
+    """Every whole Qwen3-VL checkpoint in the cache."""
+    for config in sorted(cache().glob("models--*--*/snapshots/*/config.json")):
+        folder = config.parent
+        if _is_qwen3vl(config) and _is_whole(folder):
+            name = folder.parent.parent.name.removeprefix("models--").replace("--", "/")
+            yield Model(name, folder, folder.name)
+
+
+def pull(wanted: HubId, listener: Listener = SILENT, *, offline: bool = False) -> Model:
+    """The model as the hub has it now, downloaded where the cache lacks it, every file compared by its hash.
+
+    RequestError ``model_not_found``: the hub has no such model or revision, or cannot be asked.
+    BackendError ``model_invalid``: not a Qwen3-VL checkpoint, or other bytes than the hub lists.
+    """
+    if offline or is_offline():
+        if (model := local(wanted)) is not None:
+            return model
+        raise RequestError(
+            f"'{wanted}' is not whole on this machine, and the hub must not be asked (offline); "
+            f"run 'hybrid models pull {wanted}' where there is a network",
+            code="model_not_found",
+            param="model",
+        )
+    with hub_errors(wanted.name, wanted.revision):
+        listed = listing(wanted.name, wanted.revision, _WANTED)
+        _check_kind(wanted, listed.files)
+        first = download(listed, ["config.json"], wanted.revision, listener.progress)
+        Config.read(first)
+        return Model(wanted.name, _whole(wanted, listed, listener), listed.commit)
+
+
+def _check_kind(wanted: HubId, files: Mapping[str, object]) -> None:
+    for name, lack in (("config.json", "no config.json"), ("tokenizer.json", "no tokenizer.json")):
+        if name not in files:
+            raise BackendError(
+                f"'{wanted}' has {lack}: it is not a Qwen3-VL checkpoint", code="model_invalid"
+            )
+    if not any(name.endswith(".safetensors") for name in files):
+        raise BackendError(
+            f"'{wanted}' has no safetensors weights; others can run code, and are not pulled",
+            code="model_invalid",
+        )
+
+
+def _whole(wanted: HubId, listed: Listing, listener: Listener) -> Path:
+    """Download every file; what turns out wrong is removed and asked for once more."""
+    folder = cache() / f"models--{wanted.name.replace('/', '--')}" / "snapshots" / listed.commit
+    missing = sum(file.size for name, file in listed.files.items() if not (folder / name).exists())
+    check_space(folder.parent, missing)
+    for _ in range(2):
+        folder = download(listed, list(listed.files), wanted.revision, listener.progress)
+        wrong = [name for name, file in listed.files.items() if not file.matches(folder / name)]
+        if not wrong:
+            check_checkpoint(folder)
+            return folder
+        for name in wrong:
+            (folder / name).resolve().unlink(missing_ok=True)
+            (folder / name).unlink(missing_ok=True)
+    raise BackendError(
+        f"'{wanted}': {', '.join(wrong)} arrived with other bytes than the hub lists, and were removed; "
+        "try again later, or through another network",
+        code="model_invalid",
+    )
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        check_checkpoint(folder)
+    except BackendError:
+        return False
+    return (folder / "tokenizer.json").is_file()
+
+
+def _is_qwen3vl(config: Path) -> bool:
+    try:
+        return Fields.read(config).values.get("model_type") == "qwen3_vl"
+    except BackendError:
+        return False

@@ -1,0 +1,23 @@
+"""A model: a folder, and the name it is known by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+EMBEDDED = "scenes"
+EMBEDDED_FOLDER = Path(__file__).parent.parent / EMBEDDED
+
+
+@dataclass(frozen=True)
+class Model:
+    """A checkpoint folder or an export of one, and the name it is known by."""
+
+    name: str
+    folder: Path
+    revision: str | None = None  # the hub's commit, where it came from there
+
+    @property
+    def is_export(self) -> bool:
+        """Whether the folder is an export: ONNX graphs instead of a checkpoint's weights."""
+        return (self.folder / "manifest.json").is_file()
