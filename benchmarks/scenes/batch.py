@@ -31,12 +31,12 @@ GRIDS = (
 )
 WEIGHTS = {
     "single": 4,
-    "quadrants": 32,
-    "rows": 13,
-    "columns": 13,
-    "gradient": 7,
+    "quadrants": 24,
+    "rows": 16,
+    "columns": 16,
+    "gradient": 6,
     "checkerboard": 6,
-    "shapes": 18,
+    "shapes": 21,
 }
 EASY_WEIGHTS = {"single": 25, "quadrants": 45, "rows": 15, "columns": 15}
 

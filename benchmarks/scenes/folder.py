@@ -62,6 +62,7 @@ def write(folder: Path, model: Any, tokenizer: Tokenizer) -> None:
     state.pop("lm_head.weight", None)
     halves = {name: tensor.to(torch.bfloat16).contiguous() for name, tensor in sorted(state.items())}
     save_file(halves, folder / "model.safetensors", {"format": "pt"})
+    (folder / "model.safetensors").chmod(0o644)
     tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
     (folder / "chat_template.jinja").write_text(TEMPLATE)
     for name, content in (

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
+Run = Callable[..., Iterator[Any]]  # `map`, or one that uses several threads
 COEFFICIENTS = (3.4445, -4.775, 2.0315)
 
 
 class Muon(torch.optim.Optimizer):  # type: ignore[misc]
     """Momentum steps for matrices [out, in], orthogonalised by five Newton-Schulz rounds, one per shape."""
 
-    def __init__(
-        self, matrices: Iterable[Tensor], lr: float, momentum: float = 0.95, decay: float = 0.02
-    ) -> None:
-        super().__init__(matrices, {"lr": lr, "momentum": momentum, "decay": decay})
+    def __init__(self, matrices: Iterable[Tensor], lr: float, run: Run, momentum: float = 0.95) -> None:
+        super().__init__(matrices, {"lr": lr, "momentum": momentum, "decay": 0.02})
+        self.run = run
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
     def step(self, closure: Callable[[], Any] | None = None) -> None:
@@ -28,11 +28,15 @@ class Muon(torch.optim.Optimizer):  # type: ignore[misc]
             for matrix in group["params"]:
                 if matrix.grad is not None:
                     alike[matrix.shape].append(matrix)
-            for shape, matrices in alike.items():
-                moved = torch.stack([self._momentum(matrix, group["momentum"]) for matrix in matrices])
-                scale = group["lr"] * max(1.0, shape[0] / shape[1]) ** 0.5
-                for matrix, update in zip(matrices, orthogonal(moved), strict=True):
-                    matrix.mul_(1 - group["lr"] * group["decay"]).add_(update, alpha=-scale)
+            largest_first = sorted(alike.values(), key=lambda some: -some[0].numel())
+            list(self.run(lambda some, group=group: self._move(some, group), largest_first))
+
+    @torch.no_grad()  # type: ignore[untyped-decorator]
+    def _move(self, matrices: list[Tensor], group: dict[str, Any]) -> None:
+        moved = torch.stack([self._momentum(matrix, group["momentum"]) for matrix in matrices])
+        scale = group["lr"] * max(1.0, moved.shape[1] / moved.shape[2]) ** 0.5
+        for matrix, update in zip(matrices, orthogonal(moved), strict=True):
+            matrix.mul_(1 - group["lr"] * group["decay"]).add_(update, alpha=-scale)
 
     def _momentum(self, matrix: Tensor, momentum: float) -> Tensor:
         state = self.state[matrix]

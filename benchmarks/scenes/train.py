@@ -9,6 +9,7 @@ import argparse
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -24,29 +25,32 @@ from benchmarks.scenes.batch import HINTS, Batch, picture_batch, text_batch
 from benchmarks.scenes.exam import exam
 from benchmarks.scenes.folder import write
 from benchmarks.scenes.model import TEXT, build, read, see
-from benchmarks.scenes.muon import Muon
+from benchmarks.scenes.muon import Muon, Run
 
-EASY_STEPS = 500  # colours, quadrants and bands on small pictures come first
+# each thread has its own batch: on a busy machine threads that share operations wait for each other
+THREADS = 2
+EASY_STEPS = 350  # colours, quadrants and bands on small pictures come first
 TEXT_EVERY = 12  # every so many steps the batch has no pictures
 
 
-class Lessons(IterableDataset[Batch]):  # type: ignore[misc]
+class Lessons(IterableDataset[list[Batch]]):  # type: ignore[misc]
     """Endless batches; batch number n depends on the seed and n alone."""
 
     def __init__(self, tokenizer: Tokenizer, seed: int, size: int, start: int) -> None:
         self.tokenizer, self.seed, self.size, self.start = tokenizer, seed, size, start
 
-    def __iter__(self) -> Iterator[Batch]:
-        """Yields batch after batch from the start step on."""
+    def __iter__(self) -> Iterator[list[Batch]]:
+        """Yields each step's batches, one per thread, from the start step on."""
         torch.set_num_threads(1)
         step = self.start
         while True:
-            random = Random(self.seed * 1_000_003 + step)
-            if step % TEXT_EVERY == TEXT_EVERY - 1:
-                yield text_batch(self.tokenizer, random, self.size)
-            else:
-                yield picture_batch(self.tokenizer, random, self.size, easy=step < EASY_STEPS)
+            yield [self._batch(step, Random(f"{self.seed} {step} {part}")) for part in range(THREADS)]
             step += 1
+
+    def _batch(self, step: int, random: Random) -> Batch:
+        if step % TEXT_EVERY == TEXT_EVERY - 1:
+            return text_batch(self.tokenizer, random, self.size)
+        return picture_batch(self.tokenizer, random, self.size, easy=step < EASY_STEPS)
 
 
 def main() -> None:
@@ -55,10 +59,9 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=90)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--batch", type=int, default=16, help="conversations per thread and step")
     parser.add_argument("--rate", type=float, default=0.02, help="Muon's; AdamW's is a tenth")
-    parser.add_argument("--adamw", action="store_true", help="AdamW for everything")
-    parser.add_argument("--report", type=float, default=4, help="minutes between reports")
+    parser.add_argument("--report", type=float, default=6, help="minutes between reports")
     Trainer(parser.parse_args()).run()
 
 
@@ -67,12 +70,15 @@ class Trainer:
 
     def __init__(self, options: argparse.Namespace) -> None:
         torch.manual_seed(options.seed)
+        torch.set_num_threads(1)
+        self.pool = ThreadPoolExecutor(THREADS, initializer=_begin_thread)
         torch.set_flush_denormal(True)
         self.options = options
         self.tokenizer = _tokenizer(options.out)
         self.model = build()
         self.head = nn.Linear(4 * TEXT["hidden_size"], HINTS)  # type: ignore[operator]
-        self.optimizers = _optimizers(self.model, self.head, options.rate, options.adamw)
+        self.parameters = [*self.model.parameters(), *self.head.parameters()]
+        self.optimizers = _optimizers(self.model, self.head, options.rate, self.pool.map)
         self.seconds, self.step = 0.0, 0
         self.state = options.out / "state.pt"
         if self.state.exists():
@@ -85,8 +91,8 @@ class Trainer:
         reported = self.seconds
         loader = DataLoader(lessons, batch_size=None, num_workers=1, prefetch_factor=6)
         last = time.monotonic()
-        for batch in loader:
-            self._learn(batch, sums)
+        for batches in loader:
+            self._learn(batches, sums)
             now = time.monotonic()
             self.seconds, last = self.seconds + now - last, now
             if self.seconds - reported > self.options.report * 60:
@@ -96,26 +102,34 @@ class Trainer:
                 break
         self._report(sums)
 
-    def _learn(self, batch: Batch, sums: dict[str, list[float]]) -> None:
+    def _learn(self, batches: list[Batch], sums: dict[str, list[float]]) -> None:
         progress = self.seconds / (self.options.minutes * 60)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * _rate(self.step, progress)
-        answer, hint = losses(self.model, self.head, batch)
-        (answer + 0.5 * hint).backward()
-        nn.utils.clip_grad_norm_([*self.model.parameters(), *self.head.parameters()], 1.0)
+        found = list(self.pool.map(self._gradients, batches))
+        for parameter, *parts in zip(self.parameters, *(gradients for _, _, gradients in found), strict=True):
+            parameter.grad = torch.stack(parts).mean(0)
+        nn.utils.clip_grad_norm_(self.parameters, 1.0)
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         self.step += 1
-        sums["answer" if batch.slots is not None else "chat"].append(answer.item())
-        sums["hint"].append(hint.item())
+        for batch, (answer, hint, _) in zip(batches, found, strict=True):
+            sums["answer" if batch.slots is not None else "chat"].append(answer)
+            sums["hint"].append(hint)
+
+    def _gradients(self, batch: Batch) -> tuple[float, float, tuple[Tensor, ...]]:
+        answer, hint = losses(self.model, self.head, batch)
+        total = answer + 0.5 * hint
+        gradients = torch.autograd.grad(total, self.parameters, materialize_grads=True, allow_unused=True)
+        return answer.item(), hint.item(), gradients
 
     def _report(self, sums: dict[str, list[float]]) -> None:
         means = {name: round(sum(values) / max(1, len(values)), 4) for name, values in sums.items()}
         sums.clear()
         print(f"step {self.step} minute {self.seconds / 60:.1f} {means}", flush=True)
-        print("   ", exam(self.model, self.tokenizer, Random(7), 48), flush=True)
+        print("   ", exam(self.model, self.tokenizer, Random(7), 32), flush=True)
         state = {
             "model": self.model.state_dict(),
             "head": self.head.state_dict(),
@@ -159,23 +173,26 @@ def losses(model: Any, head: nn.Linear, batch: Batch) -> tuple[Tensor, Tensor]:
     return functional.cross_entropy(logits, batch.targets[asked]), hint
 
 
+def _begin_thread() -> None:
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+
+
 def _rate(step: int, progress: float) -> float:
     """Warm up over 60 steps, hold, then fall linearly to zero over the last half of the time."""
     return min(1.0, (step + 1) / 60) * min(1.0, max(0.0, (1 - progress) / 0.5))
 
 
-def _optimizers(model: Any, head: nn.Linear, rate: float, adamw: bool) -> list[torch.optim.Optimizer]:
+def _optimizers(model: Any, head: nn.Linear, rate: float, run: Run) -> list[torch.optim.Optimizer]:
     matrices: list[Tensor] = []
     others: list[Tensor] = list(head.parameters())
     for name, parameter in model.named_parameters():
         hidden = parameter.ndim == 2 and "embed" not in name and "lm_head" not in name
-        (matrices if hidden and not adamw else others).append(parameter)
-    slow = rate / 10 if not adamw else rate
+        (matrices if hidden else others).append(parameter)
     optimizers: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW(others, lr=slow, betas=(0.9, 0.98), weight_decay=0.0)
+        torch.optim.AdamW(others, lr=rate / 10, betas=(0.9, 0.98), weight_decay=0.0),
+        Muon(matrices, lr=rate, run=run),
     ]
-    if matrices:
-        optimizers.append(Muon(matrices, lr=rate))
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["peak"] = group["lr"]
