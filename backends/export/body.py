@@ -84,6 +84,10 @@ class Body:
         """Add the embeddings of ``ids`` int64 [B, S]: [B, S, hidden]."""
         return self._matrices.gather(graph, ids, self.embeddings)
 
+    def table(self) -> str:
+        """Where the embeddings stand in the data file: JSON for `backends.ort.embeddings`."""
+        return self._matrices.places(self.embeddings)
+
     def cache(self, graph: Graph) -> None:
         """Declare the cache's inputs and outputs, [B, kv_heads, capacity, head_dim] each."""
         shape: list[Side] = ["batch", self.config.kv_heads, "capacity", self.config.head_dim]

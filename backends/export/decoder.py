@@ -12,6 +12,9 @@
 
     logits                 [B, vocab]
     present.0.key, present.0.value ...      the same memory as the past: new tokens are written into it
+
+The metadata entry ``embeddings`` says where the table for inputs_embeds stands in weights.data: a gather
+needs no graph.
 """
 
 from __future__ import annotations
@@ -42,6 +45,7 @@ def write(path: Path, body: Body, data: DataFile, deepstack: int) -> None:
     x = body.layers(graph, embeddings, Run(cos, sin, _rows(graph, places), seqlens_k, total, features))
     wanted = graph.op("GatherND", x, last, batch_dims=1)
     graph.output(body.scores(graph, wanted, "logits"), FLOAT, ["batch", config.vocab])
+    graph.note("embeddings", body.table())
     graph.save(path)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -92,6 +91,11 @@ class Graph:
         self._inputs: list[ValueInfoProto] = []
         self._outputs: list[ValueInfoProto] = []
         self._count = 0
+        self._notes: dict[str, str] = {}
+
+    def note(self, key: str, value: str) -> None:
+        """Keep a text in the model's metadata, where its reader finds it."""
+        self._notes[key] = value
 
     def input(self, name: str, kind: int, shape: Sequence[Side]) -> str:
         """Declare an input; a side is a number, a name that equal sides share, or None."""
@@ -155,17 +159,17 @@ class Graph:
             self._nodes, self.name, self._inputs, self._outputs, list(self._tensors.values())
         )
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(CONTRIB, 1)]
-        return helper.make_model(
+        model = helper.make_model(
             graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="hybrid-router"
         )
+        helper.set_model_props(model, self._notes)
+        return model
 
     def save(self, path: Path) -> None:
         """Write the graph beside its data file."""
         assert path.parent == self.data.path.parent, "a graph names its data file relative to itself"
         with path.open("xb") as stream:
             stream.write(self.model().SerializeToString(deterministic=True))
-            stream.flush()
-            os.fsync(stream.fileno())
 
     def _next(self, kind: str) -> str:
         self._count += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -113,6 +114,26 @@ class Matrices:
         if scheme.blocks(table.columns) * scheme.block == table.columns:
             return rows
         return graph.op("Slice", rows, graph.ints(0), graph.ints(table.columns), graph.ints(-1))
+
+    def places(self, table: Stored) -> str:
+        """Where the parts of ``table`` stand in the data file and how they are to be read: JSON."""
+        scheme = table.scheme
+        parts = {"values": table.name, "scales": f"{table.name}.scales", "zeros": f"{table.name}.zeros"}
+        offsets = {
+            part: self._data.places[name].offset
+            for part, name in parts.items()
+            if name in self._data.places
+        }
+        return json.dumps(
+            {
+                "file": self._data.path.name,
+                "rows": table.rows,
+                "columns": table.columns,
+                "bits": scheme.bits if scheme else 32,
+                "block": scheme.block if scheme else 0,
+                **offsets,
+            }
+        )
 
     def _parts(self, source: str) -> Iterator[Matrix]:
         rows, columns = self._weights.shape(source)

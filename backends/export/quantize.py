@@ -1,8 +1,8 @@
 """Matrices rounded to 4 or 8 bits, with a scale and perhaps a zero point a block, as MatMulNBits reads them.
 
-A value is ``(code - zero) * scale``; without zero points ``zero`` is the middle code. Rows are cut into blocks
-of consecutive values; the last block of a row is filled up with zeros. Two 4-bit codes share a byte, the
-earlier one in the lower half.
+A value is ``(code - zero) * scale``; without zero points ``zero`` is the middle code. Rows are cut into
+blocks of consecutive values; the last block of a row is filled up with zeros. Two 4-bit codes share a byte,
+the earlier one in the lower half.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ def _keep(
 
 def _steps(values: _Blocks, scale: _PerBlock, zero: _PerBlock, scheme: Scheme) -> _Blocks:
     """Codes less their zero point, as floats."""
-    steps: _Blocks = values * (1 / scale)
+    steps = values * np.reciprocal(scale)
     np.rint(steps, out=steps)
     np.clip(steps, -zero, np.float32(scheme.top) - zero, out=steps)
     return steps

@@ -1,0 +1,77 @@
+"""Token embeddings, gathered from the mapped weights file: rows that are not asked for are never read."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backends.base import BackendError
+
+
+@dataclass(frozen=True, eq=False)
+class Embeddings:
+    """The table of a model, in float32 or rounded blockwise as ``backends.export.quantize`` says."""
+
+    values: NDArray[Any]  # float32 [rows, columns], or bytes [rows, blocks, bytes of a block]
+    scales: NDArray[np.float32] | None  # [rows, blocks]
+    zeros: NDArray[np.uint8] | None  # [rows, bytes]
+    bits: int
+    columns: int
+
+    @classmethod
+    def read(cls, folder: Path, places: str) -> Embeddings:
+        """Map the table that decoder.onnx's ``embeddings`` entry describes; BackendError if it cannot be."""
+        try:
+            entry = json.loads(places)
+            file = folder / Path(entry["file"]).name
+            rows, columns, bits = entry["rows"], entry["columns"], entry["bits"]
+            if bits == 32:
+                values = np.memmap(file, np.float32, "r", entry["values"], (rows, columns))
+                return cls(values, None, None, bits, columns)
+            block = entry["block"]
+            blocks = -(-columns // block)
+            shape = (rows, blocks, block * bits // 8)
+            return cls(
+                np.memmap(file, np.uint8, "r", entry["values"], shape),
+                np.memmap(file, np.float32, "r", entry["scales"], (rows, blocks)),
+                np.memmap(file, np.uint8, "r", entry["zeros"], (rows, -(-blocks * bits // 8)))
+                if "zeros" in entry
+                else None,
+                bits,
+                columns,
+            )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise BackendError(
+                f"{folder}: the token embeddings cannot be read ({error}); export the model again",
+                code="model_invalid",
+            ) from None
+
+    def __call__(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The embeddings [tokens, columns] of ``ids`` [tokens]; the array is the caller's own."""
+        if len(ids) and not 0 <= ids.min() <= ids.max() < len(self.values):
+            raise BackendError(
+                f"a token id is outside 0 to {len(self.values) - 1}", code="internal_inconsistency"
+            )
+        # a plain array, so that what is computed from it is no map either
+        values = np.asarray(self.values[ids])
+        if self.scales is None:
+            return np.asarray(values, np.float32)
+        codes = _apart(values, self.bits).astype(np.float32)
+        if self.zeros is None:
+            codes -= np.float32(1 << (self.bits - 1))
+        else:
+            zeros = _apart(np.asarray(self.zeros[ids]), self.bits)
+            codes -= zeros[:, : codes.shape[1], None].astype(np.float32)
+        codes *= np.asarray(self.scales[ids])[..., None]
+        return np.ascontiguousarray(codes.reshape(len(ids), -1)[:, : self.columns])
+
+
+def _apart(packed: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
+    if bits == 8:
+        return packed
+    return np.stack([packed & 15, packed >> 4], -1).reshape(*packed.shape[:-1], -1)

@@ -1,0 +1,42 @@
+"""onnxruntime's exceptions as BackendErrors, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+from backends.base import BackendError
+
+_RAISED = (
+    state.EPFail,
+    state.EngineError,
+    state.Fail,
+    state.InvalidArgument,
+    state.InvalidGraph,
+    state.InvalidProtobuf,
+    state.NoModel,
+    state.NoSuchFile,
+    state.NotImplemented,
+    state.RuntimeException,
+    # what C++ throws where onnxruntime does not catch it
+    RuntimeError,
+    MemoryError,
+)
+_NO_MEMORY = ("bad_alloc", "bad allocation", "failed to allocate", "cannot allocate", "out of memory")
+
+
+@contextmanager
+def named_errors(what: str, *, code: str = "backend_error") -> Iterator[None]:
+    """Raise BackendError ``code``, or ``out_of_memory``, saying that ``what``."""
+    try:
+        yield
+    except _RAISED as error:
+        text = str(error).strip().partition("\n")[0]
+        if isinstance(error, MemoryError) or any(sign in text.lower() for sign in _NO_MEMORY):
+            raise BackendError(
+                "backend 'onnx' ran out of memory; use a smaller picture, context or model",
+                code="out_of_memory",
+            ) from error
+        raise BackendError(f"backend 'onnx': {what}: {text}", code=code) from error

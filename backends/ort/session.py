@@ -1,0 +1,144 @@
+"""One generation on onnxruntime: its cache, its positions, and a way to stop it from another thread."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from backends.base import BackendError, Logits, Prompt
+from backends.ort.decoder import Cache
+from backends.ort.features import Features
+from backends.qwen3vl.positions import positions
+
+if TYPE_CHECKING:
+    from backends.ort.backend import OnnxBackend
+
+CHUNK = 512  # tokens of a prompt read in one run: bounds the activations, and how long a stop can take
+
+
+class OnnxSession:
+    """One generation of at most ``capacity`` tokens.
+
+    `close` may come from another thread, also in the middle of a `prefill` or `decode`: that one then stops
+    within a second and raises BackendError ``cancelled``. The contract needs no further method for it.
+    """
+
+    def __init__(self, backend: OnnxBackend, capacity: int) -> None:
+        self.vision_seconds = 0.0
+        self._backend = backend
+        self._cache: Cache | None = backend.decoder.cache(capacity)
+        self._next_position = 0
+        self._running: ort.RunOptions | None = None
+        self._lock = threading.Lock()
+
+    def prefill(self, prompt: Prompt) -> Logits:
+        """Encode the pictures and read the prompt, a chunk at a time, from the start of the cache."""
+        backend, count = self._backend, len(prompt.ids)
+        places, self._next_position = positions(count, prompt.spans, prompt.grid, backend.merge)
+        if not count:
+            raise BackendError("the prompt has no tokens", code="internal_inconsistency")
+        features, slots = self._see(prompt), _slots(prompt.spans)
+        self._open_cache().tokens = 0
+        for first in range(0, count, CHUNK):
+            part = slice(first, min(first + CHUNK, count))
+            embeddings = backend.embeddings(prompt.ids[part])
+            deepstack = self._place(embeddings, features, slots - first)
+            logits = self._run(embeddings, places[:, part], deepstack)
+        return logits
+
+    def decode(self, token: int) -> Logits:
+        """Read one token at the next position of this session."""
+        embeddings = self._backend.embeddings(np.array([token]))
+        places = np.full((3, 1), self._next_position)
+        self._next_position += 1
+        return self._run(embeddings, places, self._none(1))
+
+    def close(self) -> None:
+        """Stop what is running and free the cache."""
+        with self._lock:
+            self._cache = None
+            if self._running is not None:
+                self._running.terminate = True
+
+    def _see(self, prompt: Prompt) -> Features | None:
+        """The features of the prompt's pictures, with the time they took."""
+        self.vision_seconds = 0.0
+        if prompt.patches is None or prompt.grid is None or not len(prompt.grid):
+            return None
+        started = time.perf_counter()
+        with self._stoppable() as how:
+            features = self._backend.features.encode(prompt.patches, prompt.grid, how)
+        self.vision_seconds = time.perf_counter() - started
+        if len(features.main) != prompt.image_tokens:
+            raise BackendError(
+                f"the pictures have {len(features.main)} features for {prompt.image_tokens} places",
+                code="internal_inconsistency",
+            )
+        return features
+
+    def _place(
+        self, embeddings: NDArray[np.float32], features: Features | None, slots: NDArray[np.int64]
+    ) -> list[NDArray[np.float32]]:
+        """Put features into ``embeddings`` [tokens, hidden] at ``slots``; return what DeepStack adds there.
+
+        Slots before or behind these tokens belong to other chunks.
+        """
+        first, end = np.searchsorted(slots, [0, len(embeddings)])
+        if features is None or first == end:
+            return self._none(len(embeddings))
+        here = slots[first:end]
+        embeddings[here] = features.main[first:end]
+        added = [np.zeros_like(embeddings) for _ in features.deepstack]
+        for whole, feature in zip(added, features.deepstack, strict=True):
+            whole[here] = feature[first:end]
+        return added
+
+    def _none(self, tokens: int) -> list[NDArray[np.float32]]:
+        decoder = self._backend.decoder
+        return [np.zeros((tokens, decoder.hidden), np.float32)] * decoder.deepstack
+
+    def _run(
+        self,
+        embeddings: NDArray[np.float32],
+        places: NDArray[np.int64],
+        deepstack: list[NDArray[np.float32]],
+    ) -> Logits:
+        cache = self._open_cache()
+        with self._stoppable() as how:
+            return self._backend.decoder.run(cache, embeddings, places, deepstack, how)
+
+    @contextmanager
+    def _stoppable(self) -> Iterator[ort.RunOptions]:
+        """Options for a run that `close` ends; what it raises then is BackendError ``cancelled``."""
+        # options that were told to stop never run again, so each run has its own
+        how = ort.RunOptions()
+        with self._lock:
+            self._running = how
+            self._open_cache()
+        try:
+            yield how
+        except BackendError:
+            self._open_cache()
+            raise
+        finally:
+            with self._lock:
+                self._running = None
+
+    def _open_cache(self) -> Cache:
+        if self._cache is None:
+            raise BackendError("the session was closed", code="cancelled")
+        return self._cache
+
+
+def _slots(spans: NDArray[np.int64] | None) -> NDArray[np.int64]:
+    """The places of the prompt that pictures fill, in order."""
+    if spans is None or not len(spans):
+        return np.empty(0, np.int64)
+    return np.concatenate([np.arange(first, end) for first, end in spans])
