@@ -56,7 +56,7 @@ def ensure_export(
         return model.folder
     recipe = recipe or Recipe()
     target = exports_folder() / export_name(model, recipe)
-    if not _intact(target, listener):
+    if not _intact(target, SILENT):
         export_to(target, model, recipe, listener, wait=wait, exporter=exporter)
     return target
 
@@ -95,7 +95,7 @@ def export_to(
     return written
 
 
-def exports() -> Iterator[tuple[Path, Manifest | None]]:
+def cached_exports() -> Iterator[tuple[Path, Manifest | None]]:
     """Every export in the cache, with its manifest; None when that cannot be read."""
     folder = exports_folder()
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
@@ -109,7 +109,8 @@ def exports() -> Iterator[tuple[Path, Manifest | None]]:
 def cached_export(name: str) -> Path | None:
     """The folder of the export called ``name`` in the cache."""
     folder = exports_folder() / name
-    return folder if Path(name).name == name and not name.startswith(".") and folder.is_dir() else None
+    plain = name and Path(name).name == name and not name.startswith(".")
+    return folder if plain and folder.is_dir() else None
 
 
 def remove_export(name: str) -> Path:
