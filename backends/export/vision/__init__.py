@@ -1,0 +1,32 @@
+"""The picture tower: vision.onnx over its own vision.data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from backends.export.graph import DataFile, Graph
+from backends.export.recipe import MatrixError, Recipe, VisionPrecision
+from backends.export.vision.linear import Linears
+from backends.export.vision.tower import Tower
+from backends.export.weights import Weights
+from backends.qwen3vl.config import VisionConfig
+
+__all__ = ["write"]
+
+
+def write(out: Path, weights: Weights, config: VisionConfig, recipe: Recipe) -> list[MatrixError]:
+    """Write ``vision.onnx`` and ``vision.data`` into the folder ``out``; return each rounded matrix's error.
+
+    BackendError ``model_invalid`` names a tensor that is missing or has another shape.
+    """
+    with DataFile(out / "vision.data") as data:
+        graph = Graph("vision", data)
+        linears = Linears(graph, weights, _precision(recipe))
+        Tower(graph, weights, config, linears).build()
+    graph.save(out / "vision.onnx")
+    return linears.errors
+
+
+def _precision(recipe: Recipe) -> VisionPrecision:
+    # a float32 decoder is the parity reference, and so is its tower
+    return recipe.vision_precision or ("fp32" if recipe.precision == "fp32" else "int8")

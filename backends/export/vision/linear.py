@@ -1,0 +1,109 @@
+"""The tower's matrices: written in one precision, and multiplied by with the operator that suits it."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backends.export.graph import CONTRIB, Graph
+from backends.export.quantize import Matrix, Rounded, Scheme, dequantise, quantise
+from backends.export.recipe import MatrixError, VisionPrecision, fitting
+from backends.export.weights import Weights
+
+PREFIX = "model.visual."
+_BLOCK = 128  # values of a row that share a scale in w8
+_PIECE = 1 << 20  # values rounded at once
+
+
+class Linears:
+    """Matrices with a bias, in one of three precisions.
+
+    ``fp32``: as the checkpoint has them. ``int8``: a scale for each output value, and the inputs rounded to
+    8 bits by one scale for the whole run: fastest. ``w8``: a scale for each 128 weights of a row, and the
+    inputs rounded by blocks too: nearer to fp32, and safe where a few inputs are far larger than the others.
+    """
+
+    def __init__(self, graph: Graph, weights: Weights, precision: VisionPrecision) -> None:
+        self.errors: list[MatrixError] = []
+        self._graph = graph
+        self._weights = weights
+        self._precision = precision
+
+    def add(
+        self,
+        x: str,
+        name: str,
+        shape: tuple[int, ...],
+        *,
+        called: str | None = None,
+        exact: bool = False,
+    ) -> str:
+        """Add ``x`` [..., in] times the matrix ``name``, and its bias: [..., out].
+
+        The checkpoint has it as ``shape``: out, and one or more sides that make in. ``exact`` keeps this one
+        in float32.
+        """
+        self._weights.expect(f"{PREFIX}{name}.weight", shape)
+        self._weights.expect(f"{PREFIX}{name}.bias", shape[:1])
+        bias = self._graph.constant(self._weights.read(f"{PREFIX}{name}.bias"), f"{name}.bias")
+        matrix = self._weights.read(f"{PREFIX}{name}.weight").reshape(shape[0], -1)
+        if exact or self._precision == "fp32":
+            return self._plain(x, name, matrix, bias, called)
+        add = self._columns if self._precision == "int8" else self._blocks
+        return add(x, name, matrix, bias, called)
+
+    def _plain(self, x: str, name: str, matrix: Matrix, bias: str, called: str | None) -> str:
+        graph = self._graph
+        product = graph.op("MatMul", x, graph.constant(matrix.T, f"{name}.weight"))
+        return graph.op("Add", product, bias, name=called)
+
+    def _columns(self, x: str, name: str, matrix: Matrix, bias: str, called: str | None) -> str:
+        graph = self._graph
+        rounded = self._round(name, matrix, Scheme(8, matrix.shape[1], symmetric=True, search=False))
+        signed = (rounded.packed[:, 0] ^ 0x80).view(np.int8)  # from 0 .. 255 around 128 to -128 .. 127
+        weight = graph.constant(signed.T, f"{name}.weight")
+        scale = graph.constant(rounded.scales[:, 0], f"{name}.scale")
+        return graph.op("DynamicQuantizeMatMul", x, weight, scale, "", bias, name=called, domain=CONTRIB)
+
+    def _blocks(self, x: str, name: str, matrix: Matrix, bias: str, called: str | None) -> str:
+        graph = self._graph
+        rows, columns = matrix.shape
+        scheme = Scheme(8, fitting(_BLOCK, columns), symmetric=True, search=False)
+        rounded = self._round(name, matrix, scheme)
+        return graph.op(
+            "MatMulNBits",
+            x,
+            graph.constant(rounded.packed, f"{name}.weight"),
+            graph.constant(rounded.scales, f"{name}.scale"),
+            "",
+            "",
+            bias,
+            name=called,
+            domain=CONTRIB,
+            K=columns,
+            N=rows,
+            bits=8,
+            block_size=scheme.block,
+            accuracy_level=4,
+        )
+
+    def _round(self, name: str, matrix: Matrix, scheme: Scheme) -> Rounded:
+        """The matrix rounded a few rows at a time, and its error noted."""
+        step = max(1, _PIECE // matrix.shape[1])
+        pieces = [matrix[first : first + step] for first in range(0, len(matrix), step)]
+        parts = [quantise(piece, scheme) for piece in pieces]
+        moved = sum(
+            _square(dequantise(part, scheme, matrix.shape[1]) - piece)
+            for part, piece in zip(parts, pieces, strict=True)
+        )
+        error = float(np.sqrt(moved / max(_square(matrix), 1e-30)))
+        block = 0 if scheme.block == matrix.shape[1] else scheme.block
+        self.errors.append(MatrixError(f"{PREFIX}{name}.weight", scheme.bits, block, error))
+        packed, scales = (
+            np.concatenate([getattr(part, field) for part in parts]) for field in ("packed", "scales")
+        )
+        return Rounded(packed, scales, None)
+
+
+def _square(values: NDArray[np.float32]) -> float:
+    return float(np.vdot(values, values))
