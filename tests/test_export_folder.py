@@ -74,9 +74,8 @@ def kills(tmp_path: Path, model: Model, count: int, *more: str) -> dict:
 def test_killed_exports_leave_no_broken_model_and_no_litter(model: Model, tmp_path: Path, count: int) -> None:
     counts = kills(tmp_path, model, count)
     assert (counts["broken"], counts["leftovers"], counts["damages"]) == (0, [], [])
-    # the kills fell into the work, and there was litter to remove
-    assert counts["running"] > count // 2
-    assert counts["left"] > count // 4
+    assert counts["kills"] == count  # of processes that were at work
+    assert counts["left"] > count // 2  # there was litter to remove
 
 
 def test_control_the_same_kills_break_a_model_that_is_written_in_place(model: Model, tmp_path: Path) -> None:
