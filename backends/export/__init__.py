@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from backends.base import RequestError
-from backends.export import decoder
+from backends.export import decoder, text, vision
 from backends.export.body import Body
 from backends.export.graph import DataFile
 from backends.export.matrices import Matrices
@@ -43,8 +43,9 @@ def export(source: Path, out: Path, recipe: Recipe, progress: Progress | None = 
     with DataFile(out / "weights.data") as data:
         matrices = Matrices(weights, data, recipe.accuracy_level)
         body = Body(weights, config.text, recipe, matrices)
-        decoder.write(out / "decoder.onnx", body, data, len(config.vision.deepstack))
+        decoder.write(out, body, data, len(config.vision.deepstack))
+        text.write(out, body, data, source)
     for name in COMPANIONS:
         if (source / name).is_file():
             shutil.copyfile(source / name, out / name)
-    return matrices.errors
+    return matrices.errors + vision.write(out, weights, config.vision, recipe)

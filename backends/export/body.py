@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from backends.export.graph import CONTRIB, FLOAT, Graph, Side
 from backends.export.matrices import Matrices, Stored
 from backends.export.recipe import Recipe
+from backends.export.rotary import Rotary
 from backends.export.weights import Weights
 from backends.qwen3vl.config import TextConfig
 
@@ -36,9 +34,7 @@ class Layer:
 class Run:
     """What the layers of one graph read besides the embeddings: names of values."""
 
-    cos: str  # [B * S, head_dim / 2], a row a token
-    sin: str
-    rows: str  # int64 [B, S]: which row of the two is each token's
+    rotary: Rotary
     seqlens_k: str
     total_sequence_length: str
     deepstack: tuple[str, ...] = ()
@@ -95,11 +91,6 @@ class Body:
             for part in ("key", "value"):
                 graph.input(f"past_key_values.{index}.{part}", FLOAT, shape)
                 graph.output(f"present.{index}.{part}", FLOAT, shape)
-
-    def inverse_frequencies(self) -> NDArray[np.float32]:
-        """Radians a position for each rotary pair, [head_dim / 2]."""
-        exponent = np.arange(0, self.config.head_dim, 2).astype(np.float32) / np.float32(self.config.head_dim)
-        return np.asarray(1 / np.float32(self.config.rope_theta) ** exponent, np.float32)
 
     def _store_layer(self, index: int) -> Layer:
         config, prefix = self.config, f"{_MODEL}layers.{index}."
@@ -158,7 +149,8 @@ class Body:
         apart = graph.op("Reshape", x, graph.ints(0, 0, heads, self.config.head_dim))
         normed = self._normalise(graph, apart, norm)
         together = graph.op("Reshape", normed, graph.ints(0, 0, heads * self.config.head_dim))
-        return graph.op("RotaryEmbedding", together, run.rows, run.cos, run.sin, domain=CONTRIB)
+        turn = run.rotary
+        return graph.op("RotaryEmbedding", together, turn.rows, turn.cos, turn.sin, domain=CONTRIB)
 
     def _mlp(self, graph: Graph, layer: Layer, x: str) -> str:
         size = self.config.intermediate
