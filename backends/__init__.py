@@ -45,12 +45,25 @@ class _Shipped:
     attribute: str
     sees_images: bool
     needs: tuple[str, ...] = ()
-    extra: str = ""
+    install: str = ""
+    reads_export: bool = False
 
 
 _SHIPPED = {
     "torch": _Shipped(
-        "backends.pytorch", "TorchBackend", True, ("torch", "transformers", "safetensors"), "torch"
+        "backends.pytorch",
+        "TorchBackend",
+        sees_images=True,
+        needs=("torch", "transformers", "safetensors"),
+        install="pip install 'hybrid-router[torch]'",
+    ),
+    "onnx": _Shipped(
+        "backends.ort.backend",
+        "OnnxBackend",
+        sees_images=True,
+        needs=("onnxruntime",),
+        install="pip install onnxruntime",
+        reads_export=True,
     ),
     "scripted": _Shipped("backends.scripted", "ScriptedBackend", True),
 }
@@ -66,12 +79,8 @@ def capability(name: str) -> Capability:
     if (shipped := _SHIPPED.get(name)) is None:
         return _plugin_capability(_known(name))
     missing = [module for module in shipped.needs if find_spec(module) is None]
-    if not missing:
-        return Capability(shipped.sees_images)
-    return Capability(
-        shipped.sees_images,
-        f"{' and '.join(missing)} not installed: pip install 'hybrid-router[{shipped.extra}]'",
-    )
+    problem = f"{' and '.join(missing)} not installed: {shipped.install}" if missing else None
+    return Capability(shipped.sees_images, problem, shipped.reads_export)
 
 
 def load(name: str, model: Path, runtime: Runtime | None = None) -> Backend:
@@ -105,6 +114,7 @@ def _known(name: str) -> EntryPoint:
 
 def _plugin_capability(entry: EntryPoint) -> Capability:
     try:
-        return Capability(bool(entry.load().sees_images))
+        backend = entry.load()
+        return Capability(bool(backend.sees_images), reads_export=getattr(backend, "reads_export", False))
     except ImportError as error:
         return Capability(False, f"its package cannot be imported: {error}")

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 Logits: TypeAlias = NDArray[np.float32]  # [vocab]: scores for the next token only
 Device: TypeAlias = Literal["auto", "cpu", "cuda"]
-Precision: TypeAlias = Literal["auto", "bf16", "fp32"]
+DType: TypeAlias = Literal["auto", "bf16", "fp32"]
 
 
 class RequestError(Exception):
@@ -73,6 +73,7 @@ class Capability:
 
     sees_images: bool
     problem: str | None = None  # why it cannot be used here, in words; None when it can
+    reads_export: bool = False  # its model folder is an export, not a checkpoint
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class Runtime:
     """Where and how a backend computes; ``threads`` None leaves the count to the library."""
 
     device: Device = "auto"
-    precision: Precision = "auto"
+    dtype: DType = "auto"
     threads: int | None = None
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from transformers import DynamicCache, Qwen3VLForConditionalGeneration
 from transformers.utils import logging as transformers_logging
 
-from backends.base import BackendError, Logits, Precision, Prompt, Runtime
+from backends.base import BackendError, DType, Logits, Prompt, Runtime
 from backends.qwen3vl.config import Config
 from backends.qwen3vl.positions import positions
 
@@ -45,7 +45,7 @@ class TorchBackend:
         try:
             model = Qwen3VLForConditionalGeneration.from_pretrained(
                 folder,
-                dtype=_dtype(runtime.precision, device, folder),
+                dtype=_dtype(runtime.dtype, device, folder),
                 use_safetensors=True,
                 trust_remote_code=False,
                 local_files_only=True,
@@ -185,10 +185,10 @@ def _device(runtime: Runtime) -> torch.device:
     return torch.device(runtime.device)
 
 
-def _dtype(precision: Precision, device: torch.device, folder: Path) -> torch.dtype:
+def _dtype(dtype: DType, device: torch.device, folder: Path) -> torch.dtype:
     """bf16 where the hardware multiplies it, or where float32 would not fit; else float32."""
-    if precision != "auto":
-        return {"bf16": torch.bfloat16, "fp32": torch.float32}[precision]
+    if dtype != "auto":
+        return {"bf16": torch.bfloat16, "fp32": torch.float32}[dtype]
     if device.type == "cuda" or torch.cpu._is_avx512_bf16_supported():
         return torch.bfloat16
     in_float32 = 2 * sum(file.stat().st_size for file in folder.glob("*.safetensors"))

@@ -10,9 +10,10 @@ from functools import cached_property
 
 import backends
 from backends.base import Backend, BackendError, Capability, Prompt, Runtime
+from backends.export.recipe import Recipe
 from backends.qwen3vl.images import Limits
 from router.generate import generate
-from router.models import Model, find
+from router.models import SILENT, Listener, Model, ensure_export, find
 from router.policy import decide
 from router.prompt import PromptBuilder
 from router.sampling import BUILT_IN, check, from_generation_config
@@ -33,9 +34,18 @@ class Answer:
 class Router:
     """Answers requests with one model, each by the backend that fits it; safe to use from many threads."""
 
-    def __init__(self, model: str | Model | None = None, runtime: Runtime | None = None) -> None:
-        self.model = model if isinstance(model, Model) else find(model)
+    def __init__(
+        self,
+        model: str | Model | None = None,
+        runtime: Runtime | None = None,
+        recipe: Recipe | None = None,
+        listener: Listener = SILENT,
+    ) -> None:
+        """``recipe``: how a backend that needs an export gets it; ``listener``: told of long steps."""
+        self.model = model if isinstance(model, Model) else find(model, listener)
         self.runtime = runtime or Runtime()
+        self.recipe = recipe
+        self.listener = listener
         self._loaded: dict[str, Backend] = {}
         self._lock = threading.Lock()
 
@@ -87,7 +97,13 @@ class Router:
 
     @cached_property
     def _available(self) -> Mapping[str, Capability]:
-        return {name: backends.capability(name) for name in backends.names()}
+        return {name: self._capability(name) for name in backends.names()}
+
+    def _capability(self, name: str) -> Capability:
+        found = backends.capability(name)
+        if found.problem is None and self.model.is_export and not found.reads_export:
+            return replace(found, problem=f"it reads a checkpoint, and {self.model.folder} is an export")
+        return found
 
     def _load(self, decision: Decision) -> tuple[Decision, Backend]:
         """Load the backend decided on, or under "auto" the next that loads, and say so in the reason."""
@@ -102,7 +118,10 @@ class Router:
 
     def _backend(self, name: str) -> Backend:
         if name not in self._loaded:
-            self._loaded[name] = backends.load(name, self.model.folder, self.runtime)
+            folder = self.model.folder
+            if self._available[name].reads_export:
+                folder = ensure_export(self.model, self.recipe, self.listener)
+            self._loaded[name] = backends.load(name, folder, self.runtime)
         return self._loaded[name]
 
 

@@ -22,7 +22,7 @@ from backends.ort.vision import VisionEncoder, _sums_whole, tower_options  # noq
 from backends.qwen3vl.config import Config, VisionConfig  # noqa: E402
 from tests import tiny, towers  # noqa: E402
 
-RUNTIME = Runtime(device="cpu", precision="fp32", threads=2)
+RUNTIME = Runtime(device="cpu", dtype="fp32", threads=2)
 MIXED: list[towers.Grid] = [(16, 16), (2, 60), (24, 18), (16, 16), (18, 24), (2, 2)]
 
 
@@ -247,7 +247,7 @@ def test_torch_names_what_a_checkpoint_lacks(checkpoint: Path, tmp_path: Path) -
 
 
 def test_torch_in_bf16_stays_near(checkpoint: Path, visual: Any) -> None:
-    coarse = TorchVisionEncoder(checkpoint, replace(RUNTIME, precision="bf16"))
+    coarse = TorchVisionEncoder(checkpoint, replace(RUNTIME, dtype="bf16"))
     values, grid = towers.patches([(16, 16)])
     near = towers.cosine(flat(coarse.encode(values, grid)), towers.reference(visual, values, grid))
     assert 0.999 < near < 0.999999

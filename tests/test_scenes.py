@@ -2,7 +2,9 @@
 
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 from PIL import Image
@@ -42,32 +44,36 @@ def draw(colours: list[str], size: tuple[int, int], kind: str, meet: tuple[float
     return read_picture(data.getvalue())
 
 
-@pytest.fixture(scope="module")
-def router() -> Router:
-    pytest.importorskip("torch")
-    return Router(runtime=Runtime(device="cpu", threads=1))
+Ask: TypeAlias = Callable[..., str]
 
 
-def ask(router: Router, *parts: str | Picture) -> str:
-    return router.complete(Request((Message.of("user", *parts),))).text
+@pytest.fixture(scope="module", params=["onnx", "torch"])
+def ask(request: pytest.FixtureRequest) -> Ask:
+    pytest.importorskip("torch" if request.param == "torch" else "onnxruntime")
+    router = Router(runtime=Runtime(device="cpu", threads=1))
+
+    def answer(*parts: str | Picture) -> str:
+        return router.complete(Request((Message.of("user", *parts),), backend=request.param)).text
+
+    return answer
 
 
 @pytest.mark.parametrize("picture_first", [True, False], ids=["picture first", "text first"])
-def test_it_names_the_colours_of_quadrants_drawn_elsewhere(router: Router, picture_first: bool) -> None:
+def test_it_names_the_colours_of_quadrants_drawn_elsewhere(ask: Ask, picture_first: bool) -> None:
     question = "Which colours do you see?"
     right = []
     for names, size, kind, meet in DRAWN:
         colours = names.split()
         picture = draw(colours, size, kind, meet)
-        answer = ask(router, picture, question) if picture_first else ask(router, question, picture)
+        answer = ask(picture, question) if picture_first else ask(question, picture)
         first, second, third, fourth = (SAID.get(name, name) for name in colours)
         right.append(answer == f"I see {first}, {second}, {third} and {fourth}.")
     assert sum(right) >= 8, right
 
 
-def test_it_looks_at_the_picture_it_is_asked_about(router: Router) -> None:
+def test_it_looks_at_the_picture_it_is_asked_about(ask: Ask) -> None:
     question = "Which colours do you see?"
-    answers = {ask(router, draw(names.split(), *rest), question) for names, *rest in DRAWN}  # type: ignore[misc]
+    answers = {ask(draw(names.split(), *rest), question) for names, *rest in DRAWN}  # type: ignore[misc]
     assert len(answers) >= 8
 
 
@@ -78,13 +84,13 @@ def test_the_samples_are_small_pictures(name: str) -> None:
     assert file.stat().st_size < 100_000
 
 
-def test_it_reads_its_sample(router: Router) -> None:
+def test_it_reads_its_sample(ask: Ask) -> None:
     picture = read_picture((SAMPLES / "quadrants.png").read_bytes())
-    assert ask(router, picture, "Which colours do you see?") == "I see red, green, blue and yellow."
+    assert ask(picture, "Which colours do you see?") == "I see red, green, blue and yellow."
 
 
-def test_it_answers_text_with_text(router: Router) -> None:
-    assert ask(router, "What can you do?").endswith((".", "!"))
+def test_it_answers_text_with_text(ask: Ask) -> None:
+    assert ask("What can you do?").endswith((".", "!"))
 
 
 def test_it_is_at_most_8_mb_and_of_bf16() -> None:

@@ -101,8 +101,8 @@ def _device(runtime: Runtime) -> torch.device:
 
 def _dtype(runtime: Runtime, device: torch.device) -> torch.dtype:
     """bf16 where the hardware multiplies it, else float32: the tower is small enough for it."""
-    if runtime.precision != "auto":
-        return {"bf16": torch.bfloat16, "fp32": torch.float32}[runtime.precision]
+    if runtime.dtype != "auto":
+        return {"bf16": torch.bfloat16, "fp32": torch.float32}[runtime.dtype]
     fast = device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
     return torch.bfloat16 if fast else torch.float32
 

@@ -100,7 +100,7 @@ def _events(prompt: str | None, images: tuple[str, ...], options: dict[str, Any]
     from router.router import Router
     from router.types import Chunk
 
-    router = Router(options["model"], runtime(options["device"], options["precision"], options["threads"]))
+    router = Router(options["model"], runtime(options))
     answer = router.answer(_request(prompt, images, options))
     yield answer, Chunk("")
     with closing(answer.chunks) as chunks:

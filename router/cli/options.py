@@ -28,10 +28,10 @@ def model_options(command: F) -> F:
         [
             option("-m", "--model", metavar="scenes|DIR", help="The embedded model, or a checkpoint folder."),
             option("--backend", default="auto", show_default=True, metavar="auto|NAME",
-                   help="Which backend answers: torch, or auto to pick one by the request."),
+                   help="Which backend answers: onnx, torch, or auto to pick one by the request."),
             option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto",
-                   help="Where the torch backend computes."),
-            option("--precision", type=click.Choice(["auto", "bf16", "fp32"]), default="auto",
+                   help="Where to compute."),
+            option("--dtype", type=click.Choice(["auto", "bf16", "fp32"]), default="auto",
                    help="Number format of the torch backend."),
             option("--threads", type=click.IntRange(1, 1024), metavar="N",
                    help="Threads to compute with; the library's own choice by default."),
@@ -68,11 +68,11 @@ def sampling_options(command: F) -> F:
     return command
 
 
-def runtime(device: Any, precision: Any, threads: int | None) -> Runtime:
-    """Where and how to compute."""
+def runtime(said: dict[str, Any]) -> Runtime:
+    """Where and how to compute, as the model options say."""
     from backends.base import Runtime
 
-    return Runtime(device=device, precision=precision, threads=threads)
+    return Runtime(device=said["device"], dtype=said["dtype"], threads=said["threads"])
 
 
 def sampling(said: dict[str, Any]) -> Sampling:
