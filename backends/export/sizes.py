@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 from backends.base import BackendError
+from backends.export.quantize import Scheme
 from backends.export.recipe import Recipe
 from backends.export.weights import Weights
 
 _REST = 4 << 20  # graphs and manifest
 MEMORY = 1 << 30  # bytes; tensors are read in parts, so a larger model takes no more
 _COPIED = (".json", ".jinja", ".txt")
+_LAYER = re.compile(r"\.layers\.(\d+)\.")
 
 
 def estimate(folder: Path, recipe: Recipe) -> int:
@@ -57,13 +60,26 @@ def _group_memory() -> list[int]:
 
 
 def _bytes(name: str, shape: tuple[int, ...], recipe: Recipe) -> float:
-    """Of one tensor; blocks have a float32 scale and zero points of up to 8 bits."""
+    """Of one tensor as it is written."""
     values = math.prod(shape)
-    vision = "visual." in name
-    precision = (recipe.vision_precision or "int8") if vision else recipe.precision
-    if len(shape) != 2 or precision == "fp32" or (vision and recipe.precision == "fp32"):
+    if "visual." in name:
+        whole = (
+            recipe.precision == "fp32"
+            if recipe.vision_precision is None
+            else recipe.vision_precision == "fp32"
+        )
+        return values * (4.0 if whole or len(shape) != 2 else 1.1)  # 8 bits, and scales of rows or blocks
+    scheme = _scheme(name, shape[-1], recipe) if len(shape) == 2 else None
+    if scheme is None:
         return 4.0 * values
-    table = "embed_tokens" in name or "lm_head" in name
-    bits = (recipe.head_bits or 8) if table else 4
-    bits = 8 if precision != "int4" or recipe.int8_layers else bits
-    return values * (bits / 8 + 5 / (recipe.block_size or 32))
+    blocks = shape[0] * scheme.blocks(shape[1])
+    return blocks * (
+        scheme.block * scheme.bits / 8 + 4 + 1
+    )  # a float32 scale and at most a byte of zero point
+
+
+def _scheme(name: str, columns: int, recipe: Recipe) -> Scheme | None:
+    if layer := _LAYER.search(name):
+        return recipe.body(int(layer[1]), columns)
+    # where it is tied the table is stored as the head is, which takes as many bits or fewer
+    return recipe.head(columns) if "lm_head" in name else recipe.embeddings(columns)

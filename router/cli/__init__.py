@@ -11,9 +11,12 @@ from typing import NoReturn
 
 import click
 
+from router.cli.export import export
 from router.cli.failures import describe, exit_code
 from router.cli.generate import generate
+from router.cli.models import models
 from router.cli.settings import read_settings
+from router.cli.verify import verify
 
 
 @click.group(
@@ -34,7 +37,8 @@ def hybrid(context: click.Context, debug: bool) -> None:
         click.echo(context.get_help())
 
 
-hybrid.add_command(generate)
+for command in (generate, export, verify, models):
+    hybrid.add_command(command)
 
 
 def main() -> NoReturn:

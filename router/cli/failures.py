@@ -1,8 +1,8 @@
 """What goes wrong, as one line and an exit code.
 
 0 done, 1 a bug, 2 a wrong option, 3 a bad picture or prompt, 4 a model that is missing or damaged,
-5 a backend that failed, 6 the answer could not be written, 130 Ctrl-C, 141 the reader of a pipe left,
-143 terminated.
+5 a backend that failed, 6 the answer or a model could not be written, 130 Ctrl-C, 141 the reader of a
+pipe left, 143 terminated.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ _INPUT = {
     "context_length_exceeded",
 }
 _MODEL = {"model_not_found", "model_invalid"}
+_DISK = {"disk_full", "locked", "not_writable"}
 
 
 class OutputError(Exception):
@@ -41,7 +42,7 @@ def exit_code(failure: BaseException) -> int:
         case RequestError():
             return 3 if failure.code in _INPUT else 2
         case BackendError():
-            return 5
+            return 6 if failure.code in _DISK else 5
     return 1
 
 

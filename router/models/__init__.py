@@ -8,11 +8,13 @@ from router.models.exports import (
     cached_export,
     cached_exports,
     ensure_export,
+    export_place,
     export_to,
     exports_folder,
+    exports_of,
     remove_export,
 )
-from router.models.find import find
+from router.models.find import find, find_folder
 from router.models.home import home
 from router.models.model import EMBEDDED, Model
 
@@ -24,9 +26,12 @@ __all__ = [
     "cached_export",
     "cached_exports",
     "ensure_export",
+    "export_place",
     "export_to",
     "exports_folder",
+    "exports_of",
     "find",
+    "find_folder",
     "home",
     "remove_export",
 ]

@@ -39,6 +39,11 @@ def exports_folder() -> Path:
     return home() / "exports"
 
 
+def export_place(model: Model, recipe: Recipe) -> Path:
+    """Where in the cache the model's export of this recipe stands, or will."""
+    return exports_folder() / export_name(model, recipe)
+
+
 def ensure_export(
     model: Model,
     recipe: Recipe | None = None,
@@ -55,7 +60,7 @@ def ensure_export(
         _check_recipe(check(model.folder, _seen(model.folder)), model, recipe)
         return model.folder
     recipe = recipe or Recipe()
-    target = exports_folder() / export_name(model, recipe)
+    target = export_place(model, recipe)
     if not _intact(target, SILENT):
         export_to(target, model, recipe, listener, wait=wait, exporter=exporter)
     return target
@@ -104,6 +109,12 @@ def cached_exports() -> Iterator[tuple[Path, Manifest | None]]:
                 yield path, Manifest.read(path)
             except BackendError:
                 yield path, None
+
+
+def exports_of(model: Model) -> list[Path]:
+    """The exports in the cache that were made from this checkpoint as it is now."""
+    source = source_of(model)
+    return [folder for folder, manifest in cached_exports() if manifest and manifest.source == source]
 
 
 def cached_export(name: str) -> Path | None:

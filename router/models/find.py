@@ -22,10 +22,7 @@ def find(name: str | None = None, listener: Listener = SILENT, *, offline: bool 
     """
     if name is None or name == EMBEDDED:
         return Model(EMBEDDED, EMBEDDED_FOLDER)
-    folder = Path(os.path.expanduser(name))  # Path's own raises for an unknown user
-    if not folder.is_dir() and (export := cached_export(name)) is not None:
-        folder = export
-    if name and folder.is_dir():
+    if (folder := find_folder(name)) is not None:
         return _checked(Model(folder.resolve().name, folder))
     if (wanted := hub.HubId.parse(name)) is None:
         raise RequestError(
@@ -35,6 +32,12 @@ def find(name: str | None = None, listener: Listener = SILENT, *, offline: bool 
             param="model",
         )
     return hub.local(wanted) or hub.pull(wanted, listener, offline=offline)
+
+
+def find_folder(name: str) -> Path | None:
+    """The folder at the path ``name``, or of the export in the cache that is called so, unchecked."""
+    folder = Path(os.path.expanduser(name))  # Path's own raises for an unknown user
+    return folder if name and folder.is_dir() else cached_export(name)
 
 
 def _checked(model: Model) -> Model:

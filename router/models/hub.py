@@ -98,6 +98,16 @@ def pull(wanted: HubId, listener: Listener = SILENT, *, offline: bool = False) -
         return Model(wanted.name, _whole(wanted, listed, listener), listed.commit)
 
 
+def remove_pulled(model: Model) -> int:
+    """Remove a pulled checkpoint from the cache; return the bytes that no other revision needs."""
+    from huggingface_hub import scan_cache_dir
+
+    assert model.revision is not None
+    strategy = scan_cache_dir(cache()).delete_revisions(model.revision)
+    strategy.execute()
+    return int(strategy.expected_freed_size)
+
+
 def _check_kind(wanted: HubId, files: Mapping[str, object]) -> None:
     for name, lack in (("config.json", "no config.json"), ("tokenizer.json", "no tokenizer.json")):
         if name not in files:

@@ -1,0 +1,127 @@
+"""``hybrid export``: a checkpoint becomes ONNX graphs that run without PyTorch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from router.cli.options import option
+from router.cli.output import write
+from router.cli.progress import listening, size
+
+if TYPE_CHECKING:
+    from backends.export.manifest import Manifest
+    from backends.export.recipe import MatrixError, Recipe
+
+
+@click.command()
+@click.argument("source")
+@click.argument("out", required=False, type=click.Path(path_type=Path))
+# no HYBRID_PRECISION: for answers that is what the torch backend computes with
+@click.option(
+    "--precision",
+    "export_precision",
+    type=click.Choice(["int4", "int8", "fp32"]),
+    default="int4",
+    show_default=True,
+    help="Of the language model's matrices.",
+)
+@click.option(
+    "--recipe",
+    type=click.Choice(["faithful", "fast"]),
+    default="faithful",
+    show_default=True,
+    help="How INT4 is rounded: no worse than Q4_0, or for speed.",
+)
+@click.option(
+    "--vision-precision",
+    type=click.Choice(["int8", "w8", "fp32"]),
+    help="Of the picture tower: int8, 8-bit weights only, or float32.",
+)
+@click.option(
+    "--block-size", type=int, metavar="N", help="Values that share a scale: 16, 32, 64, 128 or 256."
+)
+@click.option("--symmetric/--asymmetric", default=None, help="Without or with zero points.")
+@click.option("--search/--no-search", default=True, help="Choose scales that keep the error least.")
+@click.option("--head-bits", type=click.Choice(["4", "8"]), help="Of the matrix that gives the scores.")
+@click.option("--int8-layers", metavar="N,N..", default="", help="Decoder layers kept at 8 bits.")
+@click.option(
+    "--accuracy-level",
+    type=click.Choice(["0", "1", "4"]),
+    default="4",
+    show_default=True,
+    help="What products are computed in: 4 int8, 0 and 1 float32.",
+)
+@click.option("--force", is_flag=True, help="Make it anew, and replace what is at OUT if it is an export.")
+@click.option("--no-wait", is_flag=True, help="Fail when another process is exporting the same.")
+@option("--offline", is_flag=True, help="Do not ask the hub.")  # fmt: skip
+def export(source: str, out: Path | None, **options: Any) -> None:
+    """Export SOURCE (scenes, a checkpoint folder, or a hub id) for the onnx backend.
+
+    The export goes to the cache, where every command finds it, or to the new folder OUT. Its path is printed.
+
+    \b
+    hybrid export Qwen/Qwen3-VL-2B-Instruct
+    hybrid export ./qwen3-vl-2b ./qwen3-vl-2b-fast --recipe fast
+    """
+    from backends.export.manifest import Manifest
+    from router.models import export_place, export_to, find
+
+    recipe = _recipe(options)
+    started = time.monotonic()
+    with listening() as listener:
+        model = find(source, listener, offline=options["offline"])
+        target = export_place(model, recipe) if out is None else out
+        made = export_to(target, model, recipe, listener, force=options["force"], wait=not options["no_wait"])
+    manifest = Manifest.read(target)
+    done = f"exported in {time.monotonic() - started:.1f} s" if made else "exported before"
+    click.echo(f"{size(manifest.size)}, {done}", err=True)
+    for line in worst_errors(manifest):
+        click.echo(line, err=True)
+    write(f"{target}\n")
+
+
+def worst_errors(manifest: Manifest) -> Iterator[str]:
+    """For each kind of matrix how many were rounded, and how far the worst of them moved."""
+    kinds: dict[str, list[MatrixError]] = {}
+    for matrix in manifest.matrices:
+        kinds.setdefault(_kind(matrix), []).append(matrix)
+    for kind, matrices in kinds.items():
+        worst = max(matrices, key=lambda matrix: matrix.error)
+        count = f"{len(matrices)} matrices" if len(matrices) > 1 else "1 matrix"
+        yield f"{kind}: {count}, relative error at most {worst.error:.4f} ({worst.name})"
+
+
+def _kind(matrix: MatrixError) -> str:
+    part = "vision" if "visual." in matrix.name else "language"
+    if "lm_head" in matrix.name or "embed_tokens" in matrix.name:
+        part = "head and embeddings"
+    grouped = f"blocks of {matrix.block}" if matrix.block else "whole rows"
+    return f"{part}, {matrix.bits} bits, {grouped}"
+
+
+def _recipe(said: dict[str, Any]) -> Recipe:
+    from backends.export.recipe import Recipe
+
+    return Recipe(
+        precision=said["export_precision"],
+        recipe=said["recipe"],
+        block_size=said["block_size"],
+        symmetric=said["symmetric"],
+        search=said["search"],
+        accuracy_level=int(said["accuracy_level"]),  # type: ignore[arg-type]
+        head_bits=int(said["head_bits"]) if said["head_bits"] else None,  # type: ignore[arg-type]
+        int8_layers=_layers(said["int8_layers"]),
+        vision_precision=said["vision_precision"],
+    )
+
+
+def _layers(text: str) -> frozenset[int]:
+    try:
+        return frozenset(int(number) for number in text.split(",") if number.strip())
+    except ValueError:
+        raise click.UsageError(f"--int8-layers wants numbers such as 0,1,27, got '{text}'") from None

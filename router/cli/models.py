@@ -1,0 +1,113 @@
+"""``hybrid models``: what is on this machine, and how to get and remove it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from router.cli.export import worst_errors
+from router.cli.options import option
+from router.cli.output import write
+from router.cli.progress import listening, size
+
+if TYPE_CHECKING:
+    from router.models.inventory import Entry
+
+as_object = click.option("--json", "as_object", is_flag=True, help="Print JSON.")
+
+
+@click.group()
+def models() -> None:
+    """List, pull, show and remove models.
+
+    Checkpoints of the hub are kept in its own cache (HF_HOME), exports in HYBRID_HOME.
+    """
+
+
+@models.command("list")
+@as_object
+def list_models(as_object: bool) -> None:
+    """List the checkpoints and exports on this machine."""
+    from router.models.inventory import inventory
+
+    entries = list(inventory())
+    if as_object:
+        write(_json([entry.fields() for entry in entries]))
+    else:
+        write(_table([("NAME", "KIND", "SIZE", "MADE FROM"), *map(_row, entries)]))
+
+
+@models.command()
+@click.argument("name", metavar="ORG/NAME[@REVISION]")
+@option("--revision", metavar="REVISION", help="A branch, tag or commit.")
+@option("--offline", is_flag=True, help="Do not ask the hub; succeed if all of it is here.")
+@as_object
+def pull(name: str, revision: str | None, offline: bool, as_object: bool) -> None:
+    """Download a checkpoint from the Hugging Face hub, or bring it up to date, and print its folder."""
+    from router.models.hub import HubId
+    from router.models.hub import pull as pull_model
+    from router.models.inventory import describe
+
+    wanted = HubId.parse(name if revision is None else f"{name}@{revision}")
+    if wanted is None:
+        raise click.UsageError(
+            f"'{name}' is not a hub id, such as Qwen/Qwen3-VL-2B-Instruct or org/name@revision"
+        )
+    with listening() as listener:
+        model = pull_model(wanted, listener, offline=offline)
+    write(_json(describe(model).fields()) if as_object else f"{model.folder}\n")
+
+
+@models.command()
+@click.argument("name")
+@as_object
+def show(name: str, as_object: bool) -> None:
+    """Tell what a model is made of."""
+    from backends.export.manifest import Manifest
+    from router.models import find
+    from router.models.inventory import describe
+
+    model = find(name, offline=True)
+    entry = describe(model)
+    if as_object:
+        write(_json(entry.fields()))
+        return
+    lines = [f"{key}: {value}" for key, value in entry.fields().items() if value is not None]
+    errors = worst_errors(Manifest.read(model.folder)) if model.is_export else ()
+    write("\n".join([*lines, *errors]) + "\n")
+
+
+@models.command()
+@click.argument("name")
+def path(name: str) -> None:
+    """Print a model's folder."""
+    from router.models import find
+
+    write(f"{find(name, offline=True).folder}\n")
+
+
+@models.command()
+@click.argument("name")
+def rm(name: str) -> None:
+    """Remove an export or a pulled checkpoint, without asking; nothing outside the caches is touched."""
+    from router.models.inventory import remove
+
+    freed = remove(name)
+    click.echo(f"removed {name}, {size(freed)}", err=True)
+
+
+def _row(entry: Entry) -> tuple[str, str, str, str]:
+    return entry.name, entry.kind, size(entry.size), entry.source or ""
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "".join(line.rstrip() + "\n" for line in lines)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=1) + "\n"

@@ -1,0 +1,49 @@
+"""How a long step goes on, on stderr; nothing moves where stderr is not a terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from router.models import Listener
+
+
+@contextmanager
+def listening() -> Iterator[Listener]:
+    """Shows a bar with the name of what is worked on and the bytes of it, and says notices on lines."""
+    from router.models import Listener
+
+    if not sys.stderr.isatty():
+        yield Listener(notice=_say)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bars:
+        task = bars.add_task("", total=None)
+
+        def progress(name: str, done: int, total: int) -> None:
+            bars.update(task, description=name[-60:], completed=done, total=total)
+
+        yield Listener(progress, lambda text: console.print(f"hybrid: {text}", markup=False, highlight=False))
+
+
+def size(count: int) -> str:
+    """A number of bytes, for people."""
+    value = float(count)
+    for unit in ("B", "kB", "MB"):
+        if value < 999.5:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.3g} {unit}"
+        value /= 1000
+    return f"{value:.3g} GB" if value < 999.5 else f"{value:.0f} GB"
+
+
+def _say(text: str) -> None:
+    click.echo(f"hybrid: {text}", err=True)

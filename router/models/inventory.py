@@ -1,0 +1,79 @@
+"""What models are on this machine, and removing those that this project or the hub keeps in a cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from backends.base import RequestError
+from backends.export.manifest import Manifest, recipe_fields
+from router.models.exports import cached_export, cached_exports, remove_export
+from router.models.find import find
+from router.models.hub import HubId, local, pulled, remove_pulled
+from router.models.model import EMBEDDED, Model
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One checkpoint or export."""
+
+    name: str
+    kind: Literal["checkpoint", "export", "damaged export"]
+    path: Path
+    size: int  # bytes
+    revision: str | None = None
+    source: str | None = None  # what an export was made from
+    recipe: dict[str, Any] | None = None
+
+    def fields(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return asdict(self) | {"path": str(self.path)}
+
+
+def inventory() -> Iterator[Entry]:
+    """The embedded model, what was pulled, and every export in the cache."""
+    yield describe(find(EMBEDDED))
+    yield from map(describe, pulled())
+    for folder, manifest in cached_exports():
+        yield _export(folder.name, folder, manifest)
+
+
+def describe(model: Model) -> Entry:
+    """A model that was found."""
+    if model.is_export:
+        return _export(model.name, model.folder, Manifest.read(model.folder))
+    return Entry(model.name, "checkpoint", model.folder, _size(model.folder), model.revision)
+
+
+def remove(name: str) -> int:
+    """Remove an export or a pulled checkpoint from its cache; return the bytes freed.
+
+    RequestError ``model_not_found``: no cache has it.
+    """
+    if (folder := cached_export(name)) is not None:
+        freed = _size(folder)
+        remove_export(name)
+        return freed
+    wanted = HubId.parse(name)
+    if wanted is not None and (model := local(wanted)) is not None:
+        return remove_pulled(model)
+    raise RequestError(
+        f"'{name}' is not in a cache, so it is not removed; 'hybrid models list' names what can be",
+        code="model_not_found",
+        param="model",
+    )
+
+
+def _export(name: str, folder: Path, manifest: Manifest | None) -> Entry:
+    if manifest is None:
+        return Entry(name, "damaged export", folder, _size(folder))
+    source = manifest.source
+    return Entry(
+        name, "export", folder, manifest.size, source.revision, source.name, recipe_fields(manifest.recipe)
+    )
+
+
+def _size(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
