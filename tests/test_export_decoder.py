@@ -8,12 +8,13 @@ import pytest
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
-pytest.importorskip("onnxruntime")
+onnxruntime = pytest.importorskip("onnxruntime")
 
 from backends import Prompt, RequestError  # noqa: E402
 from backends.base import BackendError  # noqa: E402
 from backends.export import MatrixError, Recipe, export  # noqa: E402
 from backends.export.quantize import Scheme, dequantise, quantise  # noqa: E402
+from backends.ort.embeddings import Embeddings  # noqa: E402
 from backends.qwen3vl.positions import positions  # noqa: E402
 from tests import tiny  # noqa: E402
 from tests.test_onnx import load  # noqa: E402
@@ -156,6 +157,61 @@ def test_a_tied_table_is_stored_once(tmp_path: Path) -> None:
 def test_an_option_that_fits_no_layer_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=r"from 0 to 3, got \[4\]"):
         exported(tmp_path, Recipe(int8_layers=frozenset({4})), model())
+
+
+def test_weights_that_are_no_numbers_are_named(tmp_path: Path) -> None:
+    built = model()
+    with torch.no_grad():
+        built.model.language_model.layers[2].mlp.up_proj.weight[3, 4] = torch.nan
+    with pytest.raises(BackendError, match=r"layers\.2\.mlp\.up_proj\.weight' holds values that are not"):
+        exported(tmp_path, Recipe(), built)
+
+
+def batch(out: Path, rows: list[np.ndarray], capacity: int) -> np.ndarray:
+    """Scores [rows, tokens, vocab] of prompts of different lengths in one batch, and of TOKENS after them."""
+    session = onnxruntime.InferenceSession(out / "decoder.onnx", providers=["CPUExecutionProvider"])
+    table = Embeddings.read(out, session.get_modelmeta().custom_metadata_map["embeddings"])
+    held = np.array([len(row) for row in rows])
+    shape = (len(rows), 2, capacity, 16)
+    past = {
+        f"past_key_values.{i}.{part}": np.zeros(shape, np.float32)
+        for i in range(4)
+        for part in ("key", "value")
+    }
+    names = ["logits", *(name.replace("past_key_values", "present") for name in past)]
+    ids = np.zeros((len(rows), held.max()), np.int64)
+    for row, given in zip(ids, rows, strict=True):
+        row[: len(given)] = given
+    scores, last = [], held - 1
+    starts = np.zeros(len(rows), np.int64)
+    for token in (None, *TOKENS[:-1]):
+        if token is not None:
+            ids, starts, held, last = np.full((len(rows), 1), token), held, held + 1, np.zeros_like(held)
+        embeddings = np.stack([table(row) for row in ids])
+        places = starts[:, None] + np.arange(ids.shape[1])
+        given = {
+            "inputs_embeds": embeddings,
+            **{f"deepstack.{index}": np.zeros_like(embeddings) for index in range(3)},
+            "position_ids": np.broadcast_to(places, (3, *places.shape)).copy(),
+            "seqlens_k": (held - 1).astype(np.int32),
+            "total_sequence_length": np.array(held.max(), np.int32),
+            "last": last[:, None],
+            **past,
+        }
+        logits, *present = session.run(names, given)
+        past = dict(zip(past, present, strict=True))
+        scores.append(logits)
+    return np.stack(scores, 1)
+
+
+def test_rows_of_a_batch_have_lengths_of_their_own(tmp_path: Path) -> None:
+    built = model()
+    _, out, _ = exported(tmp_path, Recipe(precision="fp32"), built)
+    rows = [np.arange(first, first + length) for first, length in ((1, 9), (50, 23), (200, 4))]
+    together = batch(out, rows, 64)
+    for row, scores in zip(rows, together, strict=True):
+        assert np.abs(scores - expected(built, Prompt(row))).max() <= 1e-4
+    assert np.abs(together[0] - together[1]).max() > 1e-2
 
 
 def test_another_config_than_the_weights_is_named(tmp_path: Path) -> None:

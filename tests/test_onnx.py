@@ -1,18 +1,19 @@
 """The onnx backend against transformers, picture features coming from transformers' own tower."""
 
+import shutil
 import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
-pytest.importorskip("onnxruntime")
+ort = pytest.importorskip("onnxruntime")
 
 from backends import BackendError, Prompt, Runtime  # noqa: E402
 from backends.export import Recipe, export  # noqa: E402
@@ -200,6 +201,24 @@ def test_closing_stops_a_prefill_and_leaves_the_backend_whole(models: Models) ->
         assert np.array_equal(scores(session, prompt, [300, 301]), fresh)
 
 
+class Slow:
+    """A tower that works until it is told to stop."""
+
+    def encode(self, patches: np.ndarray, grid: np.ndarray, run_options: Any = None) -> Features:
+        while not run_options.terminate:
+            time.sleep(0.0005)
+        raise BackendError("stopped")
+
+
+def test_closing_stops_a_picture_too(models: Models) -> None:
+    whole = models.backend
+    backend = OnnxBackend(Config.read(models.out), whole.decoder, whole.embeddings, Slow())
+    session = backend.open(1024)
+    with Stopwatch(session), pytest.raises(BackendError, match="closed") as raised:
+        session.prefill(prompt_of(models.folder, LAYOUTS["one picture"]))
+    assert raised.value.code == "cancelled"
+
+
 def test_a_closed_session_says_so(models: Models) -> None:
     session = models.backend.open(64)
     session.prefill(Prompt(np.arange(5)))
@@ -255,6 +274,43 @@ def test_kept_features_stay_within_their_bytes() -> None:
     for value in (0, 1, 0, 2, 0, 1):  # the third picture drives out 1, which was used longest ago
         cache.encode(np.full((16, 1536), value, np.float32), np.array([[1, 4, 4]]))
     assert tower.seen == 4
+
+
+def test_the_whole_backend_is_loaded_from_its_folder(models: Models) -> None:
+    prompt = prompt_of(models.folder, MIXED)
+    backend = OnnxBackend.load(models.out, Runtime(device="cpu", threads=2))
+    assert backend.decoder.session.get_session_options().intra_op_num_threads == 2
+    with closing(backend.open(1024)) as session, closing(models.backend.open(1024)) as other:
+        assert np.abs(scores(session, prompt, [300, 301]) - scores(other, prompt, [300, 301])).max() <= 1e-4
+        assert session.vision_seconds > 0
+        session.prefill(Prompt(np.arange(5)))
+        assert session.vision_seconds == 0
+
+
+@pytest.mark.parametrize("name", ["decoder.onnx", "weights.data", "vision.onnx"])
+def test_a_missing_file_is_named(models: Models, tmp_path: Path, name: str) -> None:
+    for file in models.out.iterdir():
+        if file.name != name:
+            shutil.copy(file, tmp_path)
+    with pytest.raises(BackendError, match=f"{name} is missing; export the model again"):
+        OnnxBackend.load(tmp_path, Runtime(device="cpu"))
+
+
+@pytest.mark.parametrize("name", ["decoder.onnx", "weights.data", "vision.onnx", "vision.data"])
+def test_a_file_cut_short_is_no_crash(models: Models, tmp_path: Path, name: str) -> None:
+    for file in models.out.iterdir():
+        shutil.copy(file, tmp_path)
+    content = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(content[: len(content) // 2])
+    with pytest.raises(BackendError) as raised:
+        OnnxBackend.load(tmp_path, Runtime(device="cpu"))
+    assert raised.value.code == "model_invalid"
+
+
+@pytest.mark.skipif("CUDAExecutionProvider" in ort.get_available_providers(), reason="this package has CUDA")
+def test_a_package_without_cuda_is_named(models: Models) -> None:
+    with pytest.raises(BackendError, match="no CUDA; install onnxruntime-gpu"):
+        OnnxBackend.load(models.out, Runtime(device="cuda"))
 
 
 def test_a_token_outside_the_vocabulary_is_refused(models: Models) -> None:

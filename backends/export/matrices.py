@@ -7,10 +7,12 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
+from backends.base import BackendError
 from backends.export.graph import CONTRIB, DataFile, Graph
 from backends.export.quantize import Matrix, Rounded, Scheme, dequantise, quantise
 from backends.export.recipe import MatrixError
@@ -120,9 +122,7 @@ class Matrices:
         scheme = table.scheme
         parts = {"values": table.name, "scales": f"{table.name}.scales", "zeros": f"{table.name}.zeros"}
         offsets = {
-            part: self._data.places[name].offset
-            for part, name in parts.items()
-            if name in self._data.places
+            part: self._data.places[name].offset for part, name in parts.items() if name in self._data.places
         }
         return json.dumps(
             {
@@ -152,22 +152,33 @@ class Matrices:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for source in sources:
                 moved = whole = 0.0
-                for part in self._parts(source):
-                    step = max(1, _PIECE // part.shape[1])
-                    pieces = [part[first : first + step] for first in range(0, len(part), step)]
-                    for rounded, lost, had in pool.map(lambda piece: _round(piece, scheme), pieces):
-                        scales.append(rounded.scales)
-                        if rounded.zeros is not None:
-                            zeros.append(rounded.zeros)
-                        moved, whole = moved + lost, whole + had
-                        yield rounded.packed
+                for rounded, lost, had in self._rounded(source, scheme, pool):
+                    scales.append(rounded.scales)
+                    zeros += [] if rounded.zeros is None else [rounded.zeros]
+                    moved, whole = moved + lost, whole + had
+                    yield rounded.packed
                 error = float(np.sqrt(moved / whole)) if whole else 0.0
                 self.errors.append(MatrixError(source, scheme.bits, scheme.block, error))
 
+    def _rounded(
+        self, source: str, scheme: Scheme, pool: ThreadPoolExecutor
+    ) -> Iterator[tuple[Rounded, float, float]]:
+        """The tensor a few rows at a time, as `_round` returns them."""
+        for part in self._parts(source):
+            step = max(1, _PIECE // part.shape[1])
+            pieces = [part[first : first + step] for first in range(0, len(part), step)]
+            yield from pool.map(partial(_round, scheme=scheme, source=source), pieces)
 
-def _round(piece: Matrix, scheme: Scheme) -> tuple[Rounded, float, float]:
-    """Rounded rows, the squared error, and the squared norm."""
+
+def _round(piece: Matrix, scheme: Scheme, source: str) -> tuple[Rounded, float, float]:
+    """Rounded rows of tensor ``source``, the squared error, and the squared norm."""
+    norm = float(np.vdot(piece, piece))
+    if not np.isfinite(norm):
+        raise BackendError(
+            f"'{source}' holds values that are not finite numbers; download the checkpoint again",
+            code="model_invalid",
+        )
     rounded = quantise(piece, scheme)
     back = dequantise(rounded, scheme, piece.shape[1])
     back -= piece
-    return rounded, float(np.vdot(back, back)), float(np.vdot(piece, piece))
+    return rounded, float(np.vdot(back, back)), norm
