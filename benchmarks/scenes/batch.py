@@ -21,7 +21,12 @@ from benchmarks.scenes.tokenizer import control
 IM_START, IM_END = control("<|im_start|>"), control("<|im_end|>")
 VISION_START, VISION_END = control("<|vision_start|>"), control("<|vision_end|>")
 PAD = control("<|image_pad|>")
-HINTS = len(NAMES) + 5 + len(SHAPES) + len(KINDS)  # what the auxiliary head names at each picture token
+# What the auxiliary head names at each picture token: its colours, place in the order and shapes; and of the
+# whole scene its kind, how many regions it has, and the shapes of its first and second figure.
+PLACES, FIGURES = len(NAMES), len(NAMES) + 5
+KIND, COUNT = FIGURES + len(SHAPES), FIGURES + len(SHAPES) + len(KINDS)
+WHOLE = COUNT + 4
+HINTS = WHOLE + 2 * len(SHAPES)
 EASY_GRIDS = ((3, 3), (4, 4), (3, 4), (4, 3))
 GRIDS = (
     *((5, 5),) * 7,
@@ -31,12 +36,12 @@ GRIDS = (
 )
 WEIGHTS = {
     "single": 4,
-    "quadrants": 24,
-    "rows": 16,
-    "columns": 16,
-    "gradient": 6,
-    "checkerboard": 6,
-    "shapes": 21,
+    "quadrants": 18,
+    "rows": 20,
+    "columns": 18,
+    "gradient": 7,
+    "checkerboard": 7,
+    "shapes": 26,
 }
 EASY_WEIGHTS = {"single": 25, "quadrants": 45, "rows": 15, "columns": 15}
 
@@ -124,7 +129,7 @@ def patches(picture: Image.Image, grid: Grid) -> NDArray[np.float32]:
 
 
 def hints(shown: Scene, grid: Grid) -> NDArray[np.float32]:
-    """Per picture token [tokens, HINTS]: its shares of colours, places in the order and shapes; the kind."""
+    """What the auxiliary head should say [picture tokens, HINTS]: shares per token, facts of the whole."""
     height, width = shown.index.shape
     rows = (np.arange(grid[0] * 8) + 0.5) * height / (grid[0] * 8)
     columns = (np.arange(grid[1] * 8) + 0.5) * width / (grid[1] * 8)
@@ -134,10 +139,12 @@ def hints(shown: Scene, grid: Grid) -> NDArray[np.float32]:
         share = (index == number).mean((1, 3), dtype=np.float32).reshape(-1)
         found[:, NAMES.index(region.colour)] += share
         ground = shown.facts.kind == "shapes" and region.shape is None
-        found[:, len(NAMES) + (4 if ground else number)] += share
+        found[:, PLACES + (4 if ground else number)] += share
         if region.shape:
-            found[:, len(NAMES) + 5 + SHAPES.index(region.shape)] += share
-    found[:, len(NAMES) + 5 + len(SHAPES) + KINDS.index(shown.facts.kind)] = 1
+            found[:, FIGURES + SHAPES.index(region.shape)] += share
+            found[:, WHOLE + number * len(SHAPES) + SHAPES.index(region.shape)] = 1
+    found[:, KIND + KINDS.index(shown.facts.kind)] = 1
+    found[:, COUNT + len(shown.facts.regions) - 1] = 1
     return found
 
 
@@ -151,7 +158,7 @@ def size_for(grid: Grid, random: Random) -> Size:
 
 def questions(facts: Facts, random: Random, count: int) -> list[Turn]:
     """Several turns about one scene: the whole of it once, mostly first, and details."""
-    families = ["list", *random.choices(("place", "count", "presence", "list"), (70, 8, 14, 8), k=count - 1)]
+    families = ["list", *random.choices(("place", "count", "presence", "list"), (50, 8, 20, 22), k=count - 1)]
     if random.random() < 0.45:
         random.shuffle(families)
     turns = [turn(family, facts, random) for family in families]

@@ -166,7 +166,7 @@ def losses(model: Any, head: nn.Linear, batch: Batch) -> tuple[Tensor, Tensor]:
     if batch.patches is not None and batch.hints is not None:
         features = see(model.model.visual, batch.patches, batch.grid)
         guess = head(torch.cat(features, -1))
-        hint = functional.binary_cross_entropy_with_logits(guess, batch.hints) * 8
+        hint = functional.binary_cross_entropy_with_logits(guess, batch.hints) * 0.3 * HINTS
     hidden = read(model.model.language_model, batch.ids, batch.positions, batch.slots, features)
     asked = batch.targets >= 0
     logits = functional.linear(hidden[asked], model.lm_head.weight)
