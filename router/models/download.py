@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from io import StringIO
 from logging import ERROR
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from backends.base import BackendError, RequestError
 from backends.export.manifest import sha256
@@ -92,10 +92,11 @@ def download(listed: Listing, names: Sequence[str], revision: str, progress: Pro
 @contextmanager
 def hub_errors(name: str, revision: str) -> Iterator[None]:
     """Turn what huggingface_hub and the network raise into our errors; its own log stays silent."""
-    import httpx2
     from huggingface_hub import errors
     from huggingface_hub.utils import logging
 
+    # of httpx or of httpx2, whichever this huggingface_hub is built on
+    network_error = cast("type[Exception]", errors.HfHubHTTPError.__bases__[0])
     level = logging.get_verbosity()
     if "HF_HUB_VERBOSITY" not in os.environ:
         logging.set_verbosity(ERROR)
@@ -110,7 +111,7 @@ def hub_errors(name: str, revision: str) -> Iterator[None]:
             f"the hub has no model '{name}', or it is private or gated: check the spelling, "
             "or log in with 'hf auth login'"
         ) from None
-    except (httpx2.HTTPError, errors.LocalEntryNotFoundError) as error:
+    except (network_error, errors.LocalEntryNotFoundError) as error:
         raise _not_found(
             f"'{name}' cannot be pulled, the hub did not deliver ({_reason(error)}); try again"
         ) from None
@@ -141,6 +142,8 @@ def _bar(progress: Progress) -> type[Any]:
     from tqdm.std import tqdm  # type: ignore[import-untyped]
 
     class Bar(tqdm):  # type: ignore[misc]
+        monitor_interval = 0  # no thread that watches over slow bars
+
         def __init__(self, *arguments: Any, **settings: Any) -> None:
             self._told = settings.get("unit") == "B"
             super().__init__(*arguments, **settings | {"file": StringIO(), "disable": False})

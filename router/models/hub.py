@@ -55,7 +55,7 @@ def cache() -> Path:
 
 def local(wanted: HubId) -> Model | None:
     """The model, if the cache has all of it."""
-    repository = cache() / f"models--{wanted.name.replace('/', '--')}"
+    repository = _repository(wanted)
     commit = wanted.revision
     if not _COMMIT.fullmatch(commit):
         try:
@@ -93,9 +93,11 @@ def pull(wanted: HubId, listener: Listener = SILENT, *, offline: bool = False) -
     with hub_errors(wanted.name, wanted.revision):
         listed = listing(wanted.name, wanted.revision, _WANTED)
         _check_kind(wanted, listed.files)
-        first = download(listed, ["config.json"], wanted.revision, listener.progress)
-        Config.read(first)
-        return Model(wanted.name, _whole(wanted, listed, listener), listed.commit)
+        config = _download(wanted, listed, ["config.json"], listener)
+        Config.read(config)  # a look at the smallest file first
+        folder = _download(wanted, listed, list(listed.files), listener)
+    check_checkpoint(folder)
+    return Model(wanted.name, folder, listed.commit)
 
 
 def remove_pulled(model: Model) -> int:
@@ -121,16 +123,15 @@ def _check_kind(wanted: HubId, files: Mapping[str, object]) -> None:
         )
 
 
-def _whole(wanted: HubId, listed: Listing, listener: Listener) -> Path:
-    """Download every file; what turns out wrong is removed and asked for once more."""
-    folder = cache() / f"models--{wanted.name.replace('/', '--')}" / "snapshots" / listed.commit
-    missing = sum(file.size for name, file in listed.files.items() if not (folder / name).exists())
-    check_space(folder.parent, missing)
+def _download(wanted: HubId, listed: Listing, names: list[str], listener: Listener) -> Path:
+    """Bring these files into the cache; one that turns out wrong is removed and asked for once more."""
+    folder = _repository(wanted) / "snapshots" / listed.commit
+    missing = sum(listed.files[name].size for name in names if not (folder / name).exists())
+    check_space(_repository(wanted), missing)
     for _ in range(2):
-        folder = download(listed, list(listed.files), wanted.revision, listener.progress)
-        wrong = [name for name, file in listed.files.items() if not file.matches(folder / name)]
+        folder = download(listed, names, wanted.revision, listener.progress)
+        wrong = [name for name in names if not listed.files[name].matches(folder / name)]
         if not wrong:
-            check_checkpoint(folder)
             return folder
         for name in wrong:
             (folder / name).resolve().unlink(missing_ok=True)
@@ -140,6 +141,10 @@ def _whole(wanted: HubId, listed: Listing, listener: Listener) -> Path:
         "try again later, or through another network",
         code="model_invalid",
     )
+
+
+def _repository(wanted: HubId) -> Path:
+    return cache() / f"models--{wanted.name.replace('/', '--')}"
 
 
 def _is_whole(folder: Path) -> bool:
