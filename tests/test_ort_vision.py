@@ -1,6 +1,7 @@
 """The picture tower as the onnx backend runs it, on onnxruntime and in PyTorch."""
 
 import os
+import platform
 import subprocess
 import sys
 import threading
@@ -180,8 +181,8 @@ def product(folder: Path, options: Any) -> float:
 def test_int8_sums_are_whole_on_every_processor(tmp_path: Path) -> None:
     (tmp_path / "ours").mkdir()
     assert product(tmp_path / "ours", tower_options(RUNTIME)) == 255 * 127 * 512
-    if _sums_whole():
-        pytest.skip("this processor has VNNI: there is nothing to see without the option")
+    if _sums_whole() or platform.machine() not in ("x86_64", "AMD64"):
+        pytest.skip("nothing to see without the option: this processor adds them whole by itself")
     (tmp_path / "theirs").mkdir()
     assert product(tmp_path / "theirs", ort.SessionOptions()) < 0.9 * 255 * 127 * 512
 
