@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from backends.base import BackendError, Device, Logits, Runtime
 from backends.ort.failures import named_errors
+from backends.ort.threads import usable_cores
 
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
@@ -44,8 +45,8 @@ def options(runtime: Runtime) -> ort.SessionOptions:
 
 def _threads() -> int:
     """The cores this process may use, or 0, the library's own choice, when those are all of them."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
-    return 0 if allowed == os.cpu_count() else allowed
+    usable = usable_cores()
+    return 0 if usable == os.cpu_count() else usable
 
 
 @dataclass(eq=False)
