@@ -7,9 +7,9 @@ import pytest
 
 pytest.importorskip("onnxruntime")
 
-from backends.base import Runtime  # noqa: E402
-from backends.ort import decoder  # noqa: E402
-from backends.ort.threads import usable_cores  # noqa: E402
+from backends.base import Runtime
+from backends.ort import decoder
+from backends.ort.threads import usable_cores
 
 ALLOWED = len(os.sched_getaffinity(0))
 
