@@ -10,16 +10,19 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("transformers")
+transformers = pytest.importorskip("transformers")
 ort = pytest.importorskip("onnxruntime")
 
-from backends.base import BackendError  # noqa: E402
+from safetensors.torch import save_file  # noqa: E402
+
+from backends.base import BackendError, Runtime  # noqa: E402
 from backends.export.graph import FLOAT, DataFile, Graph  # noqa: E402
 from backends.export.quantize import Rounded, quantise  # noqa: E402
 from backends.export.recipe import Recipe  # noqa: E402
 from backends.export.vision import write  # noqa: E402
 from backends.export.vision.linear import Linears  # noqa: E402
 from backends.export.weights import Weights  # noqa: E402
+from backends.ort.vision import VisionEncoder  # noqa: E402
 from backends.qwen3vl.config import Config, VisionConfig  # noqa: E402
 from backends.qwen3vl.tower import places  # noqa: E402
 from tests import tiny, towers  # noqa: E402
@@ -202,3 +205,26 @@ def test_a_missing_tensor_is_named(checkpoint: Path, tmp_path: Path, config: Vis
     with pytest.raises(BackendError, match=r"blocks\.4\.") as caught:
         write(tmp_path, Weights(checkpoint), replace(config, depth=5), Recipe())
     assert caught.value.code == "model_invalid"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", ["2b", "8b"])
+def test_a_tower_of_real_shape_equals_transformers(tmp_path: Path, shape: str) -> None:
+    torch.manual_seed(0)
+    model_config = tiny.config()
+    settings = model_config.vision_config.to_dict() | towers.SHAPES[shape]
+    model_config.vision_config = type(model_config.vision_config)(**settings)
+    model_config.text_config.hidden_size = settings["out_hidden_size"]
+    model_config.save_pretrained(tmp_path)
+    visual = transformers.models.qwen3_vl.modeling_qwen3_vl.Qwen3VLVisionModel(model_config.vision_config)
+    visual = visual.to(torch.bfloat16).float().eval()
+    tensors = {f"model.visual.{name}": part.bfloat16() for name, part in visual.named_parameters()}
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    values, grid = towers.patches([(18, 24), (2, 60)])
+    theirs = towers.reference(visual, values, grid)
+    for precision, far in (("fp32", 2e-5), ("int8", None)):
+        towers.export(tmp_path, tmp_path / precision, precision)  # type: ignore[arg-type]
+        encoder = VisionEncoder(tmp_path / precision, Config.read(tmp_path).vision, Runtime(device="cpu"))
+        ours = towers.flat(encoder.encode(values, grid))
+        assert towers.cosine(ours, theirs) >= 0.999
+        assert far is None or towers.distance(ours, theirs) <= far

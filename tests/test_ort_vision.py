@@ -64,14 +64,10 @@ def rounded(exports: dict[str, Path], config: VisionConfig) -> VisionEncoder:
     return VisionEncoder(exports["int8"], config, RUNTIME)
 
 
-def flat(features: Any) -> list[towers.Rows]:
-    return [features.main, *features.deepstack]
-
-
 def test_pictures_of_many_sizes_in_one_request_equal_transformers(encoder: Any, visual: Any) -> None:
     values, grid = towers.patches(MIXED)
     features = encoder.encode(values, grid)
-    assert towers.distance(flat(features), towers.reference(visual, values, grid)) <= 2e-5
+    assert towers.distance(towers.flat(features), towers.reference(visual, values, grid)) <= 2e-5
     assert features.main.dtype == np.float32
 
 
@@ -79,39 +75,39 @@ def test_the_order_of_pictures_matters(encoder: Any, visual: Any) -> None:
     values, grid = towers.patches(MIXED)
     swapped = grid[[3, 1, 2, 0, 5, 4]]  # the first and fourth have the same size, the last two have not
     theirs = towers.reference(visual, values, grid)
-    assert towers.distance(flat(encoder.encode(values, swapped)), theirs) >= 100 * 2e-5
+    assert towers.distance(towers.flat(encoder.encode(values, swapped)), theirs) >= 100 * 2e-5
 
 
 def test_a_video_is_so_many_frames(encoder: Any, visual: Any) -> None:
     values, _ = towers.patches([(8, 6)] * 2)
     grid = np.array([[2, 8, 6]])
     theirs = towers.reference(visual, values, grid)
-    assert towers.distance(flat(encoder.encode(values, grid)), theirs) <= 2e-5
+    assert towers.distance(towers.flat(encoder.encode(values, grid)), theirs) <= 2e-5
 
 
 def test_a_picture_does_not_depend_on_its_neighbours(rounded: VisionEncoder) -> None:
     values, grid = towers.patches(MIXED)
     values[:256] *= 0.5  # the first picture is paler than the others
-    together = flat(rounded.encode(values, grid))
-    alone = flat(rounded.encode(values[:256], grid[:1]))
+    together = towers.flat(rounded.encode(values, grid))
+    alone = towers.flat(rounded.encode(values[:256], grid[:1]))
     for whole, part in zip(together, alone, strict=True):
         assert np.array_equal(whole[: len(part)], part)
 
 
 def test_equal_runs_give_equal_bits(rounded: VisionEncoder) -> None:
     values, grid = towers.patches(MIXED)
-    first, second = (flat(rounded.encode(values, grid)) for _ in range(2))
+    first, second = (towers.flat(rounded.encode(values, grid)) for _ in range(2))
     assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
 
 
 def test_threads_do_not_see_each_other(rounded: VisionEncoder) -> None:
     requests = [towers.patches([grid], seed) for seed, grid in enumerate(MIXED)]
-    wanted = [flat(rounded.encode(*request)) for request in requests]
+    wanted = [towers.flat(rounded.encode(*request)) for request in requests]
     got: list[Any] = [None] * len(requests)
 
     def encode(index: int) -> None:
         for _ in range(3):
-            got[index] = flat(rounded.encode(*requests[index]))
+            got[index] = towers.flat(rounded.encode(*requests[index]))
 
     threads = [threading.Thread(target=encode, args=(index,)) for index in range(len(requests))]
     for thread in threads:
@@ -143,7 +139,7 @@ def test_a_run_that_is_told_to_stop_ends_and_the_next_one_works(encoder: Any, vi
         encoder.encode(values, grid, how)
     timer.join()
     values, grid = towers.patches([(4, 6)])
-    ours = flat(encoder.encode(values, grid, ort.RunOptions()))
+    ours = towers.flat(encoder.encode(values, grid, ort.RunOptions()))
     assert towers.distance(ours, towers.reference(visual, values, grid)) <= 2e-5
 
 
@@ -223,32 +219,3 @@ def growth(checkpoint: Path, folder: Path, **environment: str) -> int:
 def test_attention_is_never_held_whole(checkpoint: Path, exports: dict[str, Path]) -> None:
     assert growth(checkpoint, exports["int8"]) < 100
     assert growth(checkpoint, exports["int8"], ORT_DISABLE_FLASH_ATTENTION="1") > 250
-
-
-def test_torch_loads_the_tower_and_nothing_else(checkpoint: Path, visual: Any) -> None:
-    tower = TorchVisionEncoder(checkpoint, RUNTIME)._tower
-    ours, theirs = (dict(module.named_parameters()) for module in (tower, visual))
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
-
-
-def test_torch_names_what_a_checkpoint_lacks(checkpoint: Path, tmp_path: Path) -> None:
-    from safetensors.torch import load_file, save_file
-
-    (tmp_path / "config.json").write_bytes((checkpoint / "config.json").read_bytes())
-    with pytest.raises(BackendError, match="cannot load the picture tower") as caught:
-        TorchVisionEncoder(tmp_path, RUNTIME)
-    assert caught.value.code == "model_invalid"
-    tensors = load_file(checkpoint / "model.safetensors")
-    del tensors["model.visual.merger.norm.weight"]
-    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(BackendError, match=r"no tensor 'model\.visual\.merger\.norm\.weight'") as caught:
-        TorchVisionEncoder(tmp_path, RUNTIME)
-    assert caught.value.code == "model_invalid"
-
-
-def test_torch_in_bf16_stays_near(checkpoint: Path, visual: Any) -> None:
-    coarse = TorchVisionEncoder(checkpoint, replace(RUNTIME, dtype="bf16"))
-    values, grid = towers.patches([(16, 16)])
-    near = towers.cosine(flat(coarse.encode(values, grid)), towers.reference(visual, values, grid))
-    assert 0.999 < near < 0.999999

@@ -8,12 +8,34 @@ from numpy.typing import NDArray
 from backends.export.recipe import MatrixError, Recipe, VisionPrecision
 from backends.export.vision import write
 from backends.export.weights import Weights
+from backends.ort.features import Features
 from backends.qwen3vl.config import Config
 
 Rows = NDArray[np.float32]
 Grid = tuple[int, int]
 
 GRIDS: list[Grid] = [(16, 16), (24, 24), (18, 24), (2, 60), (64, 96)]
+
+SHAPES: dict[str, dict[str, object]] = {
+    "2b": {
+        "depth": 24,
+        "hidden_size": 1024,
+        "num_heads": 16,
+        "intermediate_size": 4096,
+        "out_hidden_size": 2048,
+        "num_position_embeddings": 2304,
+        "deepstack_visual_indexes": [5, 11, 17],
+    },
+    "8b": {
+        "depth": 27,
+        "hidden_size": 1152,
+        "num_heads": 16,
+        "intermediate_size": 4304,
+        "out_hidden_size": 4096,
+        "num_position_embeddings": 2304,
+        "deepstack_visual_indexes": [8, 16, 24],
+    },
+}
 
 
 def patches(grids: list[Grid], seed: int = 0) -> tuple[Rows, NDArray[np.int64]]:
@@ -36,6 +58,11 @@ def export(checkpoint: Path, out: Path, precision: VisionPrecision) -> list[Matr
     out.mkdir(exist_ok=True)
     recipe = Recipe(vision_precision=precision)
     return write(out, Weights(checkpoint), Config.read(checkpoint).vision, recipe)
+
+
+def flat(features: Features) -> list[Rows]:
+    """All features in one list, as ``reference`` gives them."""
+    return [features.main, *features.deepstack]
 
 
 def distance(ours: list[Rows], theirs: list[Rows]) -> float:
