@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from backends.base import BackendError, RequestError
-from router.models import find
+from router.models import find, home
 
 
 def weights(values: int = 8) -> bytes:
@@ -107,3 +107,16 @@ def test_an_index_cannot_point_elsewhere(folder: Path) -> None:
     index = folder / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {"a": "../secret.safetensors"}}))
     assert "points outside its folder" in refusal(folder)
+
+
+def test_the_home_is_where_the_environment_or_the_platform_says(monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HYBRID_HOME", "~/somewhere")
+    assert home() == Path.home() / "somewhere"
+    monkeypatch.delenv("HYBRID_HOME")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert home() == tmp_path / "hybrid"
+    for value in ("", "relative/path"):
+        monkeypatch.setenv("XDG_CACHE_HOME", value)
+        assert home() == Path.home() / ".cache" / "hybrid"
+    monkeypatch.setattr("sys.platform", "darwin")
+    assert home() == Path.home() / "Library" / "Caches" / "hybrid"

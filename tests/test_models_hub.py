@@ -15,6 +15,7 @@ from huggingface_hub.utils import close_session
 
 from backends.base import BackendError, RequestError
 from router.cli import run
+from router.cli.progress import size as in_words
 from router.models import Listener, find
 from router.models.hub import HubId, local, pull, pulled
 from router.models.inventory import inventory
@@ -258,7 +259,7 @@ def test_the_commands_pull_show_list_and_remove(hub: Hub, checkpoint, capsys, mo
         [NAME, "checkpoint"],
     ]
     assert run(["models", "rm", NAME]) == 0
-    assert f"removed {NAME}, 6 MB" in capsys.readouterr().err
+    assert f"removed {NAME}, {in_words(size)}" in capsys.readouterr().err
     assert not folder.exists()
     assert run(["models", "rm", NAME]) == 4
     assert "is not in a cache" in capsys.readouterr().err

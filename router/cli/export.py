@@ -21,35 +21,31 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("source")
 @click.argument("out", required=False, type=click.Path(path_type=Path))
-# no HYBRID_PRECISION: for answers that is what the torch backend computes with
-@click.option(
+@option(
     "--precision",
-    "export_precision",
     type=click.Choice(["int4", "int8", "fp32"]),
     default="int4",
     show_default=True,
     help="Of the language model's matrices.",
 )
-@click.option(
+@option(
     "--recipe",
     type=click.Choice(["faithful", "fast"]),
     default="faithful",
     show_default=True,
     help="How INT4 is rounded: no worse than Q4_0, or for speed.",
 )
-@click.option(
+@option(
     "--vision-precision",
     type=click.Choice(["int8", "w8", "fp32"]),
     help="Of the picture tower: int8, 8-bit weights only, or float32.",
 )
-@click.option(
-    "--block-size", type=int, metavar="N", help="Values that share a scale: 16, 32, 64, 128 or 256."
-)
-@click.option("--symmetric/--asymmetric", default=None, help="Without or with zero points.")
-@click.option("--search/--no-search", default=True, help="Choose scales that keep the error least.")
-@click.option("--head-bits", type=click.Choice(["4", "8"]), help="Of the matrix that gives the scores.")
-@click.option("--int8-layers", metavar="N,N..", default="", help="Decoder layers kept at 8 bits.")
-@click.option(
+@option("--block-size", type=int, metavar="N", help="Values that share a scale: 16, 32, 64, 128 or 256.")
+@option("--symmetric/--asymmetric", default=None, help="Without or with zero points.")
+@option("--search/--no-search", default=True, help="Choose scales that keep the error least.")
+@option("--head-bits", type=click.Choice(["4", "8"]), help="Of the matrix that gives the scores.")
+@option("--int8-layers", metavar="N,N..", default="", help="Decoder layers kept at 8 bits.")
+@option(
     "--accuracy-level",
     type=click.Choice(["0", "1", "4"]),
     default="4",
@@ -108,7 +104,7 @@ def _recipe(said: dict[str, Any]) -> Recipe:
     from backends.export.recipe import Recipe
 
     return Recipe(
-        precision=said["export_precision"],
+        precision=said["precision"],
         recipe=said["recipe"],
         block_size=said["block_size"],
         symmetric=said["symmetric"],

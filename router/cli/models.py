@@ -19,12 +19,15 @@ if TYPE_CHECKING:
 as_object = click.option("--json", "as_object", is_flag=True, help="Print JSON.")
 
 
-@click.group()
-def models() -> None:
+@click.group(invoke_without_command=True)
+@click.pass_context
+def models(context: click.Context) -> None:
     """List, pull, show and remove models.
 
     Checkpoints of the hub are kept in its own cache (HF_HOME), exports in HYBRID_HOME.
     """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
 @models.command("list")
