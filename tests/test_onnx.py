@@ -73,6 +73,12 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
     return Models(folder, out, load(out, tiny.model()))
 
 
+@pytest.fixture(scope="module")
+def loaded(models: Models) -> OnnxBackend:
+    """The export with its own tower."""
+    return OnnxBackend.load(models.out, Runtime(device="cpu", threads=2))
+
+
 def scores(session: OnnxSession, prompt: Prompt, tokens: list[int]) -> np.ndarray:
     return np.stack([session.prefill(prompt), *(session.decode(token) for token in tokens[:-1])])
 
@@ -276,15 +282,52 @@ def test_kept_features_stay_within_their_bytes() -> None:
     assert tower.seen == 4
 
 
-def test_the_whole_backend_is_loaded_from_its_folder(models: Models) -> None:
-    prompt = prompt_of(models.folder, MIXED)
-    backend = OnnxBackend.load(models.out, Runtime(device="cpu", threads=2))
-    assert backend.decoder.session.get_session_options().intra_op_num_threads == 2
-    with closing(backend.open(1024)) as session, closing(models.backend.open(1024)) as other:
+def test_the_whole_backend_is_loaded_from_its_folder(models: Models, loaded: OnnxBackend) -> None:
+    prompt = prompt_of(models.folder, LAYOUTS["two pictures"])
+    assert loaded.decoder.session.get_session_options().intra_op_num_threads == 2
+    with closing(loaded.open(1024)) as session, closing(models.backend.open(1024)) as other:
         assert np.abs(scores(session, prompt, [300, 301]) - scores(other, prompt, [300, 301])).max() <= 1e-4
         assert session.vision_seconds > 0
         session.prefill(Prompt(np.arange(5)))
         assert session.vision_seconds == 0
+
+
+GRIDS = [(16, 16), (24, 24), (18, 24), (2, 60), (64, 96)]
+
+
+def pictured(grids: list[tuple[int, int]]) -> Prompt:
+    """Pictures of noise, each between two pieces of text."""
+    ids, spans = [5, 6, 7], []
+    for index, (height, width) in enumerate(grids):
+        ids += [1019]
+        spans.append((len(ids), len(ids) + height * width // 4))
+        ids += [1022] * (height * width // 4) + [1020, 300 + index, 301]
+    rng = np.random.default_rng(len(grids))
+    patches = rng.uniform(-1, 1, (sum(h * w for h, w in grids), 1536)).astype(np.float32)
+    return Prompt(np.array(ids), patches, np.array([(1, *grid) for grid in grids]), np.array(spans))
+
+
+def whole_model(prompt: Prompt, tokens: list[int]) -> np.ndarray:
+    """transformers' scores [tokens, vocab], with the positions that it finds itself."""
+    ids = torch.from_numpy(np.concatenate([prompt.ids, tokens[:-1]]))[None]
+    with torch.inference_mode():
+        logits = tiny.model()(
+            input_ids=ids,
+            pixel_values=torch.from_numpy(prompt.patches),
+            image_grid_thw=torch.from_numpy(prompt.grid),
+            mm_token_type_ids=(ids == 1022).int(),
+        ).logits
+    return logits[0, len(prompt.ids) - 1 :].numpy()
+
+
+@pytest.mark.parametrize("grids", [*([grid] for grid in GRIDS), GRIDS[:4], GRIDS[::-1]], ids=str)
+def test_every_grid_and_mixes_of_them_equal_transformers(
+    models: Models, loaded: OnnxBackend, grids: list[tuple[int, int]]
+) -> None:
+    prompt, tokens = pictured(grids), [310, 311, 312]
+    with closing(loaded.open(len(prompt.ids) + 3)) as session:
+        ours = scores(session, prompt, tokens)
+    assert np.abs(ours - whole_model(prompt, tokens)).max() <= 1e-4
 
 
 @pytest.mark.parametrize("name", ["decoder.onnx", "weights.data", "vision.onnx"])

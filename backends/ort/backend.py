@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from backends.base import BackendError, Runtime
+import numpy as np
+from numpy.typing import NDArray
+
+from backends.base import BackendError, Prompt, Runtime
 from backends.ort.decoder import Decoder
 from backends.ort.embeddings import Embeddings
 from backends.ort.features import Encoder, FeatureCache
 from backends.ort.session import OnnxSession
 from backends.ort.vision import VisionEncoder
-from backends.qwen3vl.config import Config
+from backends.qwen3vl.config import Config, VisionConfig
 
 
 class OnnxBackend:
@@ -36,9 +39,35 @@ class OnnxBackend:
                     f"{folder / name} is missing; export the model again", code="model_invalid"
                 )
         decoder = Decoder(folder, runtime)
+        if (decoder.hidden, decoder.deepstack) != (config.text.hidden, len(config.vision.deepstack)):
+            raise BackendError(
+                f"{folder / 'decoder.onnx'} does not belong to its config.json; export the model again",
+                code="model_invalid",
+            )
         embeddings = Embeddings.read(folder, decoder.notes.get("embeddings", ""))
-        return cls(config, decoder, embeddings, VisionEncoder(folder, config.vision, runtime))
+        return cls(config, decoder, embeddings, _encoder(folder, config.vision, runtime))
 
     def open(self, capacity: int) -> OnnxSession:
         """Start a session whose cache has room for ``capacity`` tokens."""
         return OnnxSession(self, capacity)
+
+    def picture_features(self, prompt: Prompt) -> list[NDArray[np.float32]]:
+        """Main features [image_tokens, hidden], then each DeepStack feature, to compare with other backends."""
+        assert prompt.patches is not None
+        assert prompt.grid is not None
+        seen = self.features.encode(prompt.patches, prompt.grid)
+        return [seen.main, *seen.deepstack]
+
+
+def _encoder(folder: Path, config: VisionConfig, runtime: Runtime) -> Encoder:
+    if runtime.vision == "onnx":
+        return VisionEncoder(folder, config, runtime)
+    if runtime.checkpoint is None:
+        raise BackendError("PyTorch's vision reads a checkpoint, and this is an export; name the checkpoint")
+    try:
+        from backends.ort.torch_vision import TorchVisionEncoder
+    except ImportError:
+        raise BackendError(
+            "PyTorch's vision needs PyTorch: pip install 'hybrid-router[torch]'", code="backend_unavailable"
+        ) from None
+    return TorchVisionEncoder(runtime.checkpoint, runtime)
