@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 Logits: TypeAlias = NDArray[np.float32]  # [vocab]: scores for the next token only
 Device: TypeAlias = Literal["auto", "cpu", "cuda"]
 DType: TypeAlias = Literal["auto", "bf16", "fp32"]
+Vision: TypeAlias = Literal["onnx", "torch"]
 
 
 class RequestError(Exception):
@@ -78,11 +79,13 @@ class Capability:
 
 @dataclass(frozen=True)
 class Runtime:
-    """Where and how a backend computes; ``threads`` None leaves the count to the library."""
+    """Where and how a backend computes; each reads what concerns it."""
 
     device: Device = "auto"
-    dtype: DType = "auto"
-    threads: int | None = None
+    dtype: DType = "auto"  # of PyTorch's weights
+    threads: int | None = None  # None: the library's own choice
+    vision: Vision = "onnx"  # what encodes pictures for the onnx backend
+    checkpoint: Path | None = None  # what the model's export was made from; PyTorch's vision reads it
 
 
 class Session(Protocol):

@@ -72,8 +72,8 @@ class TorchBackend:
         )
         return seen.pooler_output, list(seen.deepstack_features)
 
-    def features(self, prompt: Prompt) -> list[NDArray[np.float32]]:
-        """What ``see`` gives, one after the other, for comparison with other backends."""
+    def picture_features(self, prompt: Prompt) -> list[NDArray[np.float32]]:
+        """What ``see`` gives, one after the other, to compare with other backends."""
         with _named_errors(), torch.inference_mode():
             main, deepstack = self.see(prompt)
             return [feature.float().cpu().numpy() for feature in (main, *deepstack)]

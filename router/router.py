@@ -118,10 +118,12 @@ class Router:
 
     def _backend(self, name: str) -> Backend:
         if name not in self._loaded:
-            folder = self.model.folder
+            folder, runtime = self.model.folder, self.runtime
             if self._available[name].reads_export:
+                checkpoint = None if self.model.is_export else folder
                 folder = ensure_export(self.model, self.recipe, self.listener)
-            self._loaded[name] = backends.load(name, folder, self.runtime)
+                runtime = replace(runtime, checkpoint=checkpoint)
+            self._loaded[name] = backends.load(name, folder, runtime)
         return self._loaded[name]
 
 

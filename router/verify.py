@@ -28,7 +28,7 @@ STEPS = 24  # tokens of each answer that are compared
 class Seeing(Protocol):
     """A backend that shows what its picture tower makes of a prompt's pictures."""
 
-    def features(self, prompt: Prompt) -> list[Floats]:
+    def picture_features(self, prompt: Prompt) -> list[Floats]:
         """The features put into the embeddings, then each DeepStack feature, all [image_tokens, hidden]."""
         ...
 
@@ -97,7 +97,7 @@ def trace(
 ) -> Iterator[Trace]:
     """Read each prompt and an answer to it: the one given, or else the backend's own greedy one."""
     for index, prompt in enumerate(prompts):
-        features = [] if prompt.patches is None else cast(Seeing, backend).features(prompt)
+        features = [] if prompt.patches is None else cast(Seeing, backend).picture_features(prompt)
         given = None if answers is None else answers[index]
         scores, tokens = _read(backend, prompt, given)
         yield Trace(features, scores, tokens)

@@ -52,7 +52,7 @@ class OnnxBackend:
         return OnnxSession(self, capacity)
 
     def picture_features(self, prompt: Prompt) -> list[NDArray[np.float32]]:
-        """Main features [image_tokens, hidden], then each DeepStack feature, to compare with other backends."""
+        """Main features [image_tokens, hidden], then each DeepStack feature, to compare backends by."""
         assert prompt.patches is not None
         assert prompt.grid is not None
         seen = self.features.encode(prompt.patches, prompt.grid)

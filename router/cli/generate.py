@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import click
 
 from router.cli.options import model_options, option, runtime, sampling, sampling_options
-from router.cli.output import as_json, decision_line, usage_line, waiting, write
+from router.cli.output import as_json, decision_line, usage_line, write
+from router.cli.progress import listening
 
 if TYPE_CHECKING:
+    from router.models import Listener
     from router.router import Answer
     from router.types import Chunk, Completion, Picture, Request, Sampling
 
@@ -22,8 +24,8 @@ _PROMPT_LIMIT = 8 << 20  # bytes read from stdin; far above any context
 
 NOTICE = (
     "hybrid: answering with 'scenes', the small embedded model: it knows colours and shapes in simple "
-    "pictures, nothing else. For a real one: hf download Qwen/Qwen3-VL-2B-Instruct --local-dir qwen3-vl-2b, "
-    "then -m qwen3-vl-2b (or set HYBRID_MODEL)"
+    "pictures, nothing else. For a real one: -m Qwen/Qwen3-VL-2B-Instruct (fetched on first use), or set "
+    "HYBRID_MODEL"
 )
 
 
@@ -60,8 +62,8 @@ def generate(prompt: str | None, images: tuple[str, ...], **options: Any) -> Non
         click.echo(NOTICE, err=True)
     from router.cli.pump import pump
 
-    events = pump(_events(prompt, images, options), options["timeout"])
-    with waiting("reading the model and the question"):
+    with listening("reading the model and the question") as listener:
+        events = pump(_events(prompt, images, options, listener), options["timeout"])
         answer, _ = next(events)
     _check_used(answer.sampling, options)
     if options["explain"]:
@@ -95,13 +97,17 @@ def _check_used(resolved: Sampling, options: dict[str, Any]) -> None:
         )
 
 
-def _events(prompt: str | None, images: tuple[str, ...], options: dict[str, Any]) -> Events:
+def _events(
+    prompt: str | None, images: tuple[str, ...], options: dict[str, Any], listener: Listener
+) -> Events:
     """The answer as it comes; first an empty chunk, when it is known who answers."""
+    from router.models import find
     from router.router import Router
     from router.types import Chunk
 
-    router = Router(options["model"], runtime(options))
-    answer = router.answer(_request(prompt, images, options))
+    request = _request(prompt, images, options)
+    model = find(options["model"], listener, offline=options["offline"])
+    answer = Router(model, runtime(options), listener=listener).answer(request)
     yield answer, Chunk("")
     with closing(answer.chunks) as chunks:
         for chunk in chunks:

@@ -26,13 +26,17 @@ def model_options(command: F) -> F:
     """Which model, on what."""
     for decorate in reversed(
         [
-            option("-m", "--model", metavar="scenes|DIR", help="The embedded model, or a checkpoint folder."),
+            option("-m", "--model", metavar="scenes|DIR|ID",
+                   help="The embedded model, a checkpoint or export folder, or a hub id."),
             option("--backend", default="auto", show_default=True, metavar="auto|NAME",
                    help="Which backend answers: onnx, torch, or auto to pick one by the request."),
+            option("--offline", is_flag=True, help="Do not ask the hub."),
             option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto",
                    help="Where to compute."),
             option("--dtype", type=click.Choice(["auto", "bf16", "fp32"]), default="auto",
                    help="Number format of the torch backend."),
+            option("--vision", type=click.Choice(["onnx", "torch"]), default="onnx",
+                   help="What encodes pictures for the onnx backend."),
             option("--threads", type=click.IntRange(1, 1024), metavar="N",
                    help="Threads to compute with; the library's own choice by default."),
         ]
@@ -72,7 +76,7 @@ def runtime(said: dict[str, Any]) -> Runtime:
     """Where and how to compute, as the model options say."""
     from backends.base import Runtime
 
-    return Runtime(device=said["device"], dtype=said["dtype"], threads=said["threads"])
+    return Runtime(said["device"], said["dtype"], said["threads"], said["vision"])
 
 
 def sampling(said: dict[str, Any]) -> Sampling:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -24,18 +22,6 @@ def write(text: str) -> None:
         raise
     except OSError as error:
         raise OutputError(f"the answer cannot be written to stdout: {error.strerror}") from None
-
-
-@contextmanager
-def waiting(what: str) -> Iterator[None]:
-    """A moving line on stderr while there is nothing to show; only on a terminal."""
-    if not sys.stderr.isatty():
-        yield
-        return
-    from rich.console import Console
-
-    with Console(stderr=True).status(what):
-        yield
 
 
 def decision_line(decision: Decision) -> str:

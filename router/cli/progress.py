@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def listening() -> Iterator[Listener]:
-    """Shows a bar with the name of what is worked on and the bytes of it, and says notices on lines."""
+def listening(what: str = "") -> Iterator[Listener]:
+    """Shows ``what`` goes on, then a bar with what is worked on and its bytes; says notices on lines."""
     from router.models import Listener
 
     if not sys.stderr.isatty():
@@ -27,7 +27,7 @@ def listening() -> Iterator[Listener]:
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as bars:
-        task = bars.add_task("", total=None)
+        task = bars.add_task(what, total=None)
 
         def progress(name: str, done: int, total: int) -> None:
             bars.update(task, description=name[-60:], completed=done, total=total)
