@@ -12,38 +12,15 @@ onnxruntime = pytest.importorskip("onnxruntime")
 
 from backends import Prompt, RequestError  # noqa: E402
 from backends.base import BackendError  # noqa: E402
-from backends.export import MatrixError, Recipe, export  # noqa: E402
+from backends.export import Recipe, export  # noqa: E402
 from backends.export.quantize import Scheme, dequantise, quantise  # noqa: E402
 from backends.ort.embeddings import Embeddings  # noqa: E402
 from backends.qwen3vl.positions import positions  # noqa: E402
 from tests import tiny  # noqa: E402
-from tests.test_onnx import load  # noqa: E402
+from tests.exports import SHAPES, exported, load, model  # noqa: E402
 from tests.test_pytorch import LAYOUTS, prompt_of  # noqa: E402
 
 TOKENS = (300, 301, 302)
-
-
-def model(*, tie: bool = False, hidden: int = 64, intermediate: int = 96) -> "torch.nn.Module":
-    """A tiny model of another shape: all its numbers redrawn as `tiny.model` draws them."""
-    config = tiny.config()
-    config.tie_word_embeddings = config.text_config.tie_word_embeddings = tie
-    config.text_config.hidden_size = config.vision_config.out_hidden_size = hidden
-    config.text_config.intermediate_size = intermediate
-    original = tiny.config
-    try:
-        tiny.config = lambda vocab=1024: config  # type: ignore[assignment]
-        return tiny.model()
-    finally:
-        tiny.config = original
-
-
-def exported(folder: Path, recipe: Recipe, built: "torch.nn.Module") -> tuple[Path, Path, list[MatrixError]]:
-    source, out = folder / "source", folder / "out"
-    out.mkdir()
-    built.save_pretrained(source)
-    for name in tiny.COMPANIONS:
-        (source / name).write_bytes((tiny.SCENES / name).read_bytes())
-    return source, out, export(source, out, recipe)
 
 
 def moved(weight: "torch.Tensor", scheme: Scheme | None) -> "torch.Tensor":
@@ -100,12 +77,6 @@ RECIPES = {
     "some layers at 8 bits": Recipe(
         recipe="fast", int8_layers=frozenset({0, 3}), head_bits=8, accuracy_level=0
     ),
-}
-SHAPES = {
-    "untied": {},
-    "tied": {"tie": True},
-    "ragged": {"tie": True, "hidden": 72, "intermediate": 104},
-    "like scenes": {"hidden": 192, "intermediate": 352},
 }
 
 

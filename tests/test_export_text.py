@@ -15,8 +15,7 @@ import onnx  # noqa: E402
 
 from backends import Prompt  # noqa: E402
 from backends.export import Recipe  # noqa: E402
-from tests.test_export_decoder import SHAPES, exported, model  # noqa: E402
-from tests.test_onnx import load  # noqa: E402
+from tests.exports import SHAPES, exported, load, model  # noqa: E402
 
 IDS = np.random.default_rng(0).integers(0, 1000, 37)
 TOKENS = 16

@@ -1,0 +1,51 @@
+"""Pictures are encoded once."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+pytest.importorskip("onnxruntime")
+
+from backends.ort.features import FeatureCache
+from tests import tiny
+from tests.exports import Models, Tower, fp32
+from tests.test_pytorch import LAYOUTS, prompt_of
+
+
+@pytest.fixture(scope="module", name="models")
+def models_fixture() -> Models:
+    return fp32()
+
+
+def test_a_picture_is_encoded_once(models: Models) -> None:
+    tower = Tower(tiny.model())
+    cache = FeatureCache(tower)
+    prompt = prompt_of(models.folder, LAYOUTS["two pictures"])
+    assert prompt.patches is not None
+    assert prompt.grid is not None
+    first = cache.encode(prompt.patches, prompt.grid)
+    again = cache.encode(prompt.patches, prompt.grid)
+    assert tower.seen == 2
+    assert np.array_equal(first.main, again.main)
+    whole = tower.encode(prompt.patches, prompt.grid)
+    assert np.abs(first.main - whole.main).max() < 1e-5
+    assert np.abs(first.deepstack[2] - whole.deepstack[2]).max() < 1e-5
+
+
+def test_the_same_values_in_another_grid_are_another_picture() -> None:
+    tower, patches = Tower(tiny.model()), np.zeros((8, 1536), np.float32)
+    cache = FeatureCache(tower)
+    for grid in ([1, 2, 4], [1, 4, 2], [1, 2, 4]):
+        cache.encode(patches, np.array([grid]))
+    assert tower.seen == 2
+
+
+def test_kept_features_stay_within_their_bytes() -> None:
+    tower = Tower(tiny.model())
+    size = tower.encode(np.zeros((16, 1536), np.float32), np.array([[1, 4, 4]])).nbytes
+    cache = FeatureCache(tower, kept_bytes=2 * size)
+    tower.seen = 0
+    for value in (0, 1, 0, 2, 0, 1):  # the third picture drives out 1, which was used longest ago
+        cache.encode(np.full((16, 1536), value, np.float32), np.array([[1, 4, 4]]))
+    assert tower.seen == 4
