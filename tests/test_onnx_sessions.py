@@ -134,6 +134,16 @@ def test_a_second_prefill_starts_over(models: Models) -> None:
         assert np.array_equal(scores(session, Prompt(np.arange(9)), [1, 2]), first)
 
 
+def test_a_forked_process_is_told_to_load_the_model_itself(
+    models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(models.backend.open(8)) as session:
+        session.prefill(Prompt(np.arange(3)))
+        monkeypatch.setattr("os.getpid", lambda: 1)
+        with pytest.raises(BackendError, match="load it in this process"):
+            session.decode(1)
+
+
 def test_a_token_outside_the_vocabulary_is_refused(models: Models) -> None:
     with closing(models.backend.open(8)) as session, pytest.raises(BackendError, match="outside 0 to 1023"):
         session.prefill(Prompt(np.array([1024])))

@@ -55,6 +55,42 @@ def test_a_search_is_never_worse_than_the_extremes(matrix: np.ndarray, symmetric
     assert error(matrix, found) < error(matrix, plain)
 
 
+def q4_0(matrix: np.ndarray) -> np.ndarray:
+    """llama.cpp's Q4_0, but for its scales, which it rounds to 16 bits: the extreme of 32 is at code 0."""
+    blocks = matrix.reshape(-1, 32)
+    extreme = np.take_along_axis(blocks, np.abs(blocks).argmax(1)[:, None], 1)
+    scale = extreme / -8
+    codes = np.minimum(np.floor(blocks / np.where(scale == 0, 1, scale) + 8.5), 15)
+    return ((codes - 8) * scale).reshape(matrix.shape)
+
+
+DISTRIBUTIONS = {
+    "gaussian": lambda rng: rng.normal(size=(64, 512)),
+    "heavy": lambda rng: rng.standard_t(2, (64, 512)),
+    "uniform": lambda rng: rng.uniform(-1, 1, (64, 512)),
+    "positive": lambda rng: rng.exponential(size=(64, 512)),
+    "few values": lambda rng: rng.integers(-2, 3, (64, 512)),
+    "one outlier a block": lambda rng: rng.normal(size=(64, 512)) + 30 * (np.arange(512) % 32 == 7),
+}
+
+
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+def test_no_block_is_rounded_worse_than_q4_0_does(name: str) -> None:
+    matrix = DISTRIBUTIONS[name](np.random.default_rng(5)).astype(np.float32)
+    scheme = Recipe().body(0, 512)
+    assert scheme is not None
+    ours = dequantise(quantise(matrix, scheme), scheme, 512)
+
+    def lost(other: np.ndarray) -> np.ndarray:
+        return ((other - matrix) ** 2).reshape(-1, 32).sum(1)
+
+    slack = 1e-5 * (matrix**2).reshape(-1, 32).sum(1)
+    assert (lost(ours) <= lost(q4_0(matrix)) + slack).all()
+    coarse = Scheme(4, 128, symmetric=True, search=False)
+    worse = dequantise(quantise(matrix, coarse), coarse, 512)
+    assert name == "few values" or (lost(worse) > lost(q4_0(matrix)) + slack).any()
+
+
 def test_blocks_of_zeros_and_single_values_come_back_exactly() -> None:
     matrix = np.zeros((3, 64), np.float32)
     matrix[1, 5], matrix[2, :] = -3.0, 0.25

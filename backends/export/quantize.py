@@ -85,13 +85,17 @@ def dequantise(rounded: Rounded, scheme: Scheme, columns: int) -> Matrix:
 def _spanning(values: _Blocks, scheme: Scheme, span: float) -> tuple[_PerBlock, _PerBlock]:
     """Scales and zero points with which the codes reach over ``span`` of each block's range."""
     if scheme.symmetric:
-        # the lowest code reaches one step further than the highest, so the larger side gets it
-        low, high = values.min(-1, keepdims=True), values.max(-1, keepdims=True)
-        widest = np.where(-low > high, -low, -high) * np.float32(span)
-        return _nonzero(widest / np.float32(scheme.middle)), np.full_like(widest, scheme.middle)
+        return _symmetric(values, scheme, span)
     low = np.minimum(values.min(-1, keepdims=True), 0)
     high = np.maximum(values.max(-1, keepdims=True), 0)
     return _between(low * np.float32(span), high * np.float32(span), scheme)
+
+
+def _symmetric(values: _Blocks, scheme: Scheme, span: float) -> tuple[_PerBlock, _PerBlock]:
+    # the lowest code reaches one step further than the highest, so the larger side gets it
+    low, high = values.min(-1, keepdims=True), values.max(-1, keepdims=True)
+    widest = np.where(-low > high, -low, -high) * np.float32(span)
+    return _nonzero(widest / np.float32(scheme.middle)), np.full_like(widest, scheme.middle)
 
 
 def _between(low: _PerBlock, high: _PerBlock, scheme: Scheme) -> tuple[_PerBlock, _PerBlock]:
@@ -103,12 +107,13 @@ def _searched(values: _Blocks, scheme: Scheme) -> tuple[_PerBlock, _PerBlock]:
     """The best of several spans for each block, each with the scale of least squares for its codes.
 
     For codes c (zero point taken off) the best scale is w.c / c.c, and it takes (w.c)^2 / c.c off the squared
-    error that a scale of 0 would have: the span with the largest such gain wins.
+    error that a scale of 0 would have: the span with the largest such gain wins. What llama.cpp's Q4_0 does
+    is tried too, so that no block of its size or smaller is rounded worse than there.
     """
     best_scale, best_zero = _spanning(values, scheme, _SPANS[0])
     best_gain = np.full_like(best_scale, -1)
     trials = [_spanning(values, scheme, span) for span in _SPANS]
-    for scale, zero in trials:
+    for scale, zero in [*trials, _symmetric(values, scheme, 1.0)]:
         _keep(values, scale, zero, scheme, best_scale, best_zero, best_gain)
     # once more with the scales just found: the codes that belong to them may be others
     _keep(values, best_scale.copy(), best_zero.copy(), scheme, best_scale, best_zero, best_gain)

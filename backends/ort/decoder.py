@@ -66,6 +66,7 @@ class Decoder:
         chosen = providers(runtime.device)
         with named_errors(f"{folder / 'decoder.onnx'} cannot be loaded", code="model_invalid"):
             self.session = ort.InferenceSession(folder / "decoder.onnx", options(runtime), providers=chosen)
+        self._process = os.getpid()
         self.device = "cuda" if self.session.get_providers()[0] == _CUDA else "cpu"
         inputs = {value.name: value for value in self.session.get_inputs()}
         self.hidden = int(inputs["inputs_embeds"].shape[-1])
@@ -105,6 +106,12 @@ class Decoder:
             raise BackendError(
                 f"the session was opened for {cache.capacity} tokens and is to hold {total}",
                 code="internal_inconsistency",
+            )
+        if os.getpid() != self._process:
+            # the library's threads stayed behind in the parent: a run would wait for them for ever
+            raise BackendError(
+                "the model was loaded before this process was forked; load it in this process, or spawn",
+                code="backend_unavailable",
             )
         binding = cache.binding
         binding.bind_cpu_input("inputs_embeds", embeddings[None])
