@@ -174,7 +174,7 @@ def _write_shard(path: Path, part: Sequence[tuple[str, tuple[int, ...]]], seed: 
 
 
 def write_config(folder: Path, shape: Shape) -> None:
-    """config.json in the style of transformers 4.57, as the embedded model's is, and generation_config.json."""
+    """config.json in the style of transformers 4.57 (the embedded model's is), and generation_config.json."""
     end, said = shape.first_control, shape.first_control + 2  # <|endoftext|> and <|im_end|>
     config = json.loads((EMBEDDED / "config.json").read_bytes())
     config["text_config"] |= {
