@@ -1,7 +1,8 @@
 """Kills exports at random moments and counts what they leave.
 
-A program of its own, since it forks: ``python -m tests.export_kills FOLDER KILLS [naive]``. Every child
-exports into the cache (HYBRID_HOME) and is killed. ``naive`` writes straight into place, as a control.
+A program of its own, since it forks: ``python -m tests.export_kills FOLDER KILLS [real|naive]``. Every child
+exports into the cache (HYBRID_HOME) and is killed. ``real`` takes the real exporter instead of the stand-in,
+``naive`` writes straight into place, as a control.
 """
 
 import json
@@ -32,6 +33,11 @@ def exporter(source, out, recipe, progress):
 def whole(model: Model, recipe: Recipe, target: Path) -> None:
     """As exports are made; what is there is replaced every time."""
     export_to(target, model, recipe, force=True, exporter=exporter)
+
+
+def real(model: Model, recipe: Recipe, target: Path) -> None:
+    """The same with the real exporter."""
+    export_to(target, model, recipe, force=True)
 
 
 def naive(model: Model, recipe: Recipe, target: Path) -> None:
@@ -97,5 +103,6 @@ def main(folder: Path, kills: int, export: Callable[[Model, Recipe, Path], None]
 
 
 if __name__ == "__main__":
-    way = naive if "naive" in sys.argv else whole
+    ways = {"whole": whole, "real": real, "naive": naive}
+    way = ways[sys.argv[3] if len(sys.argv) > 3 else "whole"]
     print(json.dumps(main(Path(sys.argv[1]), int(sys.argv[2]), way)))

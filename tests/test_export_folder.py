@@ -22,7 +22,7 @@ from backends.export.folder import check_space, remove_leftovers, write_folder
 from backends.export.lock import lock_folder, locked, remove_abandoned
 from backends.export.manifest import Manifest
 from backends.export.recipe import Recipe
-from router.models import Listener, Model, ensure_export, export_to, exports_folder, remove_export
+from router.models import Listener, Model, ensure_export, export_to, exports_folder, find, remove_export
 from router.models.identity import export_name
 from tests import stand_in
 from tests.test_models import weights
@@ -70,9 +70,18 @@ def kills(tmp_path: Path, model: Model, count: int, *more: str) -> dict:
     return counts
 
 
-@pytest.mark.parametrize("count", [20, pytest.param(200, marks=pytest.mark.slow)])
-def test_killed_exports_leave_no_broken_model_and_no_litter(model: Model, tmp_path: Path, count: int) -> None:
-    counts = kills(tmp_path, model, count)
+@pytest.mark.parametrize(
+    ("count", "way"),
+    [
+        (20, "whole"),
+        pytest.param(200, "whole", marks=pytest.mark.slow),
+        pytest.param(200, "real", marks=pytest.mark.slow),
+    ],
+)
+def test_killed_exports_leave_no_broken_model_and_no_litter(
+    model: Model, tmp_path: Path, count: int, way: str
+) -> None:
+    counts = kills(tmp_path, find() if way == "real" else model, count, way)
     assert (counts["broken"], counts["leftovers"], counts["damages"]) == (0, [], [])
     assert counts["kills"] == count  # of processes that were at work
     assert counts["left"] > count // 2  # there was litter to remove
@@ -287,6 +296,15 @@ def test_too_little_free_space_is_told_with_the_bytes_before_anything_is_written
         ensure(model, exporter=stand_in.counting(log))
     assert not log.exists()
     assert listing(exports_folder()) == []
+
+
+@pytest.mark.parametrize(
+    "recipe", [INT4, Recipe(recipe="fast"), INT8, Recipe("fp32"), Recipe(vision_precision="w8")]
+)
+def test_the_space_asked_for_is_what_a_real_export_takes(recipe: Recipe) -> None:
+    taken = Manifest.read(ensure_export(find(), recipe)).size
+    asked = sizes.estimate(find().folder, recipe)
+    assert taken < asked < 1.1 * taken + sizes._REST
 
 
 def test_too_little_memory_is_told_before_anything_is_read(

@@ -11,7 +11,7 @@ from backends.export.quantize import Scheme
 from backends.export.recipe import Recipe
 from backends.export.weights import Weights
 
-_REST = 4 << 20  # graphs and manifest
+_REST = 8 << 20  # graphs, manifest, and the space between tensors that start on pages
 MEMORY = 1 << 30  # bytes; tensors are read in parts, so a larger model takes no more
 _COPIED = (".json", ".jinja", ".txt")
 _LAYER = re.compile(r"\.layers\.(\d+)\.")
