@@ -32,6 +32,7 @@ def test_the_same_is_no_distance_away() -> None:
         "prefill scores",
     ]
     assert all(distance.cosine == pytest.approx(1) for distance in report.distances)
+    assert all(distance.worst_row == pytest.approx(1) for distance in report.distances)
     assert all(distance.relative_error == 0 for distance in report.distances)
     assert (report.top1, report.divergence, report.agreeing, report.steps) == (1, 0, (6, 6), 12)
     assert BARS["fp32"].failures(report) == []
@@ -61,12 +62,15 @@ def test_a_constant_added_to_all_scores_changes_nothing_that_matters() -> None:
     assert report.top1 == 1
 
 
-def test_the_worst_row_is_the_cosine_that_counts() -> None:
+def test_a_turned_row_shows_in_the_cosine_and_in_the_worst_row() -> None:
     one = made(features=1)
     turned = one.features[0].copy()
     turned[3] *= -1
-    report = compare([one], [Trace([turned], one.scores, one.tokens)])
-    assert report.distances[0].cosine == pytest.approx(-1)
+    found = compare([one], [Trace([turned], one.scores, one.tokens)]).distances[0]
+    squares = (one.features[0].astype(float) ** 2).sum(1)
+    assert found.worst_row == pytest.approx(-1)
+    assert found.cosine == pytest.approx((squares[:3].sum() - squares[3]) / squares.sum())
+    assert found.relative_error == pytest.approx(np.sqrt(4 * squares[3] / squares.sum()))
 
 
 @pytest.mark.parametrize("broken", [np.nan, np.inf])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -33,6 +33,18 @@ def listening(what: str = "") -> Iterator[Listener]:
             bars.update(task, description=name[-60:], completed=done, total=total)
 
         yield Listener(progress, lambda text: console.print(f"hybrid: {text}", markup=False, highlight=False))
+
+
+@contextmanager
+def telling(what: str) -> Iterator[Callable[[str], None]]:
+    """Shows a line that is replaced by each text told."""
+    if not sys.stderr.isatty():
+        yield lambda _text: None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(what) as status:
+        yield status.update
 
 
 def size(count: int) -> str:

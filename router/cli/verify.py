@@ -1,46 +1,134 @@
-"""``hybrid verify``: whether a model's export is what was written."""
+"""``hybrid verify``: whether a model's export is what was written, and how near it is to PyTorch."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from router.cli.options import option
+from router.cli.options import option, runtime
 from router.cli.output import write
-from router.cli.progress import listening, size
+from router.cli.progress import listening, size, telling
 
 if TYPE_CHECKING:
-    from router.models import Listener, Model
+    from backends.export.manifest import Manifest
+    from router.models import Model
+    from router.verify import Report
 
 
 @click.command()
 @click.argument("name", metavar="MODEL")
+@click.option(
+    "--against", type=click.Choice(["torch"]), help="Compare what it computes with this backend too."
+)
+@click.option("--checkpoint", metavar="DIR|ID", help="What an export was made from, if it cannot be told.")
+@option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to compute.")
+@option("--dtype", type=click.Choice(["auto", "bf16", "fp32"]), default="auto", help="Of PyTorch's weights.")
+@option("--threads", type=click.IntRange(1, 1024), metavar="N", help="Threads to compute with.")
 @option("--offline", is_flag=True, help="Do not ask the hub.")
-def verify(name: str, offline: bool) -> None:
+@click.option("--json", "as_object", is_flag=True, help="Print a JSON object for each export.")
+def verify(name: str, against: str | None, checkpoint: str | None, **options: Any) -> None:
     """Read every file of MODEL's exports and compare it with the manifest; exit code 4 names what is damaged.
 
-    MODEL is an export, or a checkpoint whose exports in the cache are meant.
+    MODEL is an export, or a checkpoint whose exports in the cache are meant. With --against, built-in prompts
+    and pictures go through both backends: picture features, scores, and the tokens they choose are compared,
+    and exit code 4 says where they are further apart than the export's precision explains.
     """
     from backends.base import BackendError
+
+    if checkpoint is not None and against is None:
+        raise click.UsageError("--checkpoint is read to compare with; add --against torch")
+    problems: list[str] = []
+    for folder in _exports(name, options["offline"]):
+        damages = _damages(folder)
+        problems += damages
+        if not damages:
+            problems += _examine(folder, name, against, checkpoint, options)
+    if problems:
+        raise BackendError("; ".join(problems), code="model_invalid")
+
+
+def _damages(folder: Path) -> list[str]:
     from backends.export.checks import verify as damages_of
-    from backends.export.manifest import Manifest
 
-    damages: list[str] = []
     with listening() as listener:
-        for folder in _exports(name, listener, offline):
-            found = damages_of(folder, listener.progress)
-            damages += [f"{folder / damage.file} {damage.problem}" for damage in found]
-            if not found:
-                manifest = Manifest.read(folder)
-                write(f"{folder}: {len(manifest.files)} files, {size(manifest.size)}, all as exported\n")
-    if damages:
-        raise BackendError("; ".join(damages), code="model_invalid")
+        return [
+            f"{folder / damage.file} {damage.problem}" for damage in damages_of(folder, listener.progress)
+        ]
 
 
-def _exports(name: str, listener: Listener, offline: bool) -> Iterator[Path]:
+def _examine(
+    folder: Path, name: str, against: str | None, checkpoint: str | None, options: dict[str, Any]
+) -> list[str]:
+    """Print what is found of a whole export; return where it is too far from the reference."""
+    from backends.export.manifest import Manifest
+    from router.verify import BARS
+    from router.verify import verify as compare
+
+    manifest = Manifest.read(folder)
+    report = None
+    if against is not None:
+        source = _source(checkpoint or name, folder, manifest, options["offline"])
+        with telling(f"{against}: loading") as tell:
+            report = compare(source.folder, folder, against, runtime({**options, "vision": "onnx"}), tell)
+    show = _as_json if options["as_object"] else _as_text
+    write(show(folder, manifest, against, report))
+    if report is None:
+        return []
+    return [f"{folder}: {failure}" for failure in BARS[manifest.recipe.precision].failures(report)]
+
+
+def _source(name: str, folder: Path, manifest: Manifest, offline: bool) -> Model:
+    """The checkpoint of an export: what ``name`` is, unless that is the export itself."""
+    from backends.base import RequestError
+    from router.models import find
+
+    with listening() as listener:
+        model = find(name, listener, offline=offline)
+        if not model.is_export:
+            return model
+        try:
+            model = find(manifest.source.name, listener, offline=offline)
+        except RequestError:
+            raise RequestError(
+                f"{folder} was made from {manifest.source.name}, not found here; add --checkpoint DIR",
+                code="model_not_found",
+                param="checkpoint",
+            ) from None
+    return model
+
+
+def _as_text(folder: Path, manifest: Manifest, against: str | None, report: Report | None) -> str:
+    lines = [f"{folder}: {len(manifest.files)} files, {size(manifest.size)}, all as exported"]
+    if report is not None:
+        lines.append(f"against {against}, {len(report.agreeing)} prompts, {report.steps} tokens:")
+        lines += [
+            f"  {found.stage:<20} cosine {found.cosine:.6f}, worst row {found.worst_row:.6f}, "
+            f"relative error {found.relative_error:.2e}"
+            for found in report.distances
+        ]
+        agreeing = " ".join(map(str, report.agreeing))
+        lines.append(f"  top-1 agreement {report.top1:.1%}, KL divergence {report.divergence:.2e} nats")
+        lines.append(f"  greedy tokens before the first different one: {agreeing}")
+    return "\n".join(lines) + "\n"
+
+
+def _as_json(folder: Path, manifest: Manifest, against: str | None, report: Report | None) -> str:
+    fields = {
+        "folder": str(folder),
+        "files": len(manifest.files),
+        "bytes": manifest.size,
+        "against": against,
+        "report": report and asdict(report),
+    }
+    return json.dumps(fields) + "\n"
+
+
+def _exports(name: str, offline: bool) -> Iterator[Path]:
     """The folders that ``name`` means."""
     from backends.base import RequestError
     from router.models import exports_of, find, find_folder
@@ -48,7 +136,8 @@ def _exports(name: str, listener: Listener, offline: bool) -> Iterator[Path]:
     if (folder := find_folder(name)) is not None and (folder / "manifest.json").exists():
         yield folder  # also one that `find` would refuse as damaged
         return
-    model: Model = find(name, listener, offline=offline)
+    with listening() as listener:
+        model = find(name, listener, offline=offline)
     folders = exports_of(model)
     if not folders:
         raise RequestError(

@@ -1,0 +1,65 @@
+"""The report of ``hybrid verify --against torch`` on small random models."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from backends.base import Runtime
+from backends.export import export
+from backends.export.recipe import Recipe
+from router.cli import run
+from router.verify import BARS, verify
+from tests import tiny
+
+RUNTIME = Runtime(device="cpu", dtype="fp32", threads=1)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.write(tmp_path_factory.mktemp("checkpoint"))
+
+
+def exported(checkpoint: Path, out: Path) -> Path:
+    out.mkdir()
+    export(checkpoint, out, Recipe(precision="fp32", vision_precision="fp32"))
+    return out
+
+
+def test_a_float32_export_is_the_checkpoint(checkpoint: Path, tmp_path: Path) -> None:
+    told: list[str] = []
+    report = verify(checkpoint, exported(checkpoint, tmp_path / "out"), "torch", RUNTIME, told.append)
+    assert BARS["fp32"].failures(report) == []
+    assert len(report.distances) == 1 + 3 + 1
+    assert all(distance.relative_error < 1e-4 for distance in report.distances)
+    assert told[0] == "torch: prompt 1 of 8"
+    assert told[-1] == "onnx: prompt 8 of 8"
+
+
+def test_another_model_fails_every_bar(checkpoint: Path, tmp_path: Path) -> None:
+    other = tiny.write(tmp_path / "other", seed=1)
+    report = verify(other, exported(checkpoint, tmp_path / "out"), "torch", RUNTIME, lambda _: None)
+    assert len(BARS["int4"].failures(report)) == len(report.distances) + 2
+
+
+def test_the_command_prints_the_report_and_its_exit_code_holds_the_bars(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "out")
+    flags = ["--precision", "fp32", "--vision-precision", "fp32"]
+    assert run(["export", str(checkpoint), out, *flags]) == 0
+    capsys.readouterr()
+    against = ["verify", out, "--against", "torch", "--threads", "1", "--dtype", "fp32"]
+    assert run([*against, "--checkpoint", str(checkpoint)]) == 0
+    shown = capsys.readouterr().out
+    assert "all as exported" in shown
+    assert "top-1 agreement 100.0%" in shown
+    other = tiny.write(tmp_path / "other", seed=1)
+    assert run([*against, "--checkpoint", str(other), "--json"]) == 4
+    found = capsys.readouterr()
+    assert json.loads(found.out)["report"]["top1"] < 0.5
+    assert "prefill scores: cosine" in found.err
+    assert found.err.count("\n") == 1
