@@ -8,7 +8,7 @@ import pytest
 from backends.export.graph import FLOAT, DataFile, Graph
 from backends.export.matrices import Matrices, Stored
 from backends.export.quantize import Rounded, Scheme, dequantise, quantise
-from backends.export.recipe import Recipe, fitting
+from backends.export.recipe import Recipe
 
 ort = pytest.importorskip("onnxruntime")
 
@@ -154,10 +154,3 @@ def test_the_quick_kernel_reads_the_same_matrix(tmp_path: Path, scheme: Scheme, 
     got = multiplied(tmp_path, x, rounded, scheme, 48, 4)
     # it rounds x to 8 bits, block by block
     assert np.linalg.norm(got - expected) / np.linalg.norm(expected) < 0.012
-
-
-@pytest.mark.parametrize(
-    ("block", "columns", "fits"), [(128, 192, 64), (128, 352, 32), (32, 2048, 32), (32, 200, 32)]
-)
-def test_blocks_divide_the_rows_where_they_can(block: int, columns: int, fits: int) -> None:
-    assert fitting(block, columns) == fits
