@@ -3,6 +3,7 @@
 import threading
 import time
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -132,6 +133,16 @@ def test_a_second_prefill_starts_over(models: Models) -> None:
         first = scores(session, Prompt(np.arange(9)), [1, 2])
         scores(session, Prompt(np.arange(20, 50)), [3])
         assert np.array_equal(scores(session, Prompt(np.arange(9)), [1, 2]), first)
+
+
+def test_pictures_without_their_patches_are_refused(models: Models) -> None:
+    whole = prompt_of(models.folder, LAYOUTS["two pictures"])
+    assert whole.patches is not None
+    for patches in (None, whole.patches[:-4], np.concatenate([whole.patches, whole.patches[:4]])):
+        with closing(models.backend.open(1024)) as session:
+            with pytest.raises(BackendError, match="do not fill its pictures") as raised:
+                session.prefill(replace(whole, patches=patches))
+            assert raised.value.code == "internal_inconsistency"
 
 
 def test_a_forked_process_is_told_to_load_the_model_itself(

@@ -68,6 +68,12 @@ class Decoder:
             self.session = ort.InferenceSession(folder / "decoder.onnx", options(runtime), providers=chosen)
         self._process = os.getpid()
         self.device = "cuda" if self.session.get_providers()[0] == _CUDA else "cpu"
+        if runtime.device == "cuda" and self.device != "cuda":
+            # onnxruntime goes on with the processor and only logs why
+            raise BackendError(
+                "onnxruntime cannot use CUDA here; check the driver, or choose the device 'cpu'",
+                code="backend_unavailable",
+            )
         inputs = {value.name: value for value in self.session.get_inputs()}
         self.hidden = int(inputs["inputs_embeds"].shape[-1])
         self.deepstack = sum(name.startswith("deepstack.") for name in inputs)

@@ -70,7 +70,13 @@ class OnnxSession:
     def _see(self, prompt: Prompt) -> Features | None:
         """The features of the prompt's pictures, with the time they took."""
         self.vision_seconds = 0.0
-        if prompt.patches is None or prompt.grid is None or not len(prompt.grid):
+        patches = 0 if prompt.patches is None else len(prompt.patches)
+        if patches != (0 if prompt.grid is None else prompt.grid.prod(1).sum()):
+            raise BackendError(
+                f"the prompt has {patches} patches, which do not fill its pictures",
+                code="internal_inconsistency",
+            )
+        if prompt.patches is None or prompt.grid is None or not patches:
             return None
         started = time.perf_counter()
         with self._stoppable() as how:
