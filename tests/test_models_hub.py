@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -275,6 +276,74 @@ def test_show_and_path_never_ask_the_hub(hub: Hub, capsys) -> None:
 def test_a_name_that_is_no_hub_id_is_a_usage_error(capsys) -> None:
     assert run(["models", "pull", "scenes"]) == 2
     assert "is not a hub id" in capsys.readouterr().err
+
+
+def test_a_model_that_lacks_a_small_file_is_not_whole(hub: Hub) -> None:
+    file = find(NAME).folder / "generation_config.json"
+    file.unlink()
+    assert local(HubId(NAME)) is None
+    assert find(NAME).folder == file.parent
+    assert file.is_file()
+
+
+def test_a_model_that_another_program_has_pulled_is_used(hub: Hub, tmp_path: Path, monkeypatch) -> None:
+    model = find(NAME)
+    monkeypatch.setattr("router.models.hub.listed_before", lambda *_: None)  # older programs keep no list
+    assert local(HubId(NAME)) == model
+    (model.folder / "tokenizer.json").unlink()
+    assert local(HubId(NAME)) is None
+
+
+SLOW = """
+from huggingface_hub import constants
+constants.DOWNLOAD_CHUNK_SIZE = 1 << 16
+from router.cli import main
+main()
+"""
+
+
+def interrupted(hub: Hub, tmp_path: Path, number: int) -> tuple[int, bytes]:
+    """The exit code and stderr of a pull that gets a signal while the weights are on their way."""
+    hub.pause = 0.1  # ten seconds for the weights
+    environment = os.environ | {"HF_ENDPOINT": hub.url, "HF_HUB_CACHE": str(tmp_path / "hub")}
+    with subprocess.Popen(
+        [sys.executable, "-c", SLOW, "models", "pull", NAME], env=environment, stderr=subprocess.PIPE
+    ) as process:
+        deadline = time.monotonic() + 30
+        while not hub.downloads(WEIGHTS):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        time.sleep(0.3)
+        started = time.monotonic()
+        process.send_signal(number)
+        _, err = process.communicate(timeout=30)
+    assert time.monotonic() - started < 4
+    hub.pause = 0
+    return process.returncode, err
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_a_slow_download_and_leaves_nothing(hub: Hub, tmp_path: Path, number, code) -> None:
+    assert interrupted(hub, tmp_path, number) == (code, b"")
+    assert list(tmp_path.glob("hub/*/blobs/*.incomplete")) == []
+
+
+def test_a_killed_download_is_no_model_and_the_next_one_completes_it(hub: Hub, tmp_path, checkpoint) -> None:
+    assert interrupted(hub, tmp_path, signal.SIGKILL) == (-signal.SIGKILL, b"")
+    assert list(tmp_path.glob("hub/*/blobs/*.incomplete")) != []
+    assert local(HubId(NAME)) is None
+    assert (find(NAME).folder / WEIGHTS).read_bytes() == checkpoint[WEIGHTS]
+
+
+def test_remains_of_killed_downloads_are_removed_when_they_are_old(hub: Hub, tmp_path: Path) -> None:
+    blobs = tmp_path / "hub" / "models--org--Tiny-VL" / "blobs"
+    blobs.mkdir(parents=True)
+    old, young = blobs / "old.incomplete", blobs / "young.incomplete"
+    for file in (old, young):
+        file.write_bytes(b"x")
+    os.utime(old, (1, 1))
+    find(NAME)
+    assert (old.exists(), young.exists()) == (False, True)
 
 
 def test_the_environment_of_huggingface_hub_is_honoured(hub: Hub, tmp_path: Path) -> None:

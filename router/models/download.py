@@ -6,20 +6,25 @@ import errno
 import hashlib
 import os
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from concurrent.futures import Future, wait
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from io import StringIO
 from logging import ERROR
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any, cast
 
 from backends.base import BackendError, RequestError
 from backends.export.manifest import sha256
-
-Progress = Callable[[str, int, int], None]  # what is done, bytes so far, bytes in all
+from backends.export.weights import Progress
 
 TIMEOUT = 10  # seconds until a hub that does not answer is given up
+GRACE = 2  # seconds that an interrupted download has to remove what it has begun
+REMAINS = 24 * 3600  # seconds after which a file that grows no more is nobody's
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,13 @@ class Listing:
     name: str
     commit: str
     files: Mapping[str, HubFile]
+
+
+def cache() -> Path:
+    """The hub's cache, which other programs use too."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE)
 
 
 def is_offline() -> bool:
@@ -77,16 +89,38 @@ def download(listed: Listing, names: Sequence[str], revision: str, progress: Pro
     """
     from huggingface_hub import snapshot_download
 
-    folder = snapshot_download(
+    stop = Event()
+    work = partial(
+        snapshot_download,
         listed.name,
         revision=revision,
         allow_patterns=[re.sub(r"([*?[])", r"[\1]", name) for name in names],
         etag_timeout=TIMEOUT,
-        tqdm_class=_bar(progress),
+        tqdm_class=_bar(progress, stop),
     )
-    if Path(folder).name != listed.commit:
+    folder = Path(_interruptible(work, stop))
+    if folder.name != listed.commit:
         raise RequestError(f"'{listed.name}' changed while it was pulled; pull it again", param="model")
-    return Path(folder)
+    return folder
+
+
+def listed_before(name: str, commit: str, wanted: re.Pattern[str]) -> dict[str, int] | None:
+    """Names and sizes as the hub listed them when they were downloaded; None if nobody noted them."""
+    from huggingface_hub import errors, get_cached_repo_tree
+
+    try:
+        files = get_cached_repo_tree(name, revision=commit, cache_dir=cache())
+    except errors.CachedRepoTreeNotFoundError:
+        return None
+    return {file.path: file.size for file in files if wanted.fullmatch(file.path)}
+
+
+def remove_remains(repository: Path) -> None:
+    """Remove what downloads that were killed long ago have left in a repository of the cache."""
+    for file in (repository / "blobs").glob("*.incomplete"):
+        with suppress(FileNotFoundError):
+            if time.time() - file.stat().st_mtime > REMAINS:
+                file.unlink()
 
 
 @contextmanager
@@ -137,8 +171,34 @@ def _reason(error: BaseException) -> str:
     return (str(cause).splitlines() or [type(cause).__name__])[0][:200]
 
 
-def _bar(progress: Progress) -> type[Any]:
-    """A bar for huggingface_hub that shows nothing and tells ``progress`` how many bytes are there."""
+def _interruptible(work: Callable[[], str], stop: Event) -> str:
+    """Do ``work`` in a thread, so that Ctrl-C need not wait until a file of gigabytes is there."""
+    done: Future[str] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(work())
+        except BaseException as error:
+            done.set_exception(error)
+
+    Thread(target=run, daemon=True).start()
+    try:
+        # waited for by the future: a thread whose join was interrupted counts as ended
+        while not done.done():
+            wait([done], timeout=0.2)
+    except BaseException:
+        stop.set()
+        wait([done], timeout=GRACE)
+        raise
+    return done.result()
+
+
+class _StoppedError(Exception):
+    """Raised in huggingface_hub's threads to end their downloads."""
+
+
+def _bar(progress: Progress, stop: Event) -> type[Any]:
+    """A bar for huggingface_hub that shows nothing, and tells ``progress`` how many bytes are there."""
     from tqdm.std import tqdm  # type: ignore[import-untyped]
 
     class Bar(tqdm):  # type: ignore[misc]
@@ -147,6 +207,11 @@ def _bar(progress: Progress) -> type[Any]:
         def __init__(self, *arguments: Any, **settings: Any) -> None:
             self._told = settings.get("unit") == "B"
             super().__init__(*arguments, **settings | {"file": StringIO(), "disable": False})
+
+        def update(self, n: float | None = 1) -> bool | None:
+            if stop.is_set():
+                raise _StoppedError
+            return cast("bool | None", super().update(n))
 
         def display(self, *_: Any, **__: Any) -> None:
             if self._told and self.total:

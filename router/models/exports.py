@@ -15,11 +15,11 @@ from backends.export.folder import remove_folder, remove_leftovers, write_folder
 from backends.export.manifest import EXPORTER, NAME, Manifest
 from backends.export.recipe import MatrixError, Recipe
 from backends.export.sizes import check_memory, estimate
+from backends.export.weights import Progress
 from router.models.home import home
 from router.models.identity import export_name, source_of
 from router.models.model import Model
 
-Progress: TypeAlias = Callable[[str, int, int], None]  # what is done, bytes so far, bytes in all
 Exporter: TypeAlias = Callable[[Path, Path, Recipe, Progress], Sequence[MatrixError]]
 
 

@@ -12,7 +12,16 @@ from backends.export.folder import check_space
 from backends.qwen3vl.config import Config
 from backends.qwen3vl.fields import Fields
 from router.models.checkpoint import check_checkpoint
-from router.models.download import Listing, download, hub_errors, is_offline, listing
+from router.models.download import (
+    Listing,
+    cache,
+    download,
+    hub_errors,
+    is_offline,
+    listed_before,
+    listing,
+    remove_remains,
+)
 from router.models.exports import SILENT, Listener
 from router.models.model import Model
 
@@ -46,13 +55,6 @@ class HubId:
         return self.name if self.revision == MAIN else f"{self.name}@{self.revision}"
 
 
-def cache() -> Path:
-    """The hub's cache, which other programs use too."""
-    from huggingface_hub import constants
-
-    return Path(constants.HF_HUB_CACHE)
-
-
 def local(wanted: HubId) -> Model | None:
     """The model, if the cache has all of it."""
     repository = _repository(wanted)
@@ -62,17 +64,18 @@ def local(wanted: HubId) -> Model | None:
             commit = (repository / "refs" / commit).read_text().strip()
         except OSError:
             return None
-    folder = repository / "snapshots" / commit
-    return Model(wanted.name, folder, commit) if _COMMIT.fullmatch(commit) and _is_whole(folder) else None
+    model = Model(wanted.name, repository / "snapshots" / commit, commit)
+    return model if _COMMIT.fullmatch(commit) and _is_whole(model) else None
 
 
 def pulled() -> Iterator[Model]:
     """Every whole Qwen3-VL checkpoint in the cache."""
     for config in sorted(cache().glob("models--*--*/snapshots/*/config.json")):
         folder = config.parent
-        if _is_qwen3vl(config) and _is_whole(folder):
-            name = folder.parent.parent.name.removeprefix("models--").replace("--", "/")
-            yield Model(name, folder, folder.name)
+        name = folder.parent.parent.name.removeprefix("models--").replace("--", "/")
+        model = Model(name, folder, folder.name)
+        if _is_qwen3vl(config) and _is_whole(model):
+            yield model
 
 
 def pull(wanted: HubId, listener: Listener = SILENT, *, offline: bool = False) -> Model:
@@ -90,6 +93,7 @@ def pull(wanted: HubId, listener: Listener = SILENT, *, offline: bool = False) -
             code="model_not_found",
             param="model",
         )
+    remove_remains(_repository(wanted))
     with hub_errors(wanted.name, wanted.revision):
         listed = listing(wanted.name, wanted.revision, _WANTED)
         _check_kind(wanted, listed.files)
@@ -147,12 +151,18 @@ def _repository(wanted: HubId) -> Path:
     return cache() / f"models--{wanted.name.replace('/', '--')}"
 
 
-def _is_whole(folder: Path) -> bool:
+def _is_whole(model: Model) -> bool:
+    """Whether nothing that the hub listed is missing or short; where no list is kept, its weights."""
     try:
-        check_checkpoint(folder)
+        check_checkpoint(model.folder)
     except BackendError:
         return False
-    return (folder / "tokenizer.json").is_file()
+    assert model.revision is not None
+    listed = listed_before(model.name, model.revision, _WANTED)
+    if listed is None:
+        return (model.folder / "tokenizer.json").is_file()
+    files = [(model.folder / name, size) for name, size in listed.items()]
+    return all(file.is_file() and file.stat().st_size == size for file, size in files)
 
 
 def _is_qwen3vl(config: Path) -> bool:
