@@ -48,7 +48,10 @@ def axes(config: TextConfig) -> NDArray[np.int64]:
 def inverse_frequencies(config: TextConfig) -> NDArray[np.float32]:
     """Radians a position for each rotary pair, [head_dim / 2]."""
     exponent = np.arange(0, config.head_dim, 2).astype(np.float32) / np.float32(config.head_dim)
-    return np.asarray(1 / np.float32(config.rope_theta) ** exponent, np.float32)
+    # rounded after each step, as PyTorch computes it in float32: at position 262143 the last bit is a 60th of
+    # a radian
+    powers = np.power(config.rope_theta, exponent.astype(np.float64)).astype(np.float32)
+    return np.asarray(1 / powers, np.float32)
 
 
 def _turn(graph: Graph, config: TextConfig, places: str, shape: str) -> Rotary:
