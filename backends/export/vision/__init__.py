@@ -7,6 +7,7 @@ from pathlib import Path
 from backends.export.graph import DataFile, Graph
 from backends.export.recipe import MatrixError, Recipe, VisionPrecision
 from backends.export.vision.linear import Linears
+from backends.export.vision.rotation import Rotated
 from backends.export.vision.tower import Tower
 from backends.export.weights import Weights
 from backends.qwen3vl.config import VisionConfig
@@ -19,10 +20,12 @@ def write(out: Path, weights: Weights, config: VisionConfig, recipe: Recipe) -> 
 
     BackendError ``model_invalid`` names a tensor that is missing or has another shape.
     """
+    precision = _precision(recipe)
+    tensors = weights if precision == "fp32" else Rotated(weights, config)
     with DataFile(out / "vision.data") as data:
         graph = Graph("vision", data)
-        linears = Linears(graph, weights, _precision(recipe))
-        Tower(graph, weights, config, linears).build()
+        linears = Linears(graph, tensors, precision)
+        Tower(graph, tensors, config, linears).build()
     graph.save(out / "vision.onnx")
     return linears.errors
 

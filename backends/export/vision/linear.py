@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 from numpy.typing import NDArray
 
 from backends.export.graph import CONTRIB, Graph
 from backends.export.quantize import Matrix, Rounded, Scheme, dequantise, quantise
 from backends.export.recipe import MatrixError, VisionPrecision, fitting
-from backends.export.weights import Weights
 
 PREFIX = "model.visual."
 _BLOCK = 128  # values of a row that share a scale in w8
 _PIECE = 1 << 20  # values rounded at once
+
+
+class Tensors(Protocol):
+    """A checkpoint's tensors, as ``Weights`` has them."""
+
+    def expect(self, name: str, shape: tuple[int, ...]) -> None:
+        """BackendError ``model_invalid`` unless there is a tensor ``name`` of this shape."""
+        ...
+
+    def read(self, name: str) -> NDArray[np.float32]:
+        """The whole tensor."""
+        ...
 
 
 class Linears:
@@ -23,10 +36,10 @@ class Linears:
     inputs rounded by blocks too: nearer to fp32, and safe where a few inputs are far larger than the others.
     """
 
-    def __init__(self, graph: Graph, weights: Weights, precision: VisionPrecision) -> None:
+    def __init__(self, graph: Graph, tensors: Tensors, precision: VisionPrecision) -> None:
         self.errors: list[MatrixError] = []
         self._graph = graph
-        self._weights = weights
+        self._tensors = tensors
         self._precision = precision
 
     def add(
@@ -43,10 +56,10 @@ class Linears:
         The checkpoint has it as ``shape``: out, and one or more sides that make in. ``exact`` keeps this one
         in float32.
         """
-        self._weights.expect(f"{PREFIX}{name}.weight", shape)
-        self._weights.expect(f"{PREFIX}{name}.bias", shape[:1])
-        bias = self._graph.constant(self._weights.read(f"{PREFIX}{name}.bias"), f"{name}.bias")
-        matrix = self._weights.read(f"{PREFIX}{name}.weight").reshape(shape[0], -1)
+        self._tensors.expect(f"{PREFIX}{name}.weight", shape)
+        self._tensors.expect(f"{PREFIX}{name}.bias", shape[:1])
+        bias = self._graph.constant(self._tensors.read(f"{PREFIX}{name}.bias"), f"{name}.bias")
+        matrix = self._tensors.read(f"{PREFIX}{name}.weight").reshape(shape[0], -1)
         if exact or self._precision == "fp32":
             return self._plain(x, name, matrix, bias, called)
         add = self._columns if self._precision == "int8" else self._blocks

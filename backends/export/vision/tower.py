@@ -16,9 +16,11 @@ The attention is onnxruntime's tiled one: memory grows with the patches, not wit
 
 from __future__ import annotations
 
+import numpy as np
+
 from backends.export.graph import CONTRIB, FLOAT, INT64, Graph
-from backends.export.vision.linear import PREFIX, Linears
-from backends.export.weights import Weights
+from backends.export.vision.linear import PREFIX, Linears, Tensors
+from backends.export.vision.rotation import Rotated
 from backends.qwen3vl.config import CHANNELS, PATCH_VALUES, VisionConfig
 
 TAPS = 4  # entries of the position table that a patch has a share of
@@ -28,9 +30,16 @@ _EPSILON = 1e-6  # of every LayerNorm; no config says it
 class Tower:
     """The graph while it is written; values are names, as in ``Graph``."""
 
-    def __init__(self, graph: Graph, weights: Weights, config: VisionConfig, linears: Linears) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        tensors: Tensors | Rotated,
+        config: VisionConfig,
+        linears: Linears,
+    ) -> None:
         self._graph = graph
-        self._weights = weights
+        self._tensors = tensors
+        self._turn = tensors.turn if isinstance(tensors, Rotated) else None
         self._config = config
         self._linears = linears
         self._merged = config.hidden * config.merge**2
@@ -93,6 +102,9 @@ class Tower:
     def _deepstack(self, x: str, index: int) -> None:
         # these mergers norm what stands side by side, the main one norms each patch
         name = f"deepstack_merger_list.{index}"
+        if self._turn is not None:
+            # their norm takes the mean over four patches: it needs the checkpoint's own channels
+            x = self._graph.op("MatMul", x, self._graph.constant(self._turn.T, f"{name}.turn"))
         normed = self._norm(self._side_by_side(x), f"{name}.norm", self._merged)
         self._mlp(normed, name, f"deepstack.{index}")
 
@@ -109,8 +121,17 @@ class Tower:
 
     def _join(self, x: str, change: str, norm: str) -> tuple[str, str]:
         """``x + change``, and its norm."""
-        total = self._graph.op("Add", x, change)
-        return total, self._norm(total, norm, self._config.hidden)
+        graph = self._graph
+        total = graph.op("Add", x, change)
+        if self._turn is None:
+            return total, self._norm(total, norm, self._config.hidden)
+        # the first coordinate is the mean; the scale and the shift are in the matrix that follows
+        ones = np.ones(self._config.hidden, np.float32)
+        centred = graph.op(
+            "Mul", total, graph.constant(np.where(np.arange(len(ones)) > 0, ones, np.float32(0)))
+        )
+        scale = graph.constant(ones)
+        return total, graph.op("SimplifiedLayerNormalization", centred, scale, epsilon=_EPSILON, axis=-1)
 
     def _norm(self, x: str, name: str, size: int) -> str:
         scale, shift = (self._tensor(f"{name}.{part}", size) for part in ("weight", "bias"))
@@ -122,5 +143,5 @@ class Tower:
 
     def _tensor(self, name: str, *shape: int) -> str:
         """A tensor of the checkpoint as it is."""
-        self._weights.expect(PREFIX + name, shape)
-        return self._graph.constant(self._weights.read(PREFIX + name), name)
+        self._tensors.expect(PREFIX + name, shape)
+        return self._graph.constant(self._tensors.read(PREFIX + name), name)
