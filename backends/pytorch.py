@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,11 +12,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from transformers import DynamicCache, Qwen3VLForConditionalGeneration
-from transformers.utils import logging as transformers_logging
 
-from backends.base import BackendError, DType, Logits, Prompt, Runtime
+from backends.base import BackendError, Logits, Prompt, Runtime
 from backends.qwen3vl.config import Config
 from backends.qwen3vl.positions import positions
+from backends.torch_loading import first_line, load
 
 _Seen: TypeAlias = tuple[list[torch.Tensor] | None, torch.Tensor | None]
 
@@ -29,7 +28,7 @@ class TorchBackend:
     sees_images = True
 
     def __init__(self, model: Any, config: Config) -> None:
-        self.model = model.eval()
+        self.model = model
         self.config = config
         self.context = config.text.context
 
@@ -37,24 +36,7 @@ class TorchBackend:
     def load(cls, folder: Path, runtime: Runtime) -> TorchBackend:
         """Load a checkpoint folder's safetensors; code inside a checkpoint is never run."""
         config = Config.read(folder)
-        device = _device(runtime)
-        if runtime.threads is not None:
-            torch.set_num_threads(runtime.threads)
-        transformers_logging.set_verbosity_error()
-        transformers_logging.disable_progress_bar()
-        try:
-            model = Qwen3VLForConditionalGeneration.from_pretrained(
-                folder,
-                dtype=_dtype(runtime.dtype, device, folder),
-                use_safetensors=True,
-                trust_remote_code=False,
-                local_files_only=True,
-            )
-            return cls(model.to(device), config)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise BackendError(
-                f"PyTorch cannot load {folder}: {_first_line(error)}", code="model_invalid"
-            ) from error
+        return cls(load(Qwen3VLForConditionalGeneration, folder, runtime), config)
 
     def open(self, capacity: int) -> TorchSession:
         """Start a session; its cache grows with what it reads."""
@@ -168,30 +150,4 @@ def _named_errors() -> Iterator[None]:
             raise BackendError(
                 "backend 'torch' ran out of memory; use a smaller picture or model", code="out_of_memory"
             ) from error
-        raise BackendError(f"backend 'torch' failed: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]
-
-
-def _device(runtime: Runtime) -> torch.device:
-    if runtime.device == "cuda" and not torch.cuda.is_available():
-        raise BackendError(
-            "PyTorch sees no CUDA device here; choose the device 'cpu'", code="backend_unavailable"
-        )
-    if runtime.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(runtime.device)
-
-
-def _dtype(dtype: DType, device: torch.device, folder: Path) -> torch.dtype:
-    """bf16 where the hardware multiplies it, or where float32 would not fit; else float32."""
-    if dtype != "auto":
-        return {"bf16": torch.bfloat16, "fp32": torch.float32}[dtype]
-    if device.type == "cuda" or torch.cpu._is_avx512_bf16_supported():
-        return torch.bfloat16
-    in_float32 = 2 * sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    # a quarter is left for activations, the cache and everything else
-    return torch.float32 if in_float32 < 0.75 * memory else torch.bfloat16
+        raise BackendError(f"backend 'torch' failed: {first_line(error)}") from error

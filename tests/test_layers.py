@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = [
     ["backends.base"],
     ["backends.qwen3vl"],
-    ["backends.export"],
+    ["backends.export", "backends.torch_loading"],
     ["backends.pytorch", "backends.ort", "backends.scripted"],
     ["backends"],
     ["router.types"],
@@ -97,8 +97,8 @@ def test_an_upward_import_is_noticed(module: str, line: str) -> None:
 
 
 HEAVY = {
-    "torch": {"backends.pytorch", "backends.ort.torch_vision"},
-    "transformers": {"backends.pytorch", "backends.ort.torch_vision"},
+    "torch": {"backends.torch_loading", "backends.pytorch", "backends.ort.torch_vision"},
+    "transformers": {"backends.torch_loading", "backends.pytorch", "backends.ort.torch_vision"},
     "onnxruntime": {"backends.ort"},
     "onnx": {"backends.export"},
 }

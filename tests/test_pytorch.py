@@ -112,7 +112,7 @@ def test_greedy_tokens_and_scores_equal_transformers(
 ) -> None:
     tokens, logits = reference(folder, LAYOUTS[layout])
     router = Router(str(folder), Runtime(device="cpu", dtype="fp32"))
-    answer = router.complete(Request(LAYOUTS[layout], GREEDY))
+    answer = router.complete(Request(LAYOUTS[layout], GREEDY, backend="torch"))
     with closing(backend.open(1024)) as session:
         ours = scores(session, prompt_of(folder, LAYOUTS[layout]), tokens)
     assert list(answer.tokens) == tokens

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionModel
-from transformers.utils import logging as transformers_logging
 
 from backends.base import BackendError, Runtime
 from backends.ort.features import Features
 from backends.ort.vision import frames
+from backends.torch_loading import first_line, load
 
 _Rows = NDArray[np.float32]
 
@@ -33,27 +33,7 @@ class TorchVisionEncoder:
 
     def __init__(self, folder: Path, runtime: Runtime) -> None:
         """Load ``model.visual.*`` of a checkpoint folder; BackendError ``model_invalid`` says why not."""
-        device = _device(runtime)
-        if runtime.threads is not None:
-            torch.set_num_threads(runtime.threads)
-        transformers_logging.set_verbosity_error()
-        transformers_logging.disable_progress_bar()
-        try:
-            tower, loaded = Qwen3VLVisionModel.from_pretrained(
-                folder,
-                dtype=_dtype(runtime, device),
-                key_mapping={r"^model\.visual\.": ""},
-                output_loading_info=True,
-                use_safetensors=True,
-                trust_remote_code=False,
-                local_files_only=True,
-            )
-        except (OSError, ValueError, RuntimeError) as error:
-            raise _invalid(folder, str(error).strip().partition("\n")[0]) from error
-        if missing := sorted(loaded["missing_keys"]):
-            # transformers fills what is missing with random numbers
-            raise _invalid(folder, f"there is no tensor 'model.visual.{missing[0]}'")
-        self._tower: Any = tower.eval().to(device)
+        self._tower = load(Qwen3VLVisionModel, folder, runtime, prefix="model.visual.")
         self._asked = threading.local()
         for block in self._tower.blocks:
             block.register_forward_pre_hook(self._check)
@@ -80,7 +60,7 @@ class TorchVisionEncoder:
                     return_dict=True,
                 )
         except RuntimeError as error:
-            text = str(error).strip().partition("\n")[0]
+            text = first_line(error)
             raise BackendError(f"backend 'onnx': PyTorch's picture tower failed: {text}") from error
         return [part.float().cpu().numpy() for part in (seen.pooler_output, *seen.deepstack_features)]
 
@@ -88,24 +68,3 @@ class TorchVisionEncoder:
         stop: Stop | None = getattr(self._asked, "stop", None)
         if stop is not None and stop.terminate:
             raise BackendError("the picture tower was told to stop", code="cancelled")
-
-
-def _device(runtime: Runtime) -> torch.device:
-    if runtime.device == "cuda" and not torch.cuda.is_available():
-        raise BackendError(
-            "PyTorch sees no CUDA device here; choose the device 'cpu'", code="backend_unavailable"
-        )
-    has_cuda = runtime.device != "cpu" and torch.cuda.is_available()
-    return torch.device("cuda" if has_cuda else "cpu")
-
-
-def _dtype(runtime: Runtime, device: torch.device) -> torch.dtype:
-    """bf16 where the hardware multiplies it, else float32: the tower is small enough for it."""
-    if runtime.dtype != "auto":
-        return {"bf16": torch.bfloat16, "fp32": torch.float32}[runtime.dtype]
-    fast = device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
-    return torch.bfloat16 if fast else torch.float32
-
-
-def _invalid(folder: Path, why: str) -> BackendError:
-    return BackendError(f"PyTorch cannot load the picture tower of {folder}: {why}", code="model_invalid")

@@ -1,0 +1,71 @@
+"""Loading a checkpoint, or its picture tower alone, into PyTorch: where to, and in which numbers."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from backends.base import BackendError, Runtime
+
+
+def load(kind: type[PreTrainedModel], folder: Path, runtime: Runtime, prefix: str = "") -> Any:
+    """A transformers model, ready to run, from the safetensors of ``folder`` that begin with ``prefix``.
+
+    Code inside a checkpoint is never run. BackendError ``model_invalid`` says what cannot be read.
+    """
+    device = _device(runtime)
+    if runtime.threads is not None:
+        torch.set_num_threads(runtime.threads)
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        model, loaded = kind.from_pretrained(
+            folder,
+            dtype=_dtype(runtime, device, folder),
+            key_mapping={f"^{prefix}".replace(".", r"\."): ""} if prefix else None,
+            output_loading_info=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise _invalid(folder, first_line(error)) from error
+    if missing := sorted(loaded["missing_keys"]):
+        # transformers fills what is missing with random numbers
+        raise _invalid(folder, f"there is no tensor '{prefix}{missing[0]}'")
+    return model.eval().to(device)
+
+
+def first_line(error: Exception) -> str:
+    """What PyTorch says of an error, without the lines that speak to its developers."""
+    return str(error).strip().partition("\n")[0]
+
+
+def _device(runtime: Runtime) -> torch.device:
+    has_cuda = torch.cuda.is_available()
+    if runtime.device == "cuda" and not has_cuda:
+        raise BackendError(
+            "PyTorch sees no CUDA device here; choose the device 'cpu'", code="backend_unavailable"
+        )
+    return torch.device("cuda" if has_cuda and runtime.device != "cpu" else "cpu")
+
+
+def _dtype(runtime: Runtime, device: torch.device, folder: Path) -> torch.dtype:
+    """bf16 where the hardware multiplies it, or where float32 would not fit; else float32."""
+    if runtime.dtype != "auto":
+        return {"bf16": torch.bfloat16, "fp32": torch.float32}[runtime.dtype]
+    if device.type == "cuda" or torch.cpu._is_avx512_bf16_supported():
+        return torch.bfloat16
+    in_float32 = 2 * sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    # a quarter is left for activations, the cache and everything else
+    return torch.float32 if in_float32 < 0.75 * memory else torch.bfloat16
+
+
+def _invalid(folder: Path, why: str) -> BackendError:
+    return BackendError(f"PyTorch cannot load {folder}: {why}", code="model_invalid")
