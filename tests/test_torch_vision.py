@@ -38,7 +38,8 @@ def test_torch_loads_the_tower_and_nothing_else(checkpoint: Path, visual: Any) -
 
 def test_torch_names_what_a_checkpoint_lacks(checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_bytes((checkpoint / "config.json").read_bytes())
-    with pytest.raises(BackendError, match=r"PyTorch cannot load .*: .*no file named model\.safetensors") as caught:
+    nothing = r"PyTorch cannot load .*: .*no file named model\.safetensors"
+    with pytest.raises(BackendError, match=nothing) as caught:
         TorchVisionEncoder(tmp_path, RUNTIME)
     assert caught.value.code == "model_invalid"
     tensors = load_file(checkpoint / "model.safetensors")
