@@ -1,6 +1,7 @@
-"""Scores the embedded model on several backends, on the same scenes: python -m benchmarks.scenes.compare --count 50
+"""Scores the embedded model on several backends: python -m benchmarks.scenes.compare --count 50
 
-Everything runs through the router, greedily; an answer counts when its text is exactly the true one.
+The scenes are the same for all. Everything runs through the router, greedily; an answer counts when its text
+is exactly the true one.
 """
 
 from __future__ import annotations

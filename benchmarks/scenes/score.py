@@ -109,7 +109,7 @@ def main() -> None:
 
 def _row(reader: Reader, kind: str, family: str, random: Random, count: int) -> str:
     shares = []
-    cases = [_case(kind, family, random) for _ in range(count)]
+    cases = [case(kind, family, random) for _ in range(count)]
     others = [scene(random.choice(KINDS), shown.index.shape, random) for shown, _ in cases]
     for text_first in (False, True):
         asked = [Question(*said, shown.picture, text_first) for shown, said in cases]
@@ -128,7 +128,7 @@ def _zero(module: Any, inputs: Any, output: Tensor) -> Tensor:
     return torch.zeros_like(output)
 
 
-def _case(kind: str, family: str, random: Random) -> tuple[Scene, Turn]:
+def case(kind: str, family: str, random: Random) -> tuple[Scene, Turn]:
     """A fresh scene with a question that training never worded so."""
     while True:
         shown = scene(kind, size_for(random.choice(EXAM_GRIDS), random), random)
