@@ -7,10 +7,22 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import pytest
+from huggingface_hub import constants
+
+from backends.base import BackendError, RequestError
+from router.models.hub import HubId, pull
+from router.models.model import EMBEDDED_FOLDER
+
+NAME = "org/Tiny-VL"
+WEIGHTS = "model.safetensors"
+COMMIT = "a" * 40
 PIECE = 1 << 16
 LARGE = 100_000  # bytes; files from here up are listed by sha256, as the hub does with its large ones
 
@@ -22,7 +34,7 @@ class Hub:
     name: str
     files: dict[str, bytes]
     url: str = ""
-    branches: dict[str, str] = field(default_factory=lambda: {"main": "a" * 40})
+    branches: dict[str, str] = field(default_factory=lambda: {"main": COMMIT})
     cut: dict[str, int] = field(default_factory=dict)  # file -> how many of its downloads break at 30 %
     wrong: dict[str, int] = field(
         default_factory=dict
@@ -47,6 +59,42 @@ class Hub:
                 "pointerSize": 130,
             }
         return found
+
+
+@cache
+def checkpoint() -> dict[str, bytes]:
+    """The files of the embedded model."""
+    return {file.name: file.read_bytes() for file in EMBEDDED_FOLDER.iterdir() if file.is_file()}
+
+
+@contextmanager
+def connected(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
+    """A hub that serves the embedded model as NAME, and huggingface_hub set to it, with an empty cache."""
+    monkeypatch.setenv("HYBRID_HOME", str(tmp_path / "home"))
+    with serving(Hub(NAME, dict(checkpoint()))) as hub:
+        connect(monkeypatch, hub.url, tmp_path)
+        yield hub
+
+
+def connect(monkeypatch: pytest.MonkeyPatch, url: str, tmp_path: Path) -> None:
+    """Set what huggingface_hub reads from the environment when it is imported."""
+    monkeypatch.setattr(constants, "ENDPOINT", url)
+    monkeypatch.setattr(
+        constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}"
+    )
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1 << 16)
+
+
+def refusal(error: type[RequestError] | type[BackendError], name: str = NAME) -> str:
+    wanted = HubId.parse(name)
+    assert wanted is not None
+    with pytest.raises(error) as raised:
+        pull(wanted)
+    assert raised.value.code == ("model_not_found" if error is RequestError else "model_invalid")
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
 
 
 def sha256(data: bytes) -> str:

@@ -7,7 +7,10 @@ import time
 from pathlib import Path
 
 from backends.export.recipe import MatrixError, Recipe
+from router.models import Model, ensure_export
+from tests.test_models import weights
 
+INT4, INT8 = Recipe(), Recipe("int8")
 MATRICES = (MatrixError("layers.0.q_proj", 4, 32, 0.07), MatrixError("lm_head", 8, 32, 0.006))
 COPIED = ("config.json", "tokenizer.json", "chat_template.jinja")
 SIZES = {"decoder.onnx": 3_000, "text.onnx": 2_000, "vision.onnx": 1_000, "weights.data": 200_000}
@@ -46,3 +49,21 @@ def counting(log: Path, pause: float = 0.0):
         return export(source, out, recipe, progress, pause)
 
     return run
+
+
+def checkpoint(folder: Path) -> Model:
+    """A folder that passes for a checkpoint."""
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(weights())
+    return Model(folder.name, folder)
+
+
+def ensure(model: Model, recipe: Recipe = INT4, **settings) -> Path:
+    """The model's export in the cache, made by the stand-in unless another exporter is given."""
+    return ensure_export(model, recipe, exporter=settings.pop("exporter", export), **settings)
+
+
+def listing(folder: Path) -> list[str]:
+    """The names in a folder; none where there is no folder."""
+    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []

@@ -18,9 +18,9 @@ from backends.export.manifest import Manifest
 from backends.export.recipe import Recipe
 from router.cli import run
 from router.cli.progress import size
-from router.models import exports_folder
+from router.models import export_place, exports_folder, find
 from tests import stand_in
-from tests.test_export_folder import listing
+from tests.stand_in import listing
 
 HYBRID = [sys.executable, "-c", "from router.cli import main; main()"]
 ROOT = Path(__file__).parent.parent
@@ -213,44 +213,15 @@ def test_on_a_terminal_tensor_names_and_bytes_go_by(home: Path) -> None:
     assert re.search(r"kB, exported in \d+\.\d s\r\nlanguage, 4 bits", shown)
 
 
-def test_the_second_process_says_that_it_waits_and_then_has_it_too(capfd) -> None:
-    with start("export", "scenes", stdout=subprocess.PIPE) as first:
-        deadline = time.monotonic() + 30
-        while not list(exports_folder().glob(".*.part")):
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        with start("export", "scenes", stdout=subprocess.PIPE, stderr=subprocess.PIPE) as second:
-            out, err = second.communicate(timeout=60)
-        assert first.communicate(timeout=60)[0] == out
-    assert (first.returncode, second.returncode) == (0, 0)
-    assert b"another process is exporting scenes; waiting for it" in err
-    assert b"exported before" in err
-
-
-def test_verify_reads_every_export_of_a_checkpoint(quick, capsys) -> None:
-    assert run(["verify", "scenes"]) == 4
-    assert "has no export in the cache yet" in capsys.readouterr().err
-    places = sorted(str(exported(capsys, *options)[0]) for options in ((), ("--recipe", "fast")))
-    assert run(["verify", "scenes"]) == 0
-    out, err = capsys.readouterr()
-    assert err == ""
-    assert [line.partition(":")[0] for line in out.splitlines()] == places
-    assert f"7 files, {told(Path(places[0]))}, all as exported" in out
-
-
-def test_a_flipped_bit_in_any_file_of_a_real_export_is_found_by_name(capsys) -> None:
-    place, err = exported(capsys)
-    assert "relative error at most" in err
-    names = listing(place)
-    assert {"decoder.onnx", "vision.onnx", "weights.data", "tokenizer.json", "manifest.json"} <= {*names}
-    assert run(["verify", str(place)]) == run(["verify", place.name]) == 0
-    for name in names:
-        data = bytearray((place / name).read_bytes())
-        data[len(data) // 2] ^= 4
-        (place / name).write_bytes(data)
-        capsys.readouterr()
-        assert run(["verify", "scenes"] if name != "manifest.json" else ["verify", str(place)]) == 4
-        assert str(place / name) in capsys.readouterr().err
-        data[len(data) // 2] ^= 4
-        (place / name).write_bytes(data)
-    assert run(["verify", "scenes"]) == 0
+def test_a_second_process_says_that_it_waits_and_goes_on_when_it_may() -> None:
+    place = export_place(find(), Recipe())
+    place.parent.mkdir(parents=True)
+    pipe = subprocess.PIPE
+    with locked(place.with_name(f".{place.name}.lock")):
+        process = start("export", "scenes", stdout=pipe, stderr=pipe)
+        assert process.stderr is not None
+        waits = process.stderr.readline()
+    out, _ = process.communicate(timeout=60)
+    assert waits == b"hybrid: another process is exporting scenes; waiting for it\n"
+    assert (process.returncode, out) == (0, f"{place}\n".encode())
+    assert verify(place) == []

@@ -12,7 +12,7 @@ from router.models import exports_folder, find, home
 from router.models.inventory import inventory
 from router.models.model import EMBEDDED_FOLDER
 from tests import stand_in
-from tests.test_export_folder import listing
+from tests.stand_in import listing
 
 
 @pytest.fixture(autouse=True)
