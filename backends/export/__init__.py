@@ -6,10 +6,6 @@ import shutil
 from pathlib import Path
 
 from backends.base import RequestError
-from backends.export import decoder, text, vision
-from backends.export.body import Body
-from backends.export.graph import DataFile
-from backends.export.matrices import Matrices
 from backends.export.recipe import MatrixError, Recipe
 from backends.export.weights import Progress, Weights
 from backends.qwen3vl.config import Config
@@ -33,6 +29,12 @@ def export(source: Path, out: Path, recipe: Recipe, progress: Progress | None = 
     ``progress`` is told the tensor being read, bytes read so far, and bytes of the checkpoint. BackendError
     ``model_invalid``: the checkpoint is not a whole Qwen3-VL. OSError: ``out`` cannot be written.
     """
+    # onnx takes half a second to import, and every start reads a manifest of this package
+    from backends.export import decoder, text, vision
+    from backends.export.body import Body
+    from backends.export.graph import DataFile
+    from backends.export.matrices import Matrices
+
     config = Config.read(source)
     if any(layer not in range(config.text.layers) for layer in recipe.int8_layers):
         raise RequestError(

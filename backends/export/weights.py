@@ -122,15 +122,24 @@ def _float32(raw: NDArray[Any], stored: str) -> NDArray[np.float32]:
 
 def _files(folder: Path) -> list[Path]:
     index = folder / INDEX
-    if not index.is_file():
-        return [folder / SINGLE]
+    files = [folder / name for name in _named(index)] if index.is_file() else [folder / SINGLE]
+    for file in files:
+        if not file.is_file():
+            raise BackendError(
+                f"{file} is missing; only safetensors weights are loaded, download the checkpoint again",
+                code="model_invalid",
+            )
+    return files
+
+
+def _named(index: Path) -> list[str]:
     try:
         names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
     except (ValueError, KeyError, TypeError, AttributeError):
         raise _damaged(index, "it names no files") from None
     if not names or any(not isinstance(name, str) or Path(name).name != name for name in names):
         raise _damaged(index, "it must name files of its own folder")
-    return [folder / name for name in names]
+    return names
 
 
 def _header(file: Path) -> dict[str, _Tensor]:
@@ -140,13 +149,13 @@ def _header(file: Path) -> dict[str, _Tensor]:
         with file.open("rb") as stream:
             (length,) = struct.unpack("<Q", stream.read(8))
             if length > min(_HEADER_LIMIT, size - 8):
-                raise _damaged(file, "its header is longer than the file")
+                raise _damaged(file, f"{size} bytes, without a whole header")
             entries = json.loads(stream.read(length))
-        return {
-            name: _entry(file, name, entry, 8 + length, size)
-            for name, entry in entries.items()
-            if name != "__metadata__"
-        }
+        entries.pop("__metadata__", None)
+        whole = 8 + length + max(entry["data_offsets"][1] for entry in entries.values())
+        if size != whole:
+            raise _damaged(file, f"{size} bytes, {whole} expected")
+        return {name: _entry(file, name, entry, 8 + length, size) for name, entry in entries.items()}
     except OSError as error:
         raise BackendError(f"{file} cannot be read: {error.strerror}", code="model_invalid") from None
     except (struct.error, ValueError, KeyError, TypeError, AttributeError):
