@@ -1,4 +1,4 @@
-"""Trains `scenes` on a CPU: python -m benchmarks.scenes.train --minutes 90 --out RUN_FOLDER
+"""Trains `scenes` on a CPU: python -m benchmarks.scenes.train --minutes 75 --out RUN_FOLDER
 
 Writes RUN_FOLDER/state.pt every few minutes; the same command resumes a run that was stopped.
 """
