@@ -52,6 +52,8 @@ def test_the_command_prints_the_report_and_its_exit_code_holds_the_bars(
     flags = ["--precision", "fp32", "--vision-precision", "fp32"]
     assert run(["export", str(checkpoint), out, *flags]) == 0
     capsys.readouterr()
+    assert run(["export", str(checkpoint), str(tmp_path / "again"), *flags, "--verify"]) == 0
+    assert "top-1 agreement 100.0%" in capsys.readouterr().out
     against = ["verify", out, "--against", "torch", "--threads", "1", "--dtype", "fp32"]
     assert run([*against, "--checkpoint", str(checkpoint)]) == 0
     shown = capsys.readouterr().out

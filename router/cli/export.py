@@ -12,6 +12,7 @@ import click
 from router.cli.options import option
 from router.cli.output import write
 from router.cli.progress import listening, size
+from router.cli.verify import examine
 
 if TYPE_CHECKING:
     from backends.export.manifest import Manifest
@@ -52,6 +53,9 @@ if TYPE_CHECKING:
     show_default=True,
     help="What products are computed in: 4 int8, 0 and 1 float32.",
 )
+@click.option(
+    "--verify/--no-verify", default=False, help="Compare with PyTorch when it is done, as hybrid verify does."
+)
 @click.option("--force", is_flag=True, help="Make it anew, and replace what is at OUT if it is an export.")
 @click.option("--no-wait", is_flag=True, help="Fail when another process is exporting the same.")
 @option("--offline", is_flag=True, help="Do not ask the hub.")  # fmt: skip
@@ -64,6 +68,7 @@ def export(source: str, out: Path | None, **options: Any) -> None:
     hybrid export Qwen/Qwen3-VL-2B-Instruct
     hybrid export ./qwen3-vl-2b ./qwen3-vl-2b-fast --recipe fast
     """
+    from backends.base import BackendError
     from backends.export.manifest import Manifest
     from router.models import export_place, export_to, find
 
@@ -79,6 +84,9 @@ def export(source: str, out: Path | None, **options: Any) -> None:
     for line in worst_errors(manifest):
         click.echo(line, err=True)
     write(f"{target}\n")
+    problems = examine(target, "torch", source, offline=options["offline"]) if options["verify"] else []
+    if problems:
+        raise BackendError("; ".join(problems), code="model_invalid")
 
 
 def worst_errors(manifest: Manifest) -> Iterator[str]:

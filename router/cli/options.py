@@ -73,10 +73,10 @@ def sampling_options(command: F) -> F:
 
 
 def runtime(said: dict[str, Any]) -> Runtime:
-    """Where and how to compute, as the model options say."""
+    """Where and how to compute, as far as a command's options say."""
     from backends.base import Runtime
 
-    return Runtime(said["device"], said["dtype"], said["threads"], said["vision"])
+    return Runtime(**{name: said[name] for name in ("device", "dtype", "threads", "vision") if name in said})
 
 
 def sampling(said: dict[str, Any]) -> Sampling:

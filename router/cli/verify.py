@@ -47,7 +47,7 @@ def verify(name: str, against: str | None, checkpoint: str | None, **options: An
         damages = _damages(folder)
         problems += damages
         if not damages:
-            problems += _examine(folder, name, against, checkpoint, options)
+            problems += examine(folder, against, checkpoint or name, **options)
     if problems:
         raise BackendError("; ".join(problems), code="model_invalid")
 
@@ -61,10 +61,10 @@ def _damages(folder: Path) -> list[str]:
         ]
 
 
-def _examine(
-    folder: Path, name: str, against: str | None, checkpoint: str | None, options: dict[str, Any]
+def examine(
+    folder: Path, against: str | None, source: str, *, offline: bool, as_object: bool = False, **where: Any
 ) -> list[str]:
-    """Print what is found of a whole export; return where it is too far from the reference."""
+    """Print what is found of a whole export of ``source``; return where it is too far from the reference."""
     from backends.export.manifest import Manifest
     from router.verify import BARS
     from router.verify import verify as compare
@@ -72,10 +72,10 @@ def _examine(
     manifest = Manifest.read(folder)
     report = None
     if against is not None:
-        source = _source(checkpoint or name, folder, manifest, options["offline"])
+        checkpoint = _source(source, folder, manifest, offline).folder
         with telling(f"{against}: loading") as tell:
-            report = compare(source.folder, folder, against, runtime({**options, "vision": "onnx"}), tell)
-    show = _as_json if options["as_object"] else _as_text
+            report = compare(checkpoint, folder, against, runtime(where), tell)
+    show = _as_json if as_object else _as_text
     write(show(folder, manifest, against, report))
     if report is None:
         return []
