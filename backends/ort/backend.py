@@ -11,6 +11,7 @@ from backends.base import BackendError, Prompt, Runtime
 from backends.ort.decoder import Decoder
 from backends.ort.embeddings import Embeddings
 from backends.ort.features import Encoder, FeatureCache
+from backends.ort.memory import trim
 from backends.ort.session import OnnxSession
 from backends.ort.vision import VisionEncoder
 from backends.qwen3vl.config import Config, VisionConfig
@@ -45,7 +46,9 @@ class OnnxBackend:
                 code="model_invalid",
             )
         embeddings = Embeddings.read(folder, decoder.notes.get("embeddings", ""))
-        return cls(config, decoder, embeddings, _encoder(folder, config.vision, runtime))
+        encoder = _encoder(folder, config.vision, runtime)
+        trim()
+        return cls(config, decoder, embeddings, encoder)
 
     def open(self, capacity: int) -> OnnxSession:
         """Start a session whose cache has room for ``capacity`` tokens."""

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from backends.base import BackendError, Logits, Prompt
 from backends.ort.decoder import Cache
 from backends.ort.features import Features
+from backends.ort.memory import shrink_after, trim
 from backends.qwen3vl.positions import positions
 
 if TYPE_CHECKING:
@@ -80,7 +81,9 @@ class OnnxSession:
             return None
         started = time.perf_counter()
         with self._stoppable() as how:
+            shrink_after(how)
             features = self._backend.features.encode(prompt.patches, prompt.grid, how)
+        trim()
         self.vision_seconds = time.perf_counter() - started
         if len(features.main) != prompt.image_tokens:
             raise BackendError(
