@@ -35,7 +35,7 @@ class Container:
     def read(cls, data: bytes) -> Container:
         """Tell the kind by content and read the size; raise RequestError ``invalid_image``."""
         if not data:
-            raise invalid("is empty")
+            raise invalid("is empty; save or download it again")
         for start, walk in _WALKS:
             if start.match(data):
                 try:

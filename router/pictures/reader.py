@@ -119,7 +119,7 @@ def _read_file(path: str | os.PathLike[str], limits: PictureLimits) -> bytes:
         with open(path, "rb", opener=_open_now) as file:
             state = os.fstat(file.fileno())
             if not stat.S_ISREG(state.st_mode):
-                raise invalid("is not a regular file")
+                raise invalid("is not a regular file; name a picture's file")
             _check_bytes(state.st_size, limits)
             return file.read(limits.max_bytes + 1)
     except OSError as error:
