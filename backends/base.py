@@ -103,7 +103,11 @@ class Session(Protocol):
         ...
 
     def close(self) -> None:
-        """Free the cache; a closed session is not used again."""
+        """Free the cache; a closed session is not used again.
+
+        It may come from another thread while the session computes. A backend that can stop then does, and the
+        interrupted call raises BackendError ``cancelled``.
+        """
         ...
 
 
