@@ -34,9 +34,10 @@ if TYPE_CHECKING:
 def verify(name: str, against: str | None, checkpoint: str | None, **options: Any) -> None:
     """Read every file of MODEL's exports and compare it with the manifest; exit code 4 names what is damaged.
 
-    MODEL is an export, or a checkpoint whose exports in the cache are meant. With --against, built-in prompts
-    and pictures go through both backends: picture features, scores, and the tokens they choose are compared,
-    and exit code 4 says where they are further apart than the export's precision explains.
+    MODEL is an export, or a checkpoint whose exports in the cache are meant; if it has none yet, one is made.
+    With --against, built-in prompts and pictures go through both backends: picture features, scores, and the
+    tokens they choose are compared, and exit code 4 says where they are further apart than the export's
+    precision explains.
     """
     from backends.base import BackendError
 
@@ -129,20 +130,13 @@ def _as_json(folder: Path, manifest: Manifest, against: str | None, report: Repo
 
 
 def _exports(name: str, offline: bool) -> Iterator[Path]:
-    """The folders that ``name`` means."""
-    from backends.base import RequestError
-    from router.models import exports_of, find, find_folder
+    """The folders that ``name`` means; a checkpoint without an export gets one, as on first use."""
+    from router.models import ensure_export, exports_of, find, find_folder
 
     if (folder := find_folder(name)) is not None and (folder / "manifest.json").exists():
         yield folder  # also one that `find` would refuse as damaged
         return
     with listening() as listener:
         model = find(name, listener, offline=offline)
-    folders = exports_of(model)
-    if not folders:
-        raise RequestError(
-            f"'{name}' has no export in the cache yet; make one with: hybrid export {name}",
-            code="model_not_found",
-            param="model",
-        )
+        folders = exports_of(model) or [ensure_export(model, listener=listener)]
     yield from folders
