@@ -114,6 +114,7 @@ class Router:
                 except BackendError as error:
                     if not decision.fallbacks:
                         raise
+                    self.listener.notice(f"{decision.backend} did not load ({error}); trying the next")
                     decision = _next(decision, error)
 
     def _backend(self, name: str) -> Backend:

@@ -12,7 +12,7 @@ import pytest
 from backends import Backend, BackendError, Capability, RequestError, Runtime
 from backends.scripted import Script, ScriptedBackend
 from router import Message, Picture, Request, Router, Sampling
-from router.models import find
+from router.models import Listener, find
 from router.prompt import PromptBuilder
 
 ANSWER = "I see red, green, blue and yellow."
@@ -72,7 +72,9 @@ def test_deciding_loads_nothing(stage) -> None:
 
 def test_a_backend_that_does_not_load_is_passed_over_and_the_reason_says_so(stage) -> None:
     stage("torch", "genai", "onnx", failing=("onnx",))
-    answer = Router().complete(Request(PICTURED))
+    notices: list[str] = []
+    answer = Router(listener=Listener(notice=notices.append)).complete(Request(PICTURED))
+    assert notices == ["onnx did not load (its file is damaged); trying the next"]
     assert (answer.decision.backend, answer.stats.backend) == ("torch", "torch")
     assert answer.decision.reason == (
         "the conversation has a picture; onnx did not load (its file is damaged)"
