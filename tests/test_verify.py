@@ -100,3 +100,11 @@ def test_the_other_backend_reads_the_reference_s_answer() -> None:
     report = compare(reference, other)
     assert report.agreeing == (2,)
     assert first.open_sessions == second.open_sessions == 0
+
+
+def test_one_prompt_gone_wrong_is_not_hidden_by_those_that_are_right() -> None:
+    right, wrong = made(features=0), made(features=0)
+    far = with_scores(wrong, RANDOM.normal(size=wrong.scores.shape))
+    alone = compare([wrong], [far]).divergence
+    assert compare([right, right, wrong], [right, right, far]).divergence == pytest.approx(alone)
+    assert alone > 0.1

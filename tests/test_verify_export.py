@@ -1,18 +1,24 @@
 """The report of ``hybrid verify --against torch`` on small random models."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from backends.base import Runtime
+from backends import Prompt, Runtime, load
 from backends.export import export
 from backends.export.recipe import Recipe
+from backends.ort.session import OnnxSession
+from backends.qwen3vl.positions import positions
 from router.cli import run
-from router.verify import BARS, verify
+from router.models import ensure_export, find
+from router.prompt import PromptBuilder
+from router.verify import BARS, Trace, compare, questions, trace, verify
 from tests import tiny
 
 RUNTIME = Runtime(device="cpu", dtype="fp32", threads=1)
@@ -65,3 +71,46 @@ def test_the_command_prints_the_report_and_its_exit_code_holds_the_bars(
     assert json.loads(found.out)["report"]["top1"] < 0.5
     assert "prefill scores: cosine" in found.err
     assert found.err.count("\n") == 1
+
+
+@pytest.fixture(scope="module")
+def embedded() -> tuple[list[Prompt], list[Trace]]:
+    """The built-in prompts, and what PyTorch makes of them with the embedded model in bf16."""
+    folder = find("scenes").folder
+    prompts = questions(PromptBuilder.read(folder))
+    return prompts, list(
+        trace(load("torch", folder, Runtime(device="cpu", dtype="bf16", threads=1)), prompts)
+    )
+
+
+def without_deepstack(monkeypatch: pytest.MonkeyPatch) -> None:
+    place = OnnxSession._place
+
+    def blind(self: OnnxSession, *args: Any) -> list[Any]:
+        return [0 * added for added in place(self, *args)]
+
+    monkeypatch.setattr(OnnxSession, "_place", blind)
+
+
+def with_flat_positions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "backends.ort.session.positions",
+        lambda tokens, _spans, _grid, merge: positions(tokens, None, None, merge),
+    )
+
+
+@pytest.mark.parametrize(
+    ("damage", "holds"), [(None, True), (without_deepstack, False), (with_flat_positions, False)]
+)
+def test_the_embedded_model_in_int4_holds_its_bars_and_a_wrong_pipeline_does_not(
+    embedded: tuple[list[Prompt], list[Trace]],
+    monkeypatch: pytest.MonkeyPatch,
+    damage: Callable[[pytest.MonkeyPatch], None] | None,
+    holds: bool,
+) -> None:
+    prompts, reference = embedded
+    if damage is not None:
+        damage(monkeypatch)
+    onnx = load("onnx", ensure_export(find("scenes")), RUNTIME)
+    report = compare(reference, list(trace(onnx, prompts, [found.tokens for found in reference])))
+    assert (BARS["int4"].failures(report) == []) == holds

@@ -113,7 +113,10 @@ def _as_text(folder: Path, manifest: Manifest, against: str | None, report: Repo
             for found in report.distances
         ]
         agreeing = " ".join(map(str, report.agreeing))
-        lines.append(f"  top-1 agreement {report.top1:.1%}, KL divergence {report.divergence:.2e} nats")
+        lines.append(
+            f"  top-1 agreement {report.top1:.1%}, "
+            f"KL divergence of the worst prompt {report.divergence:.2e} nats"
+        )
         lines.append(f"  greedy tokens before the first different one: {agreeing}")
     return "\n".join(lines) + "\n"
 
