@@ -85,8 +85,6 @@ def capability(name: str) -> Capability:
 
 def load(name: str, model: Path, runtime: Runtime | None = None) -> Backend:
     """Load backend ``name`` with the model in folder ``model``; only its own libraries are imported."""
-    if name not in _SHIPPED:
-        _known(name)
     if problem := capability(name).problem:
         raise BackendError(f"backend '{name}' cannot be used: {problem}", code="backend_unavailable")
     backend: type[Backend]
