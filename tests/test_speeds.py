@@ -1,0 +1,75 @@
+"""What was measured on this machine, kept for policies and estimates."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from backends import Runtime
+from backends.export.recipe import Recipe
+from router.models import Model, find
+from router.speeds import Speed, read_speeds, record_speeds
+
+ONNX = Speed(
+    1.5, prefill=((128, 100.0), (1024, 50.0)), decode=((128, 20.0), (1024, 10.0)), vision=((784, 400.0),)
+)
+GENAI = Speed(1.0, prefill=((128, 110.0),), decode=((128, 25.0),))
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Model:
+    folder = tmp_path / "model"
+    shutil.copytree(find().folder, folder)
+    return Model("model", folder)
+
+
+def test_what_was_recorded_is_read_again_and_added_to(model: Model) -> None:
+    assert read_speeds(model, Runtime()) == {}
+    record_speeds(model, Runtime(), {"onnx": ONNX})
+    record_speeds(model, Runtime(), {"genai": GENAI})
+    assert read_speeds(model, Runtime()) == {"onnx": ONNX, "genai": GENAI}
+    faster = replace(ONNX, load_seconds=1.0)
+    record_speeds(model, Runtime(), {"onnx": faster})
+    assert read_speeds(model, Runtime())["onnx"] == faster
+
+
+def test_figures_speak_for_what_they_were_measured_on_only(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record_speeds(model, Runtime(threads=1), {"onnx": ONNX})
+    assert read_speeds(model, Runtime(threads=1))
+    assert read_speeds(model, Runtime(threads=3)) == {}
+    assert read_speeds(model, Runtime(threads=1, dtype="fp32")) == {}
+    assert read_speeds(model, Runtime(threads=1), Recipe(recipe="fast")) == {}
+    assert read_speeds(find(), Runtime(threads=1)) == {}
+    with monkeypatch.context() as patch:
+        patch.setattr("platform.node", lambda: "another")
+        assert read_speeds(model, Runtime(threads=1)) == {}
+    (model.folder / "config.json").write_text("{}")
+    assert read_speeds(model, Runtime(threads=1)) == {}
+
+
+@pytest.mark.parametrize(
+    "damage", ["", "{", "[]", '{"speeds": 3}', '{"speeds": {"onnx": {"load_seconds": 1}}}']
+)
+def test_a_damaged_file_is_as_good_as_none(model: Model, damage: str) -> None:
+    place = record_speeds(model, Runtime(), {"onnx": ONNX})
+    place.write_text(damage)
+    assert read_speeds(model, Runtime()) == {}
+    record_speeds(model, Runtime(), {"genai": GENAI})
+    assert read_speeds(model, Runtime()) == {"genai": GENAI}
+
+
+def test_seconds_are_read_between_the_sizes_that_were_measured() -> None:
+    assert ONNX.seconds(128, 0) == pytest.approx(1.28)
+    assert ONNX.seconds(64, 0) == pytest.approx(0.64)
+    assert ONNX.seconds(576, 0) == pytest.approx(576 * 0.015)  # halfway between 10 and 20 ms a token
+    assert ONNX.seconds(128, 10) == pytest.approx(1.28 + 10 * (0.05 + 0.05 * 5 / 896))
+    assert ONNX.seconds(128, 0, (784, 784)) == pytest.approx(1.28 + 2 * 784 / 400)
+
+
+def test_nothing_is_made_up_for_what_was_not_measured() -> None:
+    assert GENAI.seconds(128, 1) is not None
+    assert GENAI.seconds(128, 1, (784,)) is None
+    assert replace(GENAI, decode=()).seconds(128, 1) is None
