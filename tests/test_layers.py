@@ -20,7 +20,7 @@ LAYERS = [
     ["router.generate"],
     ["router.models"],
     ["router.speeds", "router.footprint"],
-    ["router.asked", "router.policy", "router.model_backends", "router.loaded"],
+    ["router.asked", "router.asynchronous", "router.policy", "router.model_backends", "router.loaded"],
     ["router.router", "router.verify"],
     ["router"],
     ["router.cli"],
