@@ -94,7 +94,7 @@ def ask(router: Router, scenario: Scenario, backend: str, max_tokens: int, conso
 def row(scenario: Scenario, backend: str, done: Completion | Exception) -> tuple[str, ...]:
     """One line of the table; of a backend that did not answer, why."""
     if isinstance(done, Exception):
-        return scenario.name, backend, "", "", "", "", str(done)
+        return scenario.name, backend, "", "", "", "", str(done).partition(";")[0]
     stats = done.stats
     speed = f"{stats.tokens_per_second:.1f}" if stats.tokens_per_second else ""
     counts = str(stats.prompt_tokens), str(stats.output_tokens)
@@ -106,7 +106,7 @@ def table(rows: Sequence[tuple[str, ...]]) -> Table:
     made = Table("scenario", "backend")
     for column in ("prompt", "output", "TTFT s", "tok/s"):
         made.add_column(column, justify="right", no_wrap=True)
-    made.add_column("answer", no_wrap=True, overflow="ellipsis", ratio=1)
+    made.add_column("answer")
     for number, (scenario, *cells) in enumerate(rows):
         first = number % len(BACKENDS) == 0
         made.add_row(
