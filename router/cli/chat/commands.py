@@ -24,18 +24,18 @@ COMMANDS: Mapping[str, Usage] = {
     "clear": Usage("", "start over; settings and the system prompt stay"),
     "save": Usage("FILE", "write the conversation to a new file"),
     "save!": Usage("FILE", "the same, over a file that is there"),
-    "load": Usage("FILE", "go on with a saved conversation in place of this one"),
-    "set": Usage("[NAME=VALUE]", "change how answers are picked; NAME= unsets, /set alone shows all"),
+    "load": Usage("FILE", "go on with a saved conversation instead of this one"),
+    "set": Usage("[NAME=VALUE]", "how answers are picked; NAME= unsets, /set alone lists"),
     "backend": Usage("auto|NAME", "choose which backend answers"),
     "stats": Usage("", "show what every answer took"),
     "help": Usage("", "show this"),
     "exit": Usage("", "leave, as Ctrl-D does"),
 }
 
-HINTS = (
-    "Alt+Enter, or a backslash at the end of a line, goes on in a new line; pasted lines stay one text.\n"
-    "Ctrl-C stops an answer; what was said is kept. //text sends a text that begins with /."
-)
+HINTS = """\
+A line that ends in a backslash, or in Alt+Enter, goes on in the next; pasted
+lines stay one text. Ctrl-C stops an answer, and what was said is kept.
+//text sends a text that begins with /."""
 
 
 @dataclass(frozen=True)

@@ -109,9 +109,8 @@ class Talk:
 
     def _save(self, argument: str, *, over: bool) -> None:
         target = disk.write(path(argument), transcript.to_json(self.conversation.messages), over=over)
-        waiting = len(self.conversation.waiting)
-        without = f", without the {_count(waiting, 'picture')} that waits" if waiting else ""
-        tell(f"{self._amount()} in {target} ({size(target.stat().st_size)}){without}")
+        left_out = "; pictures that wait are left out" if self.conversation.waiting else ""
+        tell(f"{self._amount()} in {target} ({size(target.stat().st_size)}){left_out}")
 
     def _load(self, argument: str) -> None:
         file = paths(argument)[0]
@@ -161,8 +160,9 @@ class Talk:
         return self._speaker.router.decide(replace(settings, messages=messages))
 
     def _amount(self) -> str:
-        messages, pictures = self.conversation.messages, self.conversation.pictures
-        shown = f" and {_count(len(pictures), 'picture')}" if pictures else ""
+        messages = self.conversation.messages
+        pictures = sum(len(message.pictures) for message in messages)
+        shown = f" and {_count(pictures, 'picture')}" if pictures else ""
         return f"{_count(len(messages), 'message')}{shown}"
 
 
