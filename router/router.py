@@ -15,7 +15,7 @@ from backends.qwen3vl.images import Limits
 from router.generate import Stop, generate
 from router.models import SILENT, Listener, Model, ensure_export, find
 from router.policy import decide
-from router.prompt import PromptBuilder
+from router.prompt import Plan, PromptBuilder
 from router.sampling import BUILT_IN, check, from_generation_config
 from router.text import TextStream
 from router.types import Chunk, Chunks, Completion, Decision, Request, Sampling
@@ -54,12 +54,16 @@ class Router:
         """Which backend would answer ``request``, and why; nothing is loaded."""
         return decide(request, self._available)
 
+    def plan(self, request: Request) -> Plan:
+        """The prompt of ``request``, its pictures placed and not read; nothing is loaded."""
+        return self._planner(request).plan(request.messages)
+
     def answer(self, request: Request) -> Answer:
         """Everything up to the first token: errors come from here, not from the middle of the stream."""
         sampling = request.sampling.over(self._defaults)
         text = self._builder.config.text
         check(sampling, text.vocab)
-        plan = self._planner(request).plan(request.messages)
+        plan = self.plan(request)
         decision = self.decide(request)
         # refused before a backend is loaded, where the model itself is too small
         plan.room(request.sampling.max_tokens, sampling.max_tokens, text.context)

@@ -1,14 +1,13 @@
 """/set: every setting by name, checked at once."""
 
-from dataclasses import fields, replace
+from dataclasses import fields
 
-import numpy as np
 import pytest
 
 from backends.base import RequestError
-from router.cli.chat.settings import NAMES, Defaults, changed, cost, limits, listed
+from router.cli.chat.settings import NAMES, Defaults, changed, listed
 from router.models import find
-from router.types import Picture, Request, Sampling
+from router.types import Request, Sampling
 
 DEFAULTS = Defaults.read(find().folder)
 START = Request(())
@@ -130,11 +129,3 @@ def test_scores_that_nobody_would_see_are_refused() -> None:
     with pytest.raises(RequestError, match="--json"):
         changed(START, "logprobs=2", DEFAULTS, scores=False)
     assert changed(START, "logprobs=", DEFAULTS, scores=False).sampling == Sampling()
-
-
-def test_a_picture_costs_a_token_for_every_32_by_32_pixels_as_it_is_read() -> None:
-    picture = Picture(np.zeros((160, 320, 3), np.uint8))
-    large = replace(START, max_pixels=1_000_000)
-    assert cost(picture, limits(large, DEFAULTS)) == 5 * 10
-    small = replace(START, max_pixels=160 * 160)
-    assert cost(picture, limits(small, DEFAULTS)) == 3 * 7

@@ -10,10 +10,10 @@ from typing import Any
 
 from backends.base import RequestError
 from backends.qwen3vl.config import Config
-from backends.qwen3vl.images import Limits, grid_of, picture_tokens
+from backends.qwen3vl.images import Limits
 from router.prompt.checkpoint import read_generation_config
 from router.sampling import BUILT_IN, check, from_generation_config
-from router.types import Picture, Request, Sampling
+from router.types import Request, Sampling
 
 SAMPLING = tuple(field.name for field in fields(Sampling))
 PIXELS = ("min_pixels", "max_pixels")
@@ -55,13 +55,13 @@ def changed(settings: Request, assignment: str, defaults: Defaults, *, scores: b
         raise RequestError("logprobs are part of the JSON output; start the chat with --json")
     new = _with(settings, name, value)
     check(new.sampling.over(defaults.sampling), defaults.vocab)
-    limits(new, defaults)
+    _limits(new, defaults)
     if name in (*_FILTERS, "temperature"):
         _check_filters(new.sampling, defaults.sampling)
     return new
 
 
-def limits(settings: Request, defaults: Defaults) -> Limits:
+def _limits(settings: Request, defaults: Defaults) -> Limits:
     """Between which sizes pictures are brought. RequestError: the least is above the most."""
     least, most = settings.min_pixels, settings.max_pixels
     return Limits(
@@ -70,14 +70,9 @@ def limits(settings: Request, defaults: Defaults) -> Limits:
     )
 
 
-def cost(picture: Picture, within: Limits) -> int:
-    """How many tokens a picture takes in the prompt."""
-    return picture_tokens(grid_of(*picture.size, within))
-
-
 def listed(settings: Request, defaults: Defaults) -> Iterator[str]:
     """A line for each setting: its value as ``changed`` reads it, and whether it was set here."""
-    within = limits(settings, defaults)
+    within = _limits(settings, defaults)
     width = max(map(len, NAMES))
     for name in NAMES:
         said = getattr(settings.sampling if name in SAMPLING else settings, name)

@@ -11,14 +11,14 @@ from router.cli.chat import disk, transcript
 from router.cli.chat.commands import LEAVE, Command, help_text, parse, path, paths
 from router.cli.chat.conversation import Conversation
 from router.cli.chat.lines import Input
-from router.cli.chat.settings import Defaults, changed, cost, limits, listed
+from router.cli.chat.settings import Defaults, changed, listed
 from router.cli.chat.speaker import Speaker, tell
 from router.cli.chat.turns import Turn, table
 from router.cli.failures import describe
 from router.cli.output import decision_line
 from router.cli.progress import size
 from router.pictures import PictureLimits, open_picture
-from router.prompt.conversation import MAX_CHARS, check
+from router.prompt import Plan
 from router.types import Decision, Request
 
 
@@ -38,6 +38,7 @@ class Talk:
         self.settings = settings
         self.turns: list[Turn] = []
         self._speaker = speaker
+        self._router = speaker.router
         self._defaults = defaults
         self._accepted = accepted
         self._commands: Mapping[str, Callable[[str], None]] = {
@@ -91,12 +92,12 @@ class Talk:
         files = paths(argument)
         pictures = [open_picture(file, self._accepted) for file in files]
         shown = self.conversation.shown(*pictures)
-        self._check(shown, self.settings)
+        plan, _ = self._ready(shown, self.settings)
         self.conversation = shown
-        within = limits(self.settings, self._defaults)
-        for file, picture in zip(files, pictures, strict=True):
+        costs = (plan.spans[:, 1] - plan.spans[:, 0])[-len(files) :]
+        for file, picture, tokens in zip(files, pictures, costs, strict=True):
             width, height = picture.size
-            tell(f"{Path(file).name}: {width}x{height}, {cost(picture, within)} tokens of the next question")
+            tell(f"{Path(file).name}: {width}x{height}, {tokens} tokens of the next question")
 
     def _drop(self, _: str) -> None:
         count = len(self.conversation.waiting)
@@ -116,7 +117,7 @@ class Talk:
         file = paths(argument)[0]
         try:
             loaded = Conversation(transcript.from_json(disk.read(file), self._accepted))
-            self._check(loaded, self.settings)
+            self._ready(loaded, self.settings)
         except RequestError as error:
             raise RequestError(f"{file!r}: {error}", code=error.code) from None
         self.conversation, self.turns = loaded, []
@@ -133,7 +134,7 @@ class Talk:
 
     def _backend(self, name: str) -> None:
         settings = replace(self.settings, backend=None if name == "auto" else name)
-        decision = self._check(self.conversation, settings)
+        _, decision = self._ready(self.conversation, settings)
         self.settings = settings
         tell(decision_line(decision))
 
@@ -145,19 +146,16 @@ class Talk:
         else:
             tell("nothing was answered yet")
 
-    def _check(self, conversation: Conversation, settings: Request) -> Decision:
-        """Who would answer the next question. RequestError: nobody could, whatever it is."""
-        messages = conversation.asked("").messages
-        check(messages, MAX_CHARS, self._accepted.max_pictures, self._defaults.context)
-        within = limits(settings, self._defaults)
-        tokens = sum(cost(picture, within) for picture in conversation.pictures)
-        if tokens >= self._defaults.context:
-            raise RequestError(
-                f"the pictures would take {tokens} tokens, and the context is {self._defaults.context}; "
-                "/set max_pixels=N reads them smaller",
-                code="context_length_exceeded",
-            )
-        return self._speaker.router.decide(replace(settings, messages=messages))
+    def _ready(self, conversation: Conversation, settings: Request) -> tuple[Plan, Decision]:
+        """How the next question would be read, and by whom. RequestError: it could not be, whatever it is."""
+        request = replace(settings, messages=conversation.asked("").messages)
+        plan = self._router.plan(request)
+        try:
+            plan.room(settings.sampling.max_tokens, None, self._defaults.context)
+        except RequestError as error:
+            smaller = "; /set max_pixels=N reads pictures smaller" if plan.pictures else ""
+            raise RequestError(f"{error}{smaller}", code=error.code) from None
+        return plan, self._router.decide(request)
 
     def _amount(self) -> str:
         messages = self.conversation.messages
