@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -89,14 +90,15 @@ class Speaker:
     def _chunks(self, asking: Asking) -> Iterator[Chunk]:
         """The chunks, with something moving on stderr until the first."""
         chunks = pump(asking.chunks(), self.style.timeout)
-        with telling("reading the question") as show:
+        with telling("loading") as show:
             self._ear.now = Listener(
                 lambda name, done, total: show(f"{name}: {size(done)} of {size(total)}"),
-                lambda text: tell(f"hybrid: {text}"),
+                lambda text: print(f"hybrid: {text}", file=sys.stderr),  # what moves there makes room for it
             )
             next(chunks)
-            assert asking.answer is not None
-            self._explain(asking.answer.decision)
+        assert asking.answer is not None
+        self._explain(asking.answer.decision)
+        with telling("reading the question"):
             first = next(chunks)
         yield from chain([first], chunks)
 

@@ -37,7 +37,16 @@ def table(turns: Sequence[Turn]) -> Table:
     return made
 
 
-HEADS = ("", "answered by", "prompt", "pictures", "reused", "first token", "output", "tok/s")
+HEADS = (
+    "",
+    "answered by",
+    "prompt\ntokens",
+    "picture\ntokens",
+    "reused\ntokens",
+    "TTFT",
+    "output\ntokens",
+    "tok/s",
+)
 WHO = 1  # the column that is words
 
 
