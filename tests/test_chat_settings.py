@@ -1,13 +1,14 @@
 """/set: every setting by name, checked at once."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
+import numpy as np
 import pytest
 
 from backends.base import RequestError
-from router.cli.chat.settings import NAMES, Defaults, changed, listed
+from router.cli.chat.settings import NAMES, Defaults, changed, cost, listed
 from router.models import find
-from router.types import Request, Sampling
+from router.types import Picture, Request, Sampling
 
 DEFAULTS = Defaults.read(find().folder)
 START = Request(())
@@ -129,3 +130,9 @@ def test_scores_that_nobody_would_see_are_refused() -> None:
     with pytest.raises(RequestError, match="--json"):
         changed(START, "logprobs=2", DEFAULTS, scores=False)
     assert changed(START, "logprobs=", DEFAULTS, scores=False).sampling == Sampling()
+
+
+def test_a_picture_costs_a_token_for_every_32_by_32_pixels_as_it_is_read() -> None:
+    picture = Picture(np.zeros((160, 320, 3), np.uint8))
+    assert cost(picture, replace(START, max_pixels=1_000_000), DEFAULTS) == 5 * 10
+    assert cost(picture, replace(START, max_pixels=160 * 160), DEFAULTS) == 3 * 7

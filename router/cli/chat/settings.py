@@ -10,10 +10,10 @@ from typing import Any
 
 from backends.base import RequestError
 from backends.qwen3vl.config import Config
-from backends.qwen3vl.images import Limits
+from backends.qwen3vl.images import Limits, grid_of, picture_tokens
 from router.prompt.checkpoint import read_generation_config
 from router.sampling import BUILT_IN, check, from_generation_config
-from router.types import Request, Sampling
+from router.types import Picture, Request, Sampling
 
 SAMPLING = tuple(field.name for field in fields(Sampling))
 PIXELS = ("min_pixels", "max_pixels")
@@ -24,19 +24,17 @@ _FILTERS = ("top_k", "top_p", "min_p")  # idle where the likeliest token is take
 
 @dataclass(frozen=True)
 class Defaults:
-    """What a model says itself: how it samples, the sizes at which it reads pictures, what it can hold."""
+    """What a model says itself: how it samples, the sizes at which it reads pictures, its vocabulary."""
 
     sampling: Sampling
     limits: Limits
     vocab: int
-    context: int
 
     @classmethod
     def read(cls, folder: Path) -> Defaults:
         """Read a model folder's small files; BackendError ``model_invalid`` names what is wrong."""
-        text = Config.read(folder).text
         sampling = from_generation_config(read_generation_config(folder)).over(BUILT_IN)
-        return cls(sampling, Limits.read(folder), text.vocab, text.context)
+        return cls(sampling, Limits.read(folder), Config.read(folder).text.vocab)
 
 
 def changed(settings: Request, assignment: str, defaults: Defaults, *, scores: bool) -> Request:
@@ -68,6 +66,11 @@ def _limits(settings: Request, defaults: Defaults) -> Limits:
         defaults.limits.min_pixels if least is None else least,
         defaults.limits.max_pixels if most is None else most,
     )
+
+
+def cost(picture: Picture, settings: Request, defaults: Defaults) -> int:
+    """How many tokens a picture takes in the prompt."""
+    return picture_tokens(grid_of(*picture.size, _limits(settings, defaults)))
 
 
 def listed(settings: Request, defaults: Defaults) -> Iterator[str]:

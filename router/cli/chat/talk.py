@@ -11,14 +11,13 @@ from router.cli.chat import disk, transcript
 from router.cli.chat.commands import LEAVE, Command, help_text, parse, path, paths
 from router.cli.chat.conversation import Conversation
 from router.cli.chat.lines import Input
-from router.cli.chat.settings import Defaults, changed, listed
+from router.cli.chat.settings import Defaults, changed, cost, listed
 from router.cli.chat.speaker import Speaker, tell
 from router.cli.chat.turns import Turn, table
 from router.cli.failures import describe
 from router.cli.output import decision_line
 from router.cli.progress import size
 from router.pictures import PictureLimits, open_picture
-from router.prompt import Plan
 from router.types import Decision, Request
 
 
@@ -92,11 +91,11 @@ class Talk:
         files = paths(argument)
         pictures = [open_picture(file, self._accepted) for file in files]
         shown = self.conversation.shown(*pictures)
-        plan, _ = self._ready(shown, self.settings)
+        self._ready(shown, self.settings)
         self.conversation = shown
-        costs = (plan.spans[:, 1] - plan.spans[:, 0])[-len(files) :]
-        for file, picture, tokens in zip(files, pictures, costs, strict=True):
+        for file, picture in zip(files, pictures, strict=True):
             width, height = picture.size
+            tokens = cost(picture, self.settings, self._defaults)
             tell(f"{Path(file).name}: {width}x{height}, {tokens} tokens of the next question")
 
     def _drop(self, _: str) -> None:
@@ -134,7 +133,7 @@ class Talk:
 
     def _backend(self, name: str) -> None:
         settings = replace(self.settings, backend=None if name == "auto" else name)
-        _, decision = self._ready(self.conversation, settings)
+        decision = self._ready(self.conversation, settings)
         self.settings = settings
         tell(decision_line(decision))
 
@@ -146,16 +145,15 @@ class Talk:
         else:
             tell("nothing was answered yet")
 
-    def _ready(self, conversation: Conversation, settings: Request) -> tuple[Plan, Decision]:
-        """How the next question would be read, and by whom. RequestError: it could not be, whatever it is."""
-        request = replace(settings, messages=conversation.asked("").messages)
-        plan = self._router.plan(request)
+    def _ready(self, conversation: Conversation, settings: Request) -> Decision:
+        """Who would answer the next question. RequestError: nobody could, whatever it is."""
         try:
-            plan.room(settings.sampling.max_tokens, None, self._defaults.context)
+            return self._router.decide(replace(settings, messages=conversation.asked("").messages))
         except RequestError as error:
-            smaller = "; /set max_pixels=N reads pictures smaller" if plan.pictures else ""
-            raise RequestError(f"{error}{smaller}", code=error.code) from None
-        return plan, self._router.decide(request)
+            if error.code != "context_length_exceeded" or not conversation.pictures:
+                raise
+            smaller = "/set max_pixels=N reads pictures smaller"
+            raise RequestError(f"{error}; {smaller}", code=error.code) from None
 
     def _amount(self) -> str:
         messages = self.conversation.messages
