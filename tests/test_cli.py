@@ -212,10 +212,20 @@ def test_the_help_names_the_presets_there_are(capsys) -> None:
 
 
 def test_help_and_the_library_import_nothing_heavy() -> None:
-    heavy = ("torch", "transformers", "onnxruntime", "numpy", "PIL", "tokenizers", "jinja2", "rich")
+    heavy = (
+        "torch",
+        "transformers",
+        "onnxruntime",
+        "numpy",
+        "PIL",
+        "tokenizers",
+        "jinja2",
+        "rich",
+        "prompt_toolkit",
+    )
     script = (
         "import sys, router, router.cli\n"
-        "assert router.cli.run(['--help']) == 0 == router.cli.run(['generate', '--help'])\n"
+        "assert [router.cli.run([*c, '--help']) for c in ([], ['generate'], ['chat'])] == [0] * 3\n"
         f"print([name for name in {heavy} if name in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
