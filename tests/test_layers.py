@@ -105,6 +105,7 @@ HEAVY = {
     "onnxruntime": {"backends.ort"},
     "onnxruntime_genai": {"backends.genai"},
     "onnx": {"backends.export"},
+    "prompt_toolkit": {"router.cli.chat"},
 }
 
 

@@ -9,42 +9,37 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 
-from router.cli.options import model_options, option, runtime, sampling, sampling_options
+from router.cli.options import (
+    NOTICE,
+    check_used,
+    conversation_options,
+    model_options,
+    picture_limits,
+    runtime,
+    sampling,
+    sampling_options,
+    time_limit,
+)
 from router.cli.output import as_json, decision_line, usage_line, write
 from router.cli.progress import listening
 
 if TYPE_CHECKING:
     from router.models import Listener
+    from router.pictures import PictureLimits
     from router.router import Answer
-    from router.types import Chunk, Completion, Picture, Request, Sampling
+    from router.types import Chunk, Completion, Picture, Request
 
 Events: TypeAlias = "Iterator[tuple[Answer, Chunk]]"
 
 _PROMPT_LIMIT = 8 << 20  # bytes read from stdin; far above any context
 
-NOTICE = (
-    "hybrid: answering with 'scenes', the small embedded model: it knows colours and shapes in simple "
-    "pictures, nothing else. For a real one: -m Qwen/Qwen3-VL-2B-Instruct (fetched on first use), or set "
-    "HYBRID_MODEL"
-)
-
 
 @click.command()
 @click.argument("prompt", required=False)
-@click.option("-i", "--image", "images", multiple=True, metavar="PATH|-", help="A picture; may be repeated.")
-@option("-s", "--system", metavar="TEXT", help="What the model is told before the conversation.")
+@conversation_options
 @model_options
 @sampling_options
-@option("--min-pixels", type=click.IntRange(min=1), metavar="N", help="Enlarge pictures below N pixels.")
-@option("--max-pixels", type=click.IntRange(min=1), metavar="N", help="Shrink pictures above N pixels.")
-@option("--max-image-pixels", type=click.IntRange(min=1), metavar="N",
-        help="Refuse to decode pictures above N pixels; 40 million by default.")  # fmt: skip
-@option(
-    "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
-    metavar="SECONDS",
-    help="Give up after this long.",
-)
+@time_limit
 @click.option("--explain", is_flag=True, help="Say on stderr which backend answers and why.")
 @click.option("--usage", is_flag=True, help="Say on stderr what the answer took.")
 @click.option("--no-stream", is_flag=True, help="Print the answer when it is whole.")
@@ -65,7 +60,7 @@ def generate(prompt: str | None, images: tuple[str, ...], **options: Any) -> Non
     with listening("reading the model and the question") as listener:
         events = pump(_events(prompt, images, options, listener), options["timeout"])
         answer, _ = next(events)
-    _check_used(answer.sampling, options)
+    check_used(answer.sampling, options)
     if options["explain"]:
         click.echo(decision_line(answer.decision), err=True)
     completion = _show(answer, events, stream=not options["no_stream"], quiet=options["as_object"])
@@ -84,17 +79,6 @@ def _check_together(prompt: str | None, images: tuple[str, ...], options: dict[s
         raise click.UsageError("no prompt; give it as an argument, or on stdin")
     if options["logprobs"] is not None and not options["as_object"]:
         raise click.UsageError("--logprobs are part of the JSON output; add --json")
-
-
-def _check_used(resolved: Sampling, options: dict[str, Any]) -> None:
-    """Refuse a filter that nothing would pass through, which is only known with the model's defaults."""
-    idle = [
-        f"--{name.replace('_', '-')}" for name in ("top_k", "top_p", "min_p") if options[name] is not None
-    ]
-    if idle and resolved.temperature == 0:
-        raise click.UsageError(
-            f"{idle[0]} does nothing at temperature 0, where this answer is; add --temp 0.7"
-        )
 
 
 def _events(
@@ -134,7 +118,7 @@ def _show(answer: Answer, events: Events, *, stream: bool, quiet: bool) -> Compl
 def _request(prompt: str | None, images: tuple[str, ...], options: dict[str, Any]) -> Request:
     from router.types import Message, Request
 
-    pictures = _pictures(images, options["max_image_pixels"])
+    pictures = _pictures(images, picture_limits(options))
     question = Message.of("user", *pictures, _text(prompt))
     told = () if options["system"] is None else (Message.of("system", options["system"]),)
     backend = None if options["backend"] == "auto" else options["backend"]
@@ -166,10 +150,9 @@ def _decode(data: bytes) -> str:
         ) from None
 
 
-def _pictures(paths: tuple[str, ...], max_pixels: int | None) -> tuple[Picture, ...]:
-    from router.pictures import PictureLimits, open_picture, read_picture
+def _pictures(paths: tuple[str, ...], limits: PictureLimits) -> tuple[Picture, ...]:
+    from router.pictures import open_picture, read_picture
 
-    limits = PictureLimits() if max_pixels is None else PictureLimits(max_pixels=max_pixels)
     return tuple(
         read_picture(sys.stdin.buffer.read(limits.max_bytes + 1), limits)
         if path == "-"
