@@ -144,7 +144,7 @@ def test_what_is_wrong_is_one_line_and_changes_nothing(play, talk, requests, pic
     assert told.startswith("my picture.png")
     assert words in wrong
     assert wrong.startswith("hybrid: ")
-    assert wrong.endswith("(the question is not kept)") is ("too long" in case)
+    assert wrong.endswith("(the question is not kept; /clear starts over)") is ("too long" in case)
     assert turns(requests[-1].messages) == ["user: a", f"assistant: {ANSWER}", "user: (128, 96) b"]
     assert Path("talk.json").read_text() == "hello"
 

@@ -256,3 +256,15 @@ def test_a_stop_before_the_first_word_keeps_nothing(play, tmp_path) -> None:
         chat.wait_for(">")
         chat.type("/stats\r")
         chat.wait_for("nothing was answered yet")
+
+
+def test_a_stopped_answer_does_not_hold_up_the_next(play, tmp_path) -> None:
+    play(fault="hang", fault_at=3)
+    with terminal() as chat:
+        for _ in range(2):
+            chat.type("hello\r")
+            chat.wait_for("I see")
+            chat.type(CTRL_C)
+            chat.wait_for(r"\(stopped\)")
+            chat.wait_for(">")
+        assert saved(chat, tmp_path / "talk.json") == ["hello", "hello"]

@@ -80,7 +80,9 @@ class Talk:
         try:
             said = self._speaker.say(replace(self.settings, messages=asked.messages))
         except (RequestError, BackendError) as failure:
-            tell(f"hybrid: {describe(failure)} (the question is not kept)")
+            full = failure.code == "context_length_exceeded" and bool(self.conversation.messages)
+            over = "; /clear starts over" if full else ""
+            tell(f"hybrid: {describe(failure)} (the question is not kept{over})")
             return False
         if said.turn is not None:
             self.conversation = asked.answered(said.text)
