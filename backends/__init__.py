@@ -114,5 +114,5 @@ def _plugin_capability(entry: EntryPoint) -> Capability:
     try:
         backend = entry.load()
         return Capability(bool(backend.sees_images), reads_export=getattr(backend, "reads_export", False))
-    except ImportError as error:
+    except Exception as error:  # whatever the code of another package raises; it shall not stop the others
         return Capability(False, f"its package cannot be imported: {error}")

@@ -9,8 +9,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 LAYERS = [
-    ["backends.base"],
-    ["backends.qwen3vl"],
+    ["backends.base", "backends.processor"],
+    ["backends.qwen3vl", "backends.weight_format"],
     ["backends.export", "backends.torch_loading"],
     ["backends.pytorch", "backends.ort", "backends.scripted"],
     ["backends"],
@@ -18,9 +18,10 @@ LAYERS = [
     ["router.pictures", "router.text", "router.sampling", "router.prompt"],
     ["router.generate"],
     ["router.models"],
-    ["router.speeds"],
+    ["router.speeds", "router.footprint"],
     ["router.policy"],
     ["router.router", "router.verify"],
+    ["router.doctor"],
     ["router"],
     ["router.cli"],
 ]
