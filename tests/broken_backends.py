@@ -77,3 +77,14 @@ class Sleep(Fine):
         Path(os.environ["SLEEPER"]).write_text(str(os.getpid()))
         time.sleep(3600)
         raise AssertionError
+
+
+class Fat(Fine):
+    """Crashes with much memory taken, once somebody has seen that it is."""
+
+    @classmethod
+    def load(cls, folder: Path, runtime: Runtime) -> Backend:
+        taken = b"x" * TAKEN
+        while taken and not Path(os.environ["SEEN"]).exists():
+            time.sleep(0.02)
+        os.abort()

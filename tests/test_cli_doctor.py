@@ -5,7 +5,7 @@ import re
 import signal
 import subprocess
 import sys
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import pytest
@@ -74,7 +74,7 @@ def test_json_is_one_whole_object(one, capsys) -> None:
     assert told["model"]["name"] == "scenes"
     (scripted,) = told["backends"]
     assert set(scripted) == {field.name for field in fields(Trial)}
-    assert scripted["capability"] == {"sees_images": True, "problem": None, "reads_export": False}
+    assert scripted["capability"] == asdict(backends.capability("scripted"))
     assert scripted["text"]["id"] == scripted["picture"]["id"] == 40
     assert set(scripted["text"]) == {"seconds", "id", "text"}
     assert told["can_answer"] == ["scripted"]

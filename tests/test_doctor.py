@@ -26,6 +26,7 @@ from tests import broken_backends, stand_in
 from tests.processors import ARM, OLD, VNNI, processor
 from tests.test_footprint import CHECKPOINTS, EXPORTS
 
+PREPROCESSOR = "preprocessor_config.json"
 LONG = 600.0  # seconds; nothing here waits for them
 
 
@@ -54,6 +55,13 @@ def install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[object]
 def tried(name: str, **settings) -> Trial:
     settings = {"run": True, "limit_seconds": LONG, "tell": lambda _stage: None} | settings
     return watcher.attempt(name, find(), Runtime(), **settings)
+
+
+def stand_in_for_scenes() -> Path:
+    """A folder in the cache that passes for an export of the embedded model."""
+    folder: Path = stand_in.ensure(find())
+    (folder / PREPROCESSOR).write_bytes((find().folder / PREPROCESSOR).read_bytes())
+    return folder
 
 
 def with_script(monkeypatch: pytest.MonkeyPatch, **script: object) -> None:
@@ -139,8 +147,9 @@ def test_an_export_may_take_as_long_as_it_needs(monkeypatch) -> None:
     assert clock.now > LONG
 
 
-def test_what_a_backend_raises_is_told_with_where_it_was(install) -> None:
+def test_what_a_backend_raises_is_told_with_where_it_was(install, monkeypatch) -> None:
     install("poor", "bug")
+    monkeypatch.setattr(watcher, "peak_memory", lambda _process: None)  # too late for what ends at once
     poor, bug = tried("poor"), tried("bug")
     assert poor.problem == "failed while loading: the graph has no output; export the model again"
     assert bug.problem == f"failed while loading: KeyError: '{broken_backends.TAKEN} bytes'"
@@ -148,6 +157,23 @@ def test_what_a_backend_raises_is_told_with_where_it_was(install) -> None:
     assert poor.peak_bytes is not None
     assert bug.peak_bytes is not None
     assert poor.peak_bytes < broken_backends.TAKEN < bug.peak_bytes
+
+
+def test_what_a_process_took_is_known_though_it_crashed(install, monkeypatch, tmp_path: Path) -> None:
+    install("fat")
+    monkeypatch.setenv("SEEN", str(tmp_path / "seen"))
+
+    def look(process: int) -> int | None:
+        taken = child.peak_memory(process)
+        if taken is not None and taken > broken_backends.TAKEN:
+            (tmp_path / "seen").touch()
+        return taken
+
+    monkeypatch.setattr(watcher, "peak_memory", look)
+    found = tried("fat")
+    assert found.problem == "ended by SIGABRT while loading"
+    assert found.peak_bytes is not None
+    assert found.peak_bytes > broken_backends.TAKEN
 
 
 def test_a_process_that_leaves_early_did_not_answer(install) -> None:
@@ -176,9 +202,8 @@ def test_a_missing_library_is_named_with_its_pip_command(monkeypatch, tmp_path: 
     assert not found.can_answer
 
 
-def test_a_checkpoints_backend_is_not_tried_with_an_export(monkeypatch) -> None:
-    stand_in.ensure(find())
-    (export,) = exports_folder().glob("scenes-*")
+def test_a_checkpoints_backend_is_not_tried_with_an_export() -> None:
+    export = stand_in_for_scenes()
     found = watcher.attempt(
         "torch", find(str(export)), Runtime(), run=True, limit_seconds=LONG, tell=lambda _stage: None
     )
@@ -320,7 +345,7 @@ def test_what_lacks_is_told_with_what_to_do() -> None:
 
 
 def test_a_folder_that_cannot_be_made_is_not_writable(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").touch(0o777)
     assert machine.disk(tmp_path / "a" / "b").writable
     assert not machine.disk(tmp_path / "file" / "b").writable
 
@@ -358,11 +383,7 @@ def test_what_this_package_asks_for_is_not_below_the_floors() -> None:
 
 def test_every_model_is_told_with_the_backends_that_read_it() -> None:
     usable = {"torch": CHECKPOINTS, "onnx": EXPORTS}
-    stand_in.ensure(find())
-    (folder,) = exports_folder().glob("scenes-*")
-    (folder / "preprocessor_config.json").write_bytes(
-        (find().folder / "preprocessor_config.json").read_bytes()
-    )
+    stand_in_for_scenes()
     broken = exports_folder() / "broken"
     broken.mkdir()
     scenes, damaged, export = every_fit(find(), usable, Runtime(dtype="fp32"), 300_000_000)

@@ -9,17 +9,18 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 LAYERS = [
-    ["backends.base", "backends.processor"],
-    ["backends.qwen3vl", "backends.weight_format"],
+    ["backends.base"],
+    ["backends.process", "backends.processor", "backends.prefix", "backends.qwen3vl"],
+    ["backends.weight_format"],
     ["backends.export", "backends.torch_loading"],
-    ["backends.pytorch", "backends.ort", "backends.scripted"],
+    ["backends.pytorch", "backends.genai", "backends.ort", "backends.scripted"],
     ["backends"],
     ["router.types"],
     ["router.pictures", "router.text", "router.sampling", "router.prompt"],
     ["router.generate"],
     ["router.models"],
     ["router.speeds", "router.footprint"],
-    ["router.policy"],
+    ["router.asked", "router.policy", "router.model_backends", "router.loaded"],
     ["router.router", "router.verify"],
     ["router.doctor"],
     ["router"],
@@ -103,6 +104,7 @@ HEAVY = {
     "torch": {"backends.torch_loading", "backends.pytorch", "backends.ort.torch_vision"},
     "transformers": {"backends.torch_loading", "backends.pytorch", "backends.ort.torch_vision"},
     "onnxruntime": {"backends.ort"},
+    "onnxruntime_genai": {"backends.genai"},
     "onnx": {"backends.export"},
 }
 

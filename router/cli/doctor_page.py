@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 import click
 
 from router.cli.progress import size
+from router.footprint import TOKENS
 
 if TYPE_CHECKING:
     from router.doctor import FirstToken, Fit, InstructionSet, Machine, ModelFits, Package, Report, Trial
@@ -40,7 +41,9 @@ def page(report: Report) -> str:
         f"{machine.processor or 'Processor'} ({machine.architecture})": _processor(machine),
         f"{machine.system}, Python {machine.python}": _room(machine),
         "Libraries": _libraries(report.packages),
-        "Models, with a conversation of 2,048 tokens and a picture": map(_model, report.models),
+        f"Models, and the memory that each takes with {TOKENS:,} tokens and a picture": map(
+            _model, report.models
+        ),
         f"Backends, tried with {report.model.name}": [*map(_trial, report.backends), *_disagreement(report)],
     }
     style = _Style()

@@ -86,7 +86,7 @@ def main() -> None:
 
 def _try(order: Order, tell: Tell) -> None:
     tell(stage="asking what it can do")
-    found = backends.capability(order.backend)
+    found = backends.capability(order.backend, order.runtime.device)
     tell(capability=asdict(found))
     if found.problem is not None or not order.run:
         return

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backends.export.sizes import MEMORY, available_memory, total_memory
-from backends.ort.threads import usable_cores
+from backends.process import usable_cores
 from backends.processor import Processor
 from router.models import home
 
