@@ -153,5 +153,7 @@ def _others_capability(name: str) -> Capability:
     try:
         backend = _other(name)
         return Capability(bool(backend.sees_images), reads_export=getattr(backend, "reads_export", False))
-    except ImportError as error:
+    except RequestError:
+        raise
+    except Exception as error:  # whatever the code of another package raises; it shall not stop the others
         return Capability(False, f"its package cannot be imported: {error}")

@@ -12,6 +12,7 @@ from typing import NoReturn
 import click
 
 from router.cli.chat import chat
+from router.cli.doctor import doctor
 from router.cli.export import export
 from router.cli.failures import describe, exit_code
 from router.cli.generate import generate
@@ -39,7 +40,7 @@ def hybrid(context: click.Context, debug: bool) -> None:
         click.echo(context.get_help())
 
 
-for command in (generate, chat, route, export, verify, models):
+for command in (generate, chat, route, export, verify, models, doctor):
     hybrid.add_command(command)
 
 
