@@ -83,6 +83,17 @@ def test_an_addition_that_fails_in_its_own_way_does_not_stop_the_others(monkeypa
     assert "NOT_THERE" in problem
 
 
+def test_a_backend_of_ones_own_is_known_once_it_is_registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("backends._registered", {})
+    backends.register(Mine)
+    assert backends.names()[-1] == "mine"
+    assert backends.capability("mine") == Capability(sees_images=False)
+    assert isinstance(backends.load("mine", find().folder), Mine)
+    for taken in (Mine, ScriptedBackend):
+        with pytest.raises(ValueError, match="already"):
+            backends.register(taken)
+
+
 def test_two_sessions_play_the_script_on_their_own() -> None:
     backend = ScriptedBackend(Script((5, 6, 7)), vocab=8)
     with closing(backend.open(9)) as first, closing(backend.open(9)) as second:

@@ -202,6 +202,16 @@ def test_a_missing_library_is_named_with_its_pip_command(monkeypatch, tmp_path: 
     assert not found.can_answer
 
 
+def test_a_backend_that_only_this_process_has_is_told_as_that(monkeypatch) -> None:
+    monkeypatch.setattr(backends, "_registered", {})
+    backends.register(broken_backends.Mine)
+    assert "mine" in backends.offered()
+    found = tried("mine")
+    assert found.state == "unavailable"
+    assert found.problem is not None
+    assert found.problem.startswith("only the process that registered it has it")
+
+
 def test_a_checkpoints_backend_is_not_tried_with_an_export() -> None:
     export = stand_in_for_scenes()
     found = watcher.attempt(

@@ -20,7 +20,7 @@ LAYERS = [
     ["router.generate"],
     ["router.models"],
     ["router.speeds", "router.footprint"],
-    ["router.asked", "router.policy", "router.model_backends", "router.loaded"],
+    ["router.asked", "router.asynchronous", "router.policy", "router.model_backends", "router.loaded"],
     ["router.router", "router.verify"],
     ["router.doctor"],
     ["router"],
@@ -106,6 +106,7 @@ HEAVY = {
     "onnxruntime": {"backends.ort"},
     "onnxruntime_genai": {"backends.genai"},
     "onnx": {"backends.export"},
+    "prompt_toolkit": {"router.cli.chat"},
 }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -86,7 +85,8 @@ def examine(
     model, runtime = model or find(), runtime or Runtime()
     machine, libraries = Machine.read(), packages()
     trials = tuple(
-        attempt(name, model, runtime, run=run, limit_seconds=limit_seconds, tell=tell) for name in _names()
+        attempt(name, model, runtime, run=run, limit_seconds=limit_seconds, tell=tell)
+        for name in backends.offered()
     )
     usable = {
         trial.backend: trial.capability
@@ -97,12 +97,6 @@ def examine(
     }
     models = every_fit(model, usable, runtime, machine.memory_available)
     return Report(machine, libraries, models, model, trials)
-
-
-def _names() -> tuple[str, ...]:
-    """Every backend; the scripted one only where it is given a script."""
-    hidden = () if scripted.VARIABLE in os.environ else (scripted.ScriptedBackend.name,)
-    return tuple(name for name in backends.names() if name not in hidden)
 
 
 def _fit(fit: Fit) -> dict[str, Any]:
