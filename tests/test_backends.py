@@ -74,15 +74,6 @@ def test_a_broken_addition_is_a_problem_of_its_own() -> None:
         backends.load("broken", find().folder)
 
 
-def test_an_addition_that_fails_in_its_own_way_does_not_stop_the_others(monkeypatch, plugins) -> None:
-    entry = EntryPoint("worse", "tests.test_backends:NOT_THERE", "hybrid.backends")
-    monkeypatch.setattr("backends.entry_points", lambda group: [entry])
-    backends._plugins.cache_clear()
-    problem = backends.capability("worse").problem
-    assert problem is not None
-    assert "NOT_THERE" in problem
-
-
 def test_a_backend_of_ones_own_is_known_once_it_is_registered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("backends._registered", {})
     backends.register(Mine)
@@ -92,6 +83,15 @@ def test_a_backend_of_ones_own_is_known_once_it_is_registered(monkeypatch: pytes
     for taken in (Mine, ScriptedBackend):
         with pytest.raises(ValueError, match="already"):
             backends.register(taken)
+
+
+def test_an_addition_that_fails_in_its_own_way_does_not_stop_the_others(monkeypatch, plugins) -> None:
+    entry = EntryPoint("worse", "tests.test_backends:NOT_THERE", "hybrid.backends")
+    monkeypatch.setattr("backends.entry_points", lambda group: [entry])
+    backends._plugins.cache_clear()
+    problem = backends.capability("worse").problem
+    assert problem is not None
+    assert "NOT_THERE" in problem
 
 
 def test_two_sessions_play_the_script_on_their_own() -> None:
