@@ -12,11 +12,10 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-
-import onnxruntime as ort
+from typing import Any
 
 from backends.base import BackendError, Device
 from backends.export.checks import check, remember
@@ -31,7 +30,7 @@ GRAPHS = ("decoder.onnx", "text.onnx")
 _NOTE = "packed.json"
 _ROOM = 2.5  # of the weights' size: themselves, at most 1.15 times that in blobs, and what is aside meanwhile
 # instruction sets by which onnxruntime may choose an order, by how their names begin
-_SETS = ("sse", "ssse", "avx", "amx", "fma", "asimd", "sve", "sme", "i8mm", "bf16")
+_SETS = ("sse", "ssse", "avx", "amx", "fma", "asimd", "sve", "i8mm", "bf16")
 
 
 @dataclass(frozen=True)
@@ -56,13 +55,19 @@ class Variant:
         target, note = self.folder, self._note()
         if self._is_usable(target, note):
             return target
-        notice(f"arranging the weights of {self.export.name} for this processor, once")
+        self._remove_orphans()
+        doing = f"arranging the weights of {self.export.name} for this processor"
+
+        def fill(part: Path) -> None:
+            notice(f"{doing}, once")
+            self._fill(part, note, progress)
+
         written = write_folder(
             target,
-            partial(self._fill, note=note, progress=progress),
+            fill,
             bytes_needed=int(_ROOM * (self.export / WEIGHTS).stat().st_size),
             keep=lambda folder: self._is_usable(folder, note),
-            on_wait=lambda: notice("another process is doing so; waiting for it"),
+            on_wait=lambda: notice(f"another process is {doing}; waiting for it"),
         )
         if written:
             remember(target, Manifest.read(target), self._seen(target))
@@ -75,15 +80,30 @@ class Variant:
     def remove(self) -> None:
         """Remove what is there; what has it open keeps it."""
         for folder in self.made():
-            remove_folder(folder)
-            self._seen(folder).unlink(missing_ok=True)
+            self._remove(folder)
 
     @property
     def _stem(self) -> str:
         return f"{self.export.name}-{_digest(str(self.export.resolve()))}"
 
+    def _remove(self, folder: Path) -> None:
+        remove_folder(folder)
+        self._seen(folder).unlink(missing_ok=True)
+
+    def _remove_orphans(self) -> None:
+        """Remove the variants of exports that are gone."""
+        for note in self.place.glob(f"*/{_NOTE}"):
+            with suppress(BackendError, OSError, ValueError, KeyError):
+                if not Path(json.loads(note.read_bytes())["folder"]).is_dir():
+                    self._remove(note.parent)
+
     def _note(self) -> dict[str, str]:
-        return {"export": sha256(self.export / NAME), "onnxruntime": ort.__version__}
+        Manifest.read(self.export)  # refuses one that is damaged or not there
+        return {
+            "folder": str(self.export.resolve()),
+            "export": sha256(self.export / NAME),
+            "onnxruntime": _onnxruntime().__version__,
+        }
 
     def _is_usable(self, folder: Path, note: dict[str, str]) -> bool:
         if not folder.is_dir():
@@ -97,7 +117,7 @@ class Variant:
     def _seen(self, folder: Path) -> Path:
         return self.place / f".{folder.name}.json"
 
-    def _fill(self, part: Path, *, note: dict[str, str], progress: Progress) -> None:
+    def _fill(self, part: Path, note: dict[str, str], progress: Progress) -> None:
         # onnx takes half a second to import, and most starts find everything made
         import onnx
 
@@ -118,9 +138,15 @@ class Variant:
 
 def helps(device: Device) -> bool:
     """Whether the weights are multiplied by the processor, and not by a graphics card's copy."""
-    return device == "cpu" or (
-        device == "auto" and "CUDAExecutionProvider" not in ort.get_available_providers()
-    )
+    if device != "auto":
+        return device == "cpu"
+    return "CUDAExecutionProvider" not in _onnxruntime().get_available_providers()
+
+
+def _onnxruntime() -> Any:
+    import onnxruntime  # where models are only listed or removed it is not needed
+
+    return onnxruntime
 
 
 def _instruction_sets() -> list[str]:
