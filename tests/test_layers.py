@@ -22,6 +22,7 @@ LAYERS = [
     ["router.speeds", "router.footprint"],
     ["router.asked", "router.asynchronous", "router.policy", "router.model_backends", "router.loaded"],
     ["router.router", "router.verify"],
+    ["router.doctor"],
     ["router"],
     ["router.cli"],
 ]

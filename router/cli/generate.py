@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -13,25 +12,21 @@ from router.cli.options import (
     NOTICE,
     check_used,
     conversation_options,
+    make_router,
     model_options,
-    picture_limits,
-    runtime,
-    sampling,
     sampling_options,
     time_limit,
 )
 from router.cli.output import as_json, decision_line, usage_line, write
 from router.cli.progress import listening
+from router.cli.question import check_together, request
 
 if TYPE_CHECKING:
     from router.models import Listener
-    from router.pictures import PictureLimits
     from router.router import Answer
-    from router.types import Chunk, Completion, Picture, Request
+    from router.types import Chunk, Completion
 
 Events: TypeAlias = "Iterator[tuple[Answer, Chunk]]"
-
-_PROMPT_LIMIT = 8 << 20  # bytes read from stdin; far above any context
 
 
 @click.command()
@@ -52,7 +47,9 @@ def generate(prompt: str | None, images: tuple[str, ...], **options: Any) -> Non
     hybrid generate -i photo.jpg "Which colours do you see?"
     cat photo.jpg | hybrid generate -i - --usage "What is this?"
     """
-    _check_together(prompt, images, options)
+    check_together(prompt, images)
+    if options["logprobs"] is not None and not options["as_object"]:
+        raise click.UsageError("--logprobs are part of the JSON output; add --json")
     if options["model"] is None:
         click.echo(NOTICE, err=True)
     from router.cli.pump import pump
@@ -70,28 +67,14 @@ def generate(prompt: str | None, images: tuple[str, ...], **options: Any) -> Non
         click.echo(usage_line(completion.stats), err=True)
 
 
-def _check_together(prompt: str | None, images: tuple[str, ...], options: dict[str, Any]) -> None:
-    """Refuse what does not go together before anything is read."""
-    from_stdin = images.count("-") + (prompt in (None, "-"))
-    if from_stdin > 1:
-        raise click.UsageError("stdin holds one thing, the prompt or one picture; give the rest as arguments")
-    if prompt is None and sys.stdin.isatty():
-        raise click.UsageError("no prompt; give it as an argument, or on stdin")
-    if options["logprobs"] is not None and not options["as_object"]:
-        raise click.UsageError("--logprobs are part of the JSON output; add --json")
-
-
 def _events(
     prompt: str | None, images: tuple[str, ...], options: dict[str, Any], listener: Listener
 ) -> Events:
     """The answer as it comes; first an empty chunk, when it is known who answers."""
-    from router.models import find
-    from router.router import Router
     from router.types import Chunk
 
-    request = _request(prompt, images, options)
-    model = find(options["model"], listener, offline=options["offline"])
-    answer = Router(model, runtime(options), listener=listener).answer(request)
+    asked = request(prompt, images, options)
+    answer = make_router(options, listener).answer(asked)
     yield answer, Chunk("")
     with closing(answer.chunks) as chunks:
         for chunk in chunks:
@@ -113,49 +96,3 @@ def _show(answer: Answer, events: Events, *, stream: bool, quiet: bool) -> Compl
         if not quiet:
             write("\n" if stream else "".join(chunk.text for chunk in chunks) + "\n")
     return join(chunks, answer.decision)
-
-
-def _request(prompt: str | None, images: tuple[str, ...], options: dict[str, Any]) -> Request:
-    from router.types import Message, Request
-
-    pictures = _pictures(images, picture_limits(options))
-    question = Message.of("user", *pictures, _text(prompt))
-    told = () if options["system"] is None else (Message.of("system", options["system"]),)
-    backend = None if options["backend"] == "auto" else options["backend"]
-    return Request(
-        (*told, question), sampling(options), backend, options["min_pixels"], options["max_pixels"]
-    )
-
-
-def _text(prompt: str | None) -> str:
-    """The prompt from the argument, or from stdin when it is "-" or left out."""
-    if prompt is not None and prompt != "-":
-        return prompt
-    return _decode(sys.stdin.buffer.read(_PROMPT_LIMIT + 1))
-
-
-def _decode(data: bytes) -> str:
-    from backends.base import RequestError
-
-    if len(data) > _PROMPT_LIMIT:
-        raise RequestError(
-            "the prompt on stdin is longer than 8 MiB; shorten it", code="context_length_exceeded"
-        )
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise RequestError(
-            f"the prompt on stdin is not UTF-8 (byte {error.start}); convert it first",
-            code="invalid_encoding",
-        ) from None
-
-
-def _pictures(paths: tuple[str, ...], limits: PictureLimits) -> tuple[Picture, ...]:
-    from router.pictures import open_picture, read_picture
-
-    return tuple(
-        read_picture(sys.stdin.buffer.read(limits.max_bytes + 1), limits)
-        if path == "-"
-        else open_picture(path, limits)
-        for path in paths
-    )

@@ -9,7 +9,9 @@ import click
 
 if TYPE_CHECKING:
     from backends.base import Runtime
+    from router.models import Listener
     from router.pictures import PictureLimits
+    from router.router import Router
     from router.types import Sampling
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -55,7 +57,12 @@ def model_options(command: F) -> F:
             option("-m", "--model", metavar="scenes|DIR|ID",
                    help="The embedded model, a checkpoint or export folder, or a hub id."),
             option("--backend", default="auto", show_default=True, metavar="auto|NAME",
-                   help="Which backend answers: onnx, torch, or auto to pick one by the request."),
+                   help="Which backend answers: genai, onnx, torch, or auto to pick one by the request."),
+            option("--policy", default="auto", show_default=True, metavar="NAME",
+                   help="How auto picks: auto, fastest, prefer:a,b,c, or a backend."),
+            option("--no-export", is_flag=True, help="Do not export a model that has no export yet."),
+            option("--memory", type=click.FloatRange(min=0, min_open=True), metavar="GB",
+                   help="For loaded backends, all together; most of the machine's by default."),
             option("--offline", is_flag=True, help="Do not ask the hub."),
             option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto",
                    help="Where to compute."),
@@ -109,6 +116,21 @@ def runtime(said: dict[str, Any]) -> Runtime:
     from backends.base import Runtime
 
     return Runtime(**{name: said[name] for name in ("device", "dtype", "threads", "vision") if name in said})
+
+
+def make_router(said: dict[str, Any], listener: Listener) -> Router:
+    """A router for the model that a command's options name, found or fetched."""
+    from router.models import find
+    from router.router import Router
+
+    return Router(
+        find(said["model"], listener, offline=said["offline"]),
+        runtime(said),
+        listener=listener,
+        policy=said["policy"],
+        memory=None if said["memory"] is None else int(said["memory"] * 1e9),
+        make_exports=not said["no_export"],
+    )
 
 
 def sampling(said: dict[str, Any]) -> Sampling:

@@ -12,9 +12,9 @@ from router.cli.options import (
     NOTICE,
     check_used,
     conversation_options,
+    make_router,
     model_options,
     picture_limits,
-    runtime,
     sampling,
     sampling_options,
     time_limit,
@@ -68,9 +68,7 @@ def _begin(images: tuple[str, ...], options: dict[str, Any], listener: Listener)
     from router.cli.chat.settings import Defaults
     from router.cli.chat.speaker import Ear, Speaker, Style
     from router.cli.chat.talk import Talk
-    from router.models import find
     from router.pictures import open_picture
-    from router.router import Router
     from router.types import Request
 
     accepted = picture_limits(options)
@@ -78,9 +76,8 @@ def _begin(images: tuple[str, ...], options: dict[str, Any], listener: Listener)
     conversation = Conversation.begin(options["system"]).shown(*pictures)
     backend = None if options["backend"] == "auto" else options["backend"]
     settings = Request((), sampling(options), backend, options["min_pixels"], options["max_pixels"])
-    model = find(options["model"], listener, offline=options["offline"])
     ear = Ear(listener)
-    router = Router(model, runtime(options), listener=ear.listener)
+    router = make_router(options, ear.listener)
     answer = router.answer(replace(settings, messages=conversation.asked("").messages))
     answer.chunks.close()  # nothing was computed yet: it has shown that the options hold, and loaded
     check_used(answer.sampling, options)
@@ -91,7 +88,9 @@ def _begin(images: tuple[str, ...], options: dict[str, Any], listener: Listener)
         options["explain"],
         options["timeout"],
     )
-    yield Talk(Speaker(router, style, ear), conversation, settings, Defaults.read(model.folder), accepted)
+    yield Talk(
+        Speaker(router, style, ear), conversation, settings, Defaults.read(router.model.folder), accepted
+    )
 
 
 def _input() -> Input:
