@@ -10,8 +10,8 @@ ROOT = Path(__file__).parent.parent
 
 LAYERS = [
     ["backends.base"],
-    ["backends.qwen3vl"],
-    ["backends.export", "backends.torch_loading"],
+    ["backends.qwen3vl", "backends.rates"],
+    ["backends.export", "backends.torch_loading", "backends.torch_rates"],
     ["backends.pytorch", "backends.ort", "backends.scripted"],
     ["backends"],
     ["router.types"],
@@ -20,7 +20,7 @@ LAYERS = [
     ["router.models"],
     ["router.speeds"],
     ["router.policy"],
-    ["router.router", "router.verify"],
+    ["router.router", "router.verify", "router.bench"],
     ["router"],
     ["router.cli"],
 ]
@@ -99,10 +99,16 @@ def test_an_upward_import_is_noticed(module: str, line: str) -> None:
 
 
 HEAVY = {
-    "torch": {"backends.torch_loading", "backends.pytorch", "backends.ort.torch_vision"},
+    "torch": {
+        "backends.torch_loading",
+        "backends.torch_rates",
+        "backends.pytorch",
+        "backends.ort.torch_vision",
+    },
     "transformers": {"backends.torch_loading", "backends.pytorch", "backends.ort.torch_vision"},
     "onnxruntime": {"backends.ort"},
     "onnx": {"backends.export"},
+    "matplotlib": {"router.bench.plot"},
 }
 
 

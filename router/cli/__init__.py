@@ -11,6 +11,7 @@ from typing import NoReturn
 
 import click
 
+from router.cli.bench import bench
 from router.cli.export import export
 from router.cli.failures import describe, exit_code
 from router.cli.generate import generate
@@ -37,7 +38,7 @@ def hybrid(context: click.Context, debug: bool) -> None:
         click.echo(context.get_help())
 
 
-for command in (generate, export, verify, models):
+for command in (generate, bench, export, verify, models):
     hybrid.add_command(command)
 
 
