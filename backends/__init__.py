@@ -13,6 +13,7 @@ from backends.base import (
     Backend,
     BackendError,
     Capability,
+    Device,
     Logits,
     Prompt,
     RequestError,
@@ -47,6 +48,7 @@ class _Shipped:
     needs: tuple[str, ...] = ()
     install: str = ""
     reads_export: bool = False
+    devices: tuple[Device, ...] = ("auto", "cpu", "cuda")
 
 
 _SHIPPED = {
@@ -65,6 +67,15 @@ _SHIPPED = {
         install="pip install onnxruntime",
         reads_export=True,
     ),
+    "genai": _Shipped(
+        "backends.genai.backend",
+        "GenaiBackend",
+        sees_images=False,
+        needs=("onnxruntime", "onnxruntime_genai"),
+        install="pip install onnxruntime-genai",
+        reads_export=True,
+        devices=("auto", "cpu"),
+    ),
     "scripted": _Shipped("backends.scripted", "ScriptedBackend", True),
 }
 
@@ -74,25 +85,28 @@ def names() -> tuple[str, ...]:
     return (*_SHIPPED, *(name for name in _plugins() if name not in _SHIPPED))
 
 
-def capability(name: str) -> Capability:
-    """What backend ``name`` can do on this machine, without loading it."""
+def capability(name: str, device: Device = "auto") -> Capability:
+    """What backend ``name`` can do on this machine and ``device``, without loading it."""
     if (shipped := _SHIPPED.get(name)) is None:
         return _plugin_capability(_known(name))
     missing = [module for module in shipped.needs if find_spec(module) is None]
     problem = f"{' and '.join(missing)} not installed: {shipped.install}" if missing else None
+    if not missing and device not in shipped.devices:
+        problem = f"it does not compute on the device '{device}'"
     return Capability(shipped.sees_images, problem, shipped.reads_export)
 
 
 def load(name: str, model: Path, runtime: Runtime | None = None) -> Backend:
     """Load backend ``name`` with the model in folder ``model``; only its own libraries are imported."""
-    if problem := capability(name).problem:
+    runtime = runtime or Runtime()
+    if problem := capability(name, runtime.device).problem:
         raise BackendError(f"backend '{name}' cannot be used: {problem}", code="backend_unavailable")
     backend: type[Backend]
     if (shipped := _SHIPPED.get(name)) is not None:
         backend = getattr(import_module(shipped.module), shipped.attribute)
     else:
         backend = _known(name).load()
-    return backend.load(model, runtime or Runtime())
+    return backend.load(model, runtime)
 
 
 @cache

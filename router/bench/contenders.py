@@ -15,6 +15,7 @@ from router.bench.fidelity import EXACT, Fidelity
 from router.bench.local import Local
 from router.bench.samples import Engine, Facts
 from router.bench.server import Server
+from router.model_backends import ModelBackends
 from router.models import SILENT, Listener, Model, ensure_export
 
 DEFAULT = ("torch", "genai", "onnx")
@@ -51,16 +52,14 @@ def check_names(names: Sequence[str]) -> None:
 
 def contender(name: str, model: Model, runtime: Runtime, listener: Listener = SILENT) -> Contender:
     """Backend ``name`` with ``model``, whose export is made now if it is needed and not there."""
-    try:
-        capability = backends.capability(name)
-        if capability.problem is not None:
-            return Contender(name, problem=capability.problem)
-        if capability.reads_export:
+    found = ModelBackends(model, runtime, listener=listener).available().get(name)
+    if found is None or found.problem is not None:
+        return Contender(name, problem="there is no backend of that name" if found is None else found.problem)
+    if found.reads_export:
+        try:
             return _with_export(name, model, runtime, ensure_export(model, None, listener))
-    except (RequestError, BackendError) as error:
-        return Contender(name, problem=str(error))
-    if model.is_export:
-        return Contender(name, problem=f"it reads a checkpoint, and {model.folder} is an export")
+        except (RequestError, BackendError) as error:
+            return Contender(name, problem=str(error))
     fidelity = EXACT if name == "torch" else None
     return Contender(
         name,

@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import backends
-from backends.base import Runtime
+from backends.base import RequestError, Runtime
 from router.bench.memory import peak_bytes
 from router.bench.samples import Answer, Facts, Sample
 from router.generate import generate
@@ -57,6 +57,8 @@ class LocalEngine:
         """
         started = time.perf_counter()
         plan = self.builder.plan(tuple(messages))
+        if plan.pictures and not self.backend.sees_images:
+            raise RequestError("it reads text only", code="unsupported_image")
         plan.room(output_tokens, None, self.backend.context)
         planned = time.perf_counter()
         prompt = plan.prompt()
@@ -73,7 +75,7 @@ class LocalEngine:
             total_seconds=time.perf_counter() - started,
             # the last token comes when the session is closed, which is no part of decoding
             gaps=tuple(after - before for before, after in pairwise(arrivals[:-1])),
-            cached_tokens=getattr(stats, "cached_tokens", 0),
+            cached_tokens=stats.cached_tokens,
             prefill_seconds=stats.prefill_seconds,
             vision_seconds=stats.vision_seconds,
             patches=0 if prompt.patches is None else len(prompt.patches),

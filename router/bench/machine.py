@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from backends.ort.threads import usable_cores
+from backends.export.sizes import total_memory
+from backends.process import usable_cores
+from backends.processor import Processor
 
 PACKAGES = (
     "hybrid-router",
@@ -53,15 +55,14 @@ class Machine:
     @classmethod
     def read(cls) -> Machine:
         """This one."""
-        fields = _cpu_fields()
-        flags = set(f"{fields.get('flags', '')} {fields.get('Features', '')}".split())
+        processor = Processor.read()
         return cls(
-            cpu=fields.get("model name") or platform.processor() or platform.machine(),
+            cpu=processor.name or processor.architecture,
             cores=usable_cores(),
             all_cores=os.cpu_count() or 1,
-            memory_bytes=_memory_bytes(),
+            memory_bytes=total_memory(),
             cache_bytes=_cache_bytes(),
-            instructions=tuple(name for name in _INSTRUCTIONS if name in flags),
+            instructions=tuple(name for name in _INSTRUCTIONS if processor.has(name)),
             system=f"{platform.system()} {platform.release()} {platform.machine()}",
         )
 
@@ -94,23 +95,6 @@ def _git(root: Path, *arguments: str) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
-
-
-def _cpu_fields() -> dict[str, str]:
-    """The first processor's entry in /proc/cpuinfo; empty where there is none."""
-    try:
-        text = Path("/proc/cpuinfo").read_text("ascii", "replace")
-    except OSError:
-        return {}
-    pairs = (line.partition(":") for line in text.split("\n\n", 1)[0].splitlines())
-    return {name.strip(): value.strip() for name, _, value in pairs}
-
-
-def _memory_bytes() -> int | None:
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError):
-        return None
 
 
 def _cache_bytes() -> int | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from router.types import Message
 
 QUESTION_WORDS = 32  # of the text beside a picture, and of a follow-up
+_LONG = 8192  # tokens of context
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,12 @@ class Job:
 
 def default_prompts(context: int) -> tuple[int, ...]:
     """Prompt lengths in tokens that say most of a model with this ``context``."""
-    return (128, 512) if context < 8192 else (128, 1024)
+    return (128, 512) if context < _LONG else (128, 1024)
+
+
+def default_answer(context: int) -> int:
+    """How many tokens an answer has; a model with a short context is a small one, which is timed sooner."""
+    return 32 if context < _LONG else 64
 
 
 def workloads(

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
-import shlex
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from router.cli.options import option, runtime
+from router.cli.bench_options import DRAWN, SAVED, bench_options, command_of, numbers, sizes
+from router.cli.options import runtime
 from router.cli.output import write
 from router.cli.progress import listening
 
@@ -18,105 +16,11 @@ if TYPE_CHECKING:
     from router.bench.bench import Bench, Plan
     from router.bench.contenders import Contender
     from router.bench.report import Report, Setting
-    from router.bench.workloads import Size
     from router.models import Listener, Model
-
-SAVED, DRAWN = (".json", ".md", ".csv"), (".png", ".svg", ".pdf")
-_NOT_MEASURED = {"output", "save", "plot", "compare", "record"}  # options that change no figure
 
 
 @click.command()
-@option(
-    "-m", "--model", metavar="scenes|DIR|ID", help="The embedded model, a checkpoint, an export, a hub id."
-)
-@option("--backends", metavar="NAME,..", help="Which are measured; torch,genai,onnx by default.")
-@option("-p", "--prompt-tokens", metavar="N,..", help="Lengths of text prompts; by the model's context.")
-@option(
-    "-n",
-    "--max-tokens",
-    type=click.IntRange(2, 100_000),
-    default=64,
-    show_default=True,
-    metavar="N",
-    help="Tokens of every answer.",
-)
-@option("--image-size", metavar="WxH,..", default="448x448", show_default=True, help="Sizes of pictures.")
-@option(
-    "--images",
-    metavar="N,..",
-    default="1",
-    show_default=True,
-    help="Numbers of pictures in a request; 0 for none.",
-)
-@option(
-    "-r",
-    "--repeats",
-    type=click.IntRange(1, 1000),
-    default=5,
-    show_default=True,
-    metavar="N",
-    help="How often each is measured.",
-)
-@option(
-    "--warmup",
-    type=click.IntRange(0, 100),
-    default=1,
-    show_default=True,
-    metavar="N",
-    help="How often before that, unmeasured.",
-)
-@option(
-    "--concurrency",
-    metavar="N,..",
-    default="1",
-    show_default=True,
-    help="Numbers of requests at the same time.",
-)
-@option("--threads", type=click.IntRange(1, 1024), metavar="N", help="Threads; all usable cores by default.")
-@option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to compute.")
-@option(
-    "--dtype",
-    type=click.Choice(["auto", "bf16", "fp32"]),
-    default="auto",
-    help="Number format of the torch backend.",
-)
-@option(
-    "--vision",
-    type=click.Choice(["onnx", "torch"]),
-    default="onnx",
-    help="What encodes pictures for the onnx backend.",
-)
-@option("--offline", is_flag=True, help="Do not ask the hub.")
-@click.option(
-    "--url",
-    metavar="URL",
-    help="Measure an OpenAI-compatible server; -m then names its model. "
-    "Its key comes from HYBRID_API_KEY or OPENAI_API_KEY.",
-)
-@click.option("--roofline/--no-roofline", default=True, help="Measure the machine's own limits too.")
-@click.option("--record/--no-record", default=True, help="Keep the medians for hybrid route and estimates.")
-@click.option(
-    "-o",
-    "--output",
-    type=click.Choice(["md", "csv", "json"]),
-    default="md",
-    show_default=True,
-    help="What is printed.",
-)
-@click.option(
-    "--save",
-    type=click.Path(path_type=Path, dir_okay=False),
-    metavar="F",
-    help="Keep the report too: .json, .md or .csv.",
-)
-@click.option(
-    "--plot",
-    type=click.Path(path_type=Path, dir_okay=False),
-    metavar="F",
-    help="Draw it: .png, .svg or .pdf; needs the extra [bench].",
-)
-@click.option("--compare", type=click.Path(path_type=Path, dir_okay=False), metavar="OLD.json",
-              help="Add the ratios to a report that --save kept.")  # fmt: skip
+@bench_options
 @click.pass_context
 def bench(context: click.Context, /, **options: Any) -> None:
     """Measure how fast each backend answers on this machine, and print a report.
@@ -130,24 +34,35 @@ def bench(context: click.Context, /, **options: Any) -> None:
     hybrid bench -m Qwen/Qwen3-VL-2B-Instruct --compare now.json
     hybrid bench --url http://127.0.0.1:8000
     """
+    from router.bench.bench import Bench
+
+    _check_together(context, options)
     old = _check_files(options)
+    interrupted = False
     with listening("reading the model", counted=True) as listener:
         model = _model(options, listener)
-        plan = _plan(model, options, _command(context), listener)
-        found = _bench(plan, listener)
+        found = Bench(_plan(model, options, command_of(context), listener), listener)
         try:
             found.run()
         except KeyboardInterrupt:
             interrupted = True
-        else:
-            interrupted = False
     report = found.report()
-    if found.outcomes or not interrupted:
-        _show(report, options, old)
     if interrupted:
+        if report.rows:
+            write(_text(report, options["output"], old))
         raise KeyboardInterrupt
+    _show(report, options, old)
     _keep(report, model, options)
     _check_any(found)
+
+
+def _check_together(context: click.Context, options: dict[str, Any]) -> None:
+    """Refuse what says how to compute where only a server does."""
+    if options["url"] is None or options["backends"] is not None:
+        return
+    for name in ("threads", "device", "dtype", "vision", "offline", "roofline"):
+        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE and options[name]:
+            raise click.UsageError(f"--{name} is for backends here, and --url measures a server; drop one")
 
 
 def _check_files(options: dict[str, Any]) -> dict[str, Any] | None:
@@ -183,18 +98,18 @@ def _model(options: dict[str, Any], listener: Listener) -> Model | None:
 def _plan(model: Model | None, options: dict[str, Any], command: str, listener: Listener) -> Plan:
     from router.bench.bench import Plan
     from router.bench.prompts import Writer, check_room
-    from router.bench.workloads import default_prompts, workloads
+    from router.bench.workloads import default_answer, default_prompts, workloads
     from router.prompt import PromptBuilder
 
     builder = None if model is None else PromptBuilder.read(model.folder)
     context = 4096 if builder is None else builder.config.text.context
     prompts = options["prompt_tokens"]
     chosen = workloads(
-        default_prompts(context) if prompts is None else _numbers("--prompt-tokens", prompts, least=1),
-        options["max_tokens"],
-        _sizes(options["image_size"]),
-        _numbers("--images", options["images"], least=0),
-        _numbers("--concurrency", options["concurrency"], least=1),
+        default_prompts(context) if prompts is None else numbers("--prompt-tokens", prompts, least=1),
+        options["output_tokens"] or default_answer(context),
+        sizes(options["image_size"]),
+        numbers("--images", options["images"], least=0),
+        numbers("--concurrency", options["concurrency"], least=1),
     )
     if builder is not None:
         check_room(chosen, context)
@@ -209,7 +124,7 @@ def _plan(model: Model | None, options: dict[str, Any], command: str, listener: 
 
 
 def _setting(model: Model | None, options: dict[str, Any], command: str) -> Setting:
-    from backends.ort.threads import usable_cores
+    from backends.process import usable_cores
     from router.bench.report import Setting
 
     return Setting(
@@ -233,12 +148,6 @@ def _contenders(model: Model | None, options: dict[str, Any], listener: Listener
     if options["url"] is not None:
         found.append(contenders.server(options["url"], options["model"] if model is None else None))
     return tuple(found)
-
-
-def _bench(plan: Plan, listener: Listener) -> Bench:
-    from router.bench.bench import Bench
-
-    return Bench(plan, listener)
 
 
 def _show(report: Report, options: dict[str, Any], old: dict[str, Any] | None) -> None:
@@ -282,37 +191,3 @@ def _check_any(found: Bench) -> None:
     if not any(outcome.turn is not None for outcome in found.outcomes):
         reasons = "; ".join(f"{name}: {problem}" for name, problem in found.problems().items())
         raise BackendError(f"nothing could be measured ({reasons})", code="backend_unavailable")
-
-
-def _command(context: click.Context) -> str:
-    """What was said, whether by flags, environment or file, that the figures depend on."""
-    words = ["hybrid", "bench"]
-    for parameter in context.command.params:
-        name, value = parameter.name, context.params.get(parameter.name or "")
-        said = (
-            name is not None and context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
-        )
-        if not said or name in _NOT_MEASURED or value is None:
-            continue
-        flag = max(parameter.opts, key=len)
-        if isinstance(value, bool):
-            words.append(flag if value else f"--no-{flag[2:]}")
-        else:
-            words += [flag, shlex.quote(str(value))]
-    return " ".join(words)
-
-
-def _numbers(name: str, text: str, least: int) -> list[int]:
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() and least <= int(part) <= 1_000_000 for part in parts):
-        raise click.UsageError(f"{name} wants numbers from {least} such as 128,512, got '{text}'")
-    return list(dict.fromkeys(map(int, parts)))
-
-
-def _sizes(text: str) -> Sequence[Size]:
-    from router.bench.workloads import Size
-
-    found = [re.fullmatch(r"\s*([1-9]\d{0,4})x([1-9]\d{0,4})\s*", part, re.ASCII) for part in text.split(",")]
-    if not all(found):
-        raise click.UsageError(f"--image-size wants sizes such as 448x448,1024x768, got '{text}'")
-    return [Size(int(match[1]), int(match[2])) for match in found if match]
