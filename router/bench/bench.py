@@ -15,7 +15,7 @@ from router.bench.machine import Machine, commit, versions
 from router.bench.prompts import Writer
 from router.bench.report import Report, Row, Setting, busy_notes, rows, standing, with_shares
 from router.bench.roofline import Rates, Shares, measure_rates, shares
-from router.bench.runs import Outcome, load, run, steps
+from router.bench.runs import Outcome, Step, load, run, steps
 from router.bench.samples import Facts
 from router.bench.worker import Target, workers
 from router.bench.workloads import Workload
@@ -43,7 +43,8 @@ class Bench:
         self.plan = plan
         self.listener = listener
         self.outcomes: list[Outcome] = []
-        self.complete = False
+        self._order: list[Step] = []
+        self._complete = False
         self._facts: dict[str, Facts] = {}
         self._problems: dict[str, str] = {}
         self._rates: Rates | None = None
@@ -59,16 +60,16 @@ class Bench:
             self._measure_machine(machine)
         targets = [Target(one.name, one.make) for one in self.plan.contenders if one.make is not None]
         with workers(targets) as started:
-            self._facts, self._problems = load(started, lambda text: self.listener.progress(text, 0, 1))
+            self._facts, self._problems = load(started, lambda text: self.listener.progress(text, 0, 0))
             ready = {name: worker for name, worker in started.items() if name in self._facts}
             self._watch = Watch(worker.pid for worker in started.values())
-            order = steps(
+            self._order = steps(
                 self.plan.workloads, list(ready), self.plan.setting.warmup, self.plan.setting.repeats
             )
-            for outcome in run(order, ready, self.plan.writer, self._watch):
+            for outcome in run(self._order, ready, self.plan.writer, self._watch):
                 self.outcomes.append(outcome)
-                self._tell(outcome, len(order))
-        self.complete = True
+                self._tell(outcome)
+        self._complete = True
 
     def report(self) -> Report:
         """What was found so far."""
@@ -93,7 +94,11 @@ class Bench:
             ),
             rows=found,
             rates=self._rates,
-            notes=(*self._notes, *busy_notes(self._before, self._laps(), machine.all_cores)),
+            notes=(
+                *self._notes,
+                *self._unfinished(),
+                *busy_notes(self._before, self._laps(), machine.all_cores),
+            ),
         )
         return with_shares(report, self._shares(found))
 
@@ -107,7 +112,7 @@ class Bench:
 
     def _look_around(self, machine: Machine) -> None:
         """Warn when others compute: what they take is missing from every figure."""
-        self.listener.progress("looking whether the machine is idle", 0, 1)
+        self.listener.progress("looking whether the machine is idle", 0, 0)
         watch = Watch()
         time.sleep(IDLE_SECONDS)
         self._before = watch.lap("before")
@@ -118,21 +123,32 @@ class Bench:
             )
 
     def _measure_machine(self, machine: Machine) -> None:
-        self.listener.progress("measuring the machine", 0, 1)
+        self.listener.progress("measuring the machine", 0, 0)
         try:
             self._rates = measure_rates(self.plan.setting.threads, machine.cache_bytes)
         except BackendError as error:
             self._notes.append(f"there is no roofline: {error}")
+
+    def _done(self) -> int:
+        """Steps that are behind; those of a workload that failed were passed over."""
+        last = self.outcomes[-1].step if self.outcomes else None
+        return self._order.index(last) + 1 if last is not None else 0
+
+    def _unfinished(self) -> list[str]:
+        if self._complete or not self._order:
+            return []
+        left = len(self._order) - self._done()
+        return [f"the run was stopped, with {left} of {len(self._order)} turns not taken"]
 
     def _laps(self) -> dict[str, float | None]:
         # a server on this machine would be taken for a stranger
         serving = any(self._facts[name].peak_bytes is None for name in self._facts)
         return {} if self._watch is None or serving else self._watch.laps
 
-    def _tell(self, outcome: Outcome, total: int) -> None:
+    def _tell(self, outcome: Outcome) -> None:
         step = outcome.step
         how = "warming up" if step.repeat < 1 else f"repeat {step.repeat} of {self.plan.setting.repeats}"
-        self.listener.progress(f"{step.target}, {step.workload.name}, {how}", len(self.outcomes), total)
+        self.listener.progress(f"{step.target}, {step.workload.name}, {how}", self._done(), len(self._order))
 
     def _shares(self, found: Sequence[Row]) -> dict[tuple[str, str], Shares]:
         if self._rates is None or self.plan.config is None:

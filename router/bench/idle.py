@@ -54,9 +54,9 @@ def is_busy(cores: float | None) -> bool:
     return cores is not None and cores > SHARE * (os.cpu_count() or 1)
 
 
-def _all_seconds(stat: Path = _PROC / "stat") -> float:
+def _all_seconds() -> float:
     # user, nice, system, idle, iowait, irq, softirq, steal; guests' time is in user's already
-    ticks = [int(value) for value in stat.read_text("ascii").split("\n", 1)[0].split()[1:9]]
+    ticks = [int(value) for value in (_PROC / "stat").read_text("ascii").split("\n", 1)[0].split()[1:9]]
     return (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")
 
 

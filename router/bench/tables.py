@@ -14,7 +14,7 @@ NONE = "-"
 
 def markdown(report: Report) -> str:
     """The whole report."""
-    parts = [*_head(report), _overview(report)]
+    parts = [*_head(report), _standings(report), _glance(report)]
     for workload in report.workloads:
         if found := report.of(workload):
             parts += _section(report, workload, found)
@@ -78,40 +78,42 @@ def _head(report: Report) -> Iterator[str]:
     yield f"`{setting.command}`"
     warmup = f" after {setting.warmup} to warm up" if setting.warmup else ""
     yield (
-        f"{setting.repeats} repeats{warmup}, taken in turns; greedy; median (lowest..highest). "
+        f"{setting.repeats} repeat{'s' * (setting.repeats > 1)}{warmup}, taken in turns; greedy; median (lowest..highest). "
         "A speed counts only with the weight error it was reached at."
     )
     if report.notes:
         yield "\n".join(f"> {note}" for note in report.notes)
 
 
-def _overview(report: Report) -> str:
-    texts = [workload for workload in report.workloads if workload.is_plain and not workload.pictures]
-    seen = [workload for workload in report.workloads if workload.is_plain and workload.pictures]
-    head = ["backend", "weight error, body / head", "decode, tok/s"]
-    head += [f"prefill, tok/s: {' / '.join(str(text.prompt_tokens) for text in texts)}"]
-    head += [f"vision, patches/s: {picture.size}" for picture in seen[:1]]
-    head += ["peak, MB", "load, s", "disk, MB", "computes in"]
-    lines = [head]
+def _standings(report: Report) -> str:
+    lines = [["backend", "error body / head", "load s", "disk MB", "peak MB", "weights"]]
     for target in report.standings:
         if target.problem is not None:
-            reason = f"cannot run: {target.problem}"
-            lines.append([target.name, *[NONE] * (len(head) - 2), reason])
+            lines.append([target.name, *[NONE] * 4, f"cannot run: {target.problem}"])
             continue
-        lines.append(
-            [
-                target.name,
-                _fidelity(target, vision=False),
-                *[_median(report, text, target, "decode_tokens_per_second") for text in texts[:1]],
-                " / ".join(_median(report, text, target, "prefill_tokens_per_second") for text in texts),
-                *[_median(report, picture, target, "vision_patches_per_second") for picture in seen[:1]],
-                _megabytes(target.peak_bytes),
-                NONE if target.load_seconds is None else number(target.load_seconds),
-                _megabytes(target.disk_bytes),
-                target.numbers or NONE,
-            ]
-        )
+        load = NONE if target.load_seconds is None else number(target.load_seconds)
+        sizes = (_megabytes(target.disk_bytes), _megabytes(target.peak_bytes))
+        lines.append([target.name, _fidelity(target, vision=False), load, *sizes, target.numbers or NONE])
     return table(lines, sentences=True)
+
+
+def _glance(report: Report) -> str:
+    """The medians of what is asked first."""
+    texts = [workload for workload in report.workloads if workload.is_plain and not workload.pictures]
+    seen = [workload for workload in report.workloads if workload.is_plain and workload.pictures]
+    lengths = " / ".join(str(text.prompt_tokens) for text in texts)
+    head = ["backend", "error body / head", "decode tok/s", f"prefill tok/s {lengths}"]
+    head += [f"vision patches/s {picture.size}" for picture in seen[:1]]
+    lines = [head]
+    for target in report.standings:
+        if not any(row.target == target.name and row.measured for row in report.rows):
+            continue
+        cells = [target.name, _fidelity(target, vision=False)]
+        cells += [_median(report, text, target, "decode_tokens_per_second") for text in texts[:1]]
+        cells += [" / ".join(_median(report, text, target, "prefill_tokens_per_second") for text in texts)]
+        cells += [_median(report, picture, target, "vision_patches_per_second") for picture in seen[:1]]
+        lines.append(cells)
+    return table(lines) if len(lines) > 1 else ""
 
 
 def _section(report: Report, workload: Workload, found: Sequence[Row]) -> Iterator[str]:

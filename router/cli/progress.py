@@ -41,7 +41,7 @@ def listening(what: str = "", *, counted: bool = False) -> Iterator[Listener]:
         task = bars.add_task(what, total=None)
 
         def progress(name: str, done: int, total: int) -> None:
-            bars.update(task, description=name[-60:], completed=done, total=total)
+            bars.update(task, description=name[-60:], completed=done, total=total or None)
 
         yield Listener(progress, lambda text: console.print(f"hybrid: {text}", markup=False, highlight=False))
 
