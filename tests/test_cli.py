@@ -236,6 +236,7 @@ def test_help_and_the_library_import_nothing_heavy() -> None:
     script = (
         "import sys, router, router.cli\n"
         "assert router.cli.run(['--help']) == 0 == router.cli.run(['generate', '--help'])\n"
+        "assert router.cli.run(['bench', '--help']) == 0\n"
         f"print([name for name in {heavy} if name in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -12,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
 from itertools import pairwise
+from time import perf_counter as clock
 from typing import Any
 
 from backends.base import BackendError, RequestError
@@ -59,7 +59,7 @@ class ServerEngine:
             "stream": True,
             "stream_options": {"include_usage": True},
         }
-        started = time.perf_counter()
+        started = clock()
         arrivals: list[float] = []
         pieces: list[str] = []
         usage: dict[str, Any] = {}
@@ -67,9 +67,9 @@ class ServerEngine:
             for event in events(response):
                 usage = event.get("usage") or usage
                 if text := _text(event):
-                    arrivals.append(time.perf_counter())
+                    arrivals.append(clock())
                     pieces.append(text)
-        ended = time.perf_counter()
+        ended = clock()
         if not arrivals:
             raise BackendError("the server answered without any text")
         sample = Sample(

@@ -78,8 +78,8 @@ def _head(report: Report) -> Iterator[str]:
     yield f"`{setting.command}`"
     warmup = f" after {setting.warmup} to warm up" if setting.warmup else ""
     yield (
-        f"{setting.repeats} repeat{'s' * (setting.repeats > 1)}{warmup}, taken in turns; greedy; median (lowest..highest). "
-        "A speed counts only with the weight error it was reached at."
+        f"{setting.repeats} repeat{'s' * (setting.repeats > 1)}{warmup}, taken in turns; greedy; "
+        "median (lowest..highest). A speed counts only with the weight error it was reached at."
     )
     if report.notes:
         yield "\n".join(f"> {note}" for note in report.notes)
