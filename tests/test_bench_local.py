@@ -17,7 +17,7 @@ from router.bench.turns import take
 from router.bench.workloads import Job, Size, Workload
 from router.models import find
 from router.types import Message, Picture
-from tests.benches import SAMPLE, TEXT
+from tests.benches import SEEN, TEXT
 
 FOLDER = find().folder
 TOKENS = (40, 41, 42, 1012, 43, 44, 45, 46)  # the fourth would end an answer
@@ -114,7 +114,7 @@ class Echo:
     def answer(self, messages: list[Message], output_tokens: int) -> Answer:
         self.asked.append(list(messages))
         self.barrier.wait()
-        return Answer(f"answer {len(self.asked)}", SAMPLE)
+        return Answer(f"answer {len(self.asked)}", SEEN)
 
 
 def test_a_follow_up_is_asked_after_the_first_answer_and_its_pictures_are_not_encoded_again() -> None:

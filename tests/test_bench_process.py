@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from contextlib import closing
 from functools import partial
 from typing import Any
 
@@ -71,11 +72,10 @@ def test_ctrl_c_is_the_parent_s_business(process: Process) -> None:
     assert process.call("interrupt")[1] == [0]
 
 
-def test_what_it_prints_stays_off_the_report(capfd: pytest.CaptureFixture[str], process: Process) -> None:
-    process.call("print")
-    process.close()
-    out, err = capfd.readouterr()
-    assert (out, err) == ("", "to whoever looks\n")
+def test_what_it_prints_stays_off_the_report(capfd: pytest.CaptureFixture[str]) -> None:
+    with closing(Process(partial(work, []), "test")) as printing:
+        printing.call("print")
+    assert capfd.readouterr() == ("", "to whoever looks\n")
 
 
 @pytest.mark.parametrize(

@@ -50,12 +50,15 @@ def test_no_picture_becomes_the_patches_of_another(builder: PromptBuilder) -> No
 
 
 def test_streams_and_follow_ups(builder: PromptBuilder) -> None:
-    crowd = Writer(builder).job(Workload(8, prompt_tokens=64, streams=3))
+    writer = Writer(builder)
+    crowd = writer.job(Workload(8, prompt_tokens=64, streams=3))
     assert len({conversation[0].parts for conversation in crowd.conversations}) == 3
     assert crowd.question is None
     follow_up = Writer(builder).job(FOLLOW_UP)
     assert follow_up.question is not None
     assert len(follow_up.question.split()) == QUESTION_WORDS
+    lengths = {len(builder.plan(writer.job(PICTURE).conversations[0]).ids) for _ in range(10)}
+    assert len(lengths) == 1
 
 
 def test_a_prompt_shorter_than_the_template_is_refused(builder: PromptBuilder) -> None:

@@ -68,12 +68,17 @@ def test_notes_stand_above_the_figures() -> None:
 
 
 def test_the_roofline_is_a_table_of_shares() -> None:
-    found = replace(row_of(report(), "onnx", TEXT), shares=Shares(decode=0.755, prefill=0.5))
+    found = replace(row_of(report(), "onnx", TEXT), shares=Shares(40e6, decode=0.755, prefill=0.5))
     made = report(rows=(found,), rates=Rates(2, 35e9, {"int8 X": 840e9, "fp32 Y": 170e9}))
     text = markdown(made)
     assert "reads 35.0 GB/s" in text
     assert "int8 X 840, fp32 Y 170" in text
-    assert cells(text, "text 128") == [["text 128", "onnx", "0.077 / 0.006 / 0.005", "75.5%", "50.0%", "-"]]
+    assert cells(text, "text 128") == [
+        ["text 128", "onnx", "0.077 / 0.006 / 0.005", "40", "75.5%", "50.0%", "-"]
+    ]
+    assert "fits into this processor's cache" not in text
+    small = replace(found, shares=Shares(30e6, decode=0.1))
+    assert "What onnx read for a token fits into" in markdown(replace(made, rows=(small,)))
     assert "## Roofline" not in markdown(report())
 
 
@@ -168,6 +173,9 @@ def test_what_else_is_not_the_same_is_said(tmp_path: Path) -> None:
     assert compare(now, read(saved(report(), tmp_path))).differences == (
         "output_tokens of onnx at 'text 128' was 5, is 3",
     )
+    nearly = replace(OUTCOMES[4], turn=Turn((replace(SAMPLE, prompt_tokens=136),), 1.0))
+    alike = report(rows=rows([nearly], (TEXT,), ("onnx",)))
+    assert compare(alike, read(saved(report(), tmp_path))).differences == ()
     assert "no row that both have" in compare(report(rows=()), read(saved(report(), tmp_path))).markdown()
 
 

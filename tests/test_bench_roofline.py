@@ -1,5 +1,6 @@
 """What a model must read and compute, and what share of a machine that is."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +109,7 @@ RATES = Rates(2, 1e6, {"fp32": 1e5, "int8": 4e6})
 def test_shares_on_given_numbers() -> None:
     found = measured([turn(SEEN)])
     reached = shares(CONFIG, PICTURE, found, Traffic(100_000, 10), RATES)
+    assert reached.token_bytes == pytest.approx(100_000 + 10 * (164 + 2.5))
     assert reached.decode == pytest.approx(5 * (100_000 + 10 * (164 + 2.5)) / 1e6)
     assert reached.prefill == pytest.approx(prefill_operations(CONFIG.text, 164) / 0.4 / 4e6)
     assert reached.vision == pytest.approx(2 * vision_operations(CONFIG.vision, 400) / 0.5 / 4e6)
@@ -116,6 +118,7 @@ def test_shares_on_given_numbers() -> None:
     assert reached.prefill == pytest.approx(prefill_operations(CONFIG.text, 28, 100) / 0.64 / 4e6)
     assert (reached.decode, reached.vision) == (None, None)
     assert shares(CONFIG, TEXT, {}, Traffic(1, 1), RATES) == Shares()
+    assert shares(CONFIG, replace(TEXT, streams=2), found, Traffic(1, 1), RATES) == Shares()
     assert Rates(2, 1.0).best_matrix == 0
 
 

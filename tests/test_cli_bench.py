@@ -165,6 +165,16 @@ def test_a_server_is_measured_like_a_backend(capsys) -> None:
     assert roles == ["user", "assistant", "user"]
 
 
+def test_a_model_that_is_set_for_backends_is_not_asked_of_a_server(capsys, monkeypatch) -> None:
+    monkeypatch.setenv("HYBRID_MODEL", "scenes")
+    quick = ["bench", "-p", "8", "-n", "4", "-r", "1", "--images", "0", "-o", "csv"]
+    with serving() as server:
+        assert run([*quick, "--url", server.url]) == 0
+        assert {asked["model"] for asked in server.asked} == {"small"}
+        assert run([*quick, "--url", server.url, "-m", "other"]) == 5
+    assert "has no model 'other'" in capsys.readouterr().err
+
+
 def test_a_server_and_a_backend_take_turns(capsys) -> None:
     with serving() as server:
         assert run([*SCRIPTED, "--images", "0", "--url", server.url, "-o", "csv", "--no-record"]) == 0

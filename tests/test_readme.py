@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
 
@@ -32,11 +34,13 @@ def test_the_two_commands_are_one_line_each_and_ci_runs_the_second() -> None:
     assert "<!-- test -->" in (ROOT / ".ci" / "run").read_text("utf-8")
 
 
-def test_every_option_that_is_shown_exists() -> None:
-    from router.cli.generate import generate
+@pytest.mark.parametrize("name", ["generate", "bench"])
+def test_every_option_that_is_shown_exists(name: str) -> None:
+    from router.cli import hybrid
 
-    shown = set(re.findall(r"(?<!-)(--[a-z][a-z-]+)", "".join(re.findall(r"hybrid generate.*", README))))
-    known = {name for option in generate.params for name in option.opts} | {"--help"}
+    text = "".join(re.findall(rf"hybrid {name} .*", README))
+    shown = set(re.findall(r"(?<!-)(--[a-z][a-z-]+)", text))
+    known = {option for param in hybrid.commands[name].params for option in param.opts} | {"--help"}
     assert shown
     assert shown <= known
 

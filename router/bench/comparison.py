@@ -14,6 +14,7 @@ from router.bench.report import FORMAT, Report
 from router.bench.tables import NONE, table
 
 _SHAPES = ("prompt_tokens", "output_tokens", "cached_tokens")
+_LIKE = 0.1  # how far shapes may be apart: follow-ups contain answers, which are never the same
 _SHOWN = (
     "vision_patches_per_second",
     "prefill_tokens_per_second",
@@ -93,7 +94,7 @@ def compare(report: Report, old: Mapping[str, Any]) -> Comparison:
         differences += [
             f"{name} of {row.target} at '{row.workload}' was {was.get(name, 0):g}, is {now.get(name, 0):g}"
             for name in _SHAPES
-            if now.get(name, 0) != was.get(name, 0)
+            if abs(now.get(name, 0) - was.get(name, 0)) > _LIKE * was.get(name, 0)
         ]
     return Comparison(str(old["date"]), old["commit"], tuple(differences), tuple(ratios))
 

@@ -22,7 +22,7 @@ _INK, _FAINT, _LINE = "#222b36", "#7d8792", "#e4e8ec"
 _WHISKERS = {"ecolor": _INK, "elinewidth": 1.0, "capsize": 2.5, "alpha": 0.7}
 
 # inches
-_WIDTH, _TOP, _BOTTOM = 12.0, 1.3, 0.5
+_WIDTH, _TOP, _BOTTOM = 12.0, 1.1, 0.45
 _COLUMNS = ((1.65, 4.1), (7.65, 4.1))  # where the axes of a column begin, and how wide they are
 _BAR, _BETWEEN, _TITLE, _BELOW = 0.2, 0.12, 0.42, 0.38
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
-from multiprocessing import get_context
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -27,7 +28,8 @@ class Process:
         self._process: BaseProcess = context.Process(
             target=_serve, args=(theirs, work), daemon=True, name=f"hybrid-{name}"
         )
-        self._process.start()
+        with _ctrl_c_held_back():
+            self._process.start()
         theirs.close()
 
     @property
@@ -64,9 +66,22 @@ class Process:
         return f"its process ended with exit code {code}"
 
 
+@contextmanager
+def _ctrl_c_held_back() -> Iterator[None]:
+    """What starts now never sees Ctrl-C, which reaches the whole group: the parent decides what ends.
+
+    The parent sees it a moment later.
+    """
+    resource_tracker.ensure_running()  # when it starts it lets signals through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _serve(connection: Connection, work: Work) -> None:
     """In the process: answer until the other side goes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     os.dup2(2, 1)  # stdout is the report's
     while True:
         try:

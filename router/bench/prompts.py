@@ -40,7 +40,7 @@ class Writer:
     def job(self, workload: Workload) -> Job:
         """A new job. RequestError: ``prompt_tokens`` is less than an empty prompt has."""
         conversations = tuple(self._conversation(workload) for _ in range(workload.streams))
-        question = " ".join(self._some(QUESTION_WORDS)) if workload.follow_up else None
+        question = self._question() if workload.follow_up else None
         return Job(workload, conversations, question)
 
     def _conversation(self, workload: Workload) -> tuple[Message, ...]:
@@ -48,7 +48,7 @@ class Writer:
             return (Message.of("user", self._text(workload.prompt_tokens)),)
         assert workload.size is not None
         pictures = [self._picture(workload.size) for _ in range(workload.pictures)]
-        return (Message.of("user", *pictures, " ".join(self._some(QUESTION_WORDS))),)
+        return (Message.of("user", *pictures, self._question()),)
 
     def _text(self, tokens: int) -> str:
         """A text that makes a prompt of ``tokens``."""
@@ -65,6 +65,10 @@ class Writer:
             f"ask for at least {tokens + excess + 8}",
             param="prompt_tokens",
         )
+
+    def _question(self) -> str:
+        """A text as long in tokens as any other: its first word, which no space stands before, is fixed."""
+        return " ".join(["Which", *self._some(QUESTION_WORDS - 1)])
 
     def _some(self, count: int) -> list[str]:
         return self._random.choices(self._words, k=count)

@@ -35,6 +35,7 @@ class Rates:
 class Shares:
     """How much of the machine's limits was reached, 1 being all; None where it does not apply."""
 
+    token_bytes: float | None = None  # that decoding a token reads
     decode: float | None = None  # of the bandwidth
     prefill: float | None = None  # of the best matrix rate
     vision: float | None = None  # of the best matrix rate
@@ -54,22 +55,23 @@ def shares(
     config: Config, workload: Workload, found: Mapping[str, Spread], traffic: Traffic | None, rates: Rates
 ) -> Shares:
     """What the medians in ``found`` come to; `router.bench.costs` has the formulas."""
+    if workload.streams > 1:
+        return Shares()  # read together, they share what one reads alone
+    read = _token_bytes(found, traffic)
+    speed = found.get("decode_tokens_per_second")
     return Shares(
-        _decode_share(workload, found, traffic, rates),
-        _prefill_share(config, found, rates),
-        _vision_share(config, workload, found, rates),
+        token_bytes=read,
+        decode=None if read is None or speed is None else speed.median * read / rates.bandwidth,
+        prefill=_prefill_share(config, found, rates),
+        vision=_vision_share(config, workload, found, rates),
     )
 
 
-def _decode_share(
-    workload: Workload, found: Mapping[str, Spread], traffic: Traffic | None, rates: Rates
-) -> float | None:
-    speed = found.get("decode_tokens_per_second")
-    # streams may be read together, so that a token does not cost all the bytes
-    if speed is None or traffic is None or workload.streams > 1:
+def _token_bytes(found: Mapping[str, Spread], traffic: Traffic | None) -> float | None:
+    """At half of the answer."""
+    if traffic is None or "prompt_tokens" not in found:
         return None
-    context = found["prompt_tokens"].median + found["output_tokens"].median / 2
-    return speed.median * traffic.bytes(context) / rates.bandwidth
+    return traffic.bytes(found["prompt_tokens"].median + found["output_tokens"].median / 2)
 
 
 def _prefill_share(config: Config, found: Mapping[str, Spread], rates: Rates) -> float | None:

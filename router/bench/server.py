@@ -50,15 +50,7 @@ class ServerEngine:
 
     def answer(self, messages: Sequence[Message], output_tokens: int) -> Answer:
         """Stream an answer; its tokens are those the server counts, or else the events that have text."""
-        request = {
-            "model": self.model,
-            "messages": [_as_json(message) for message in messages],
-            "max_tokens": output_tokens,
-            "temperature": 0,
-            "ignore_eos": True,
-            "stream": True,
-            "stream_options": {"include_usage": True},
-        }
+        request = _request(self.model, messages, output_tokens)
         started = clock()
         arrivals: list[float] = []
         pieces: list[str] = []
@@ -127,6 +119,18 @@ def events(lines: Iterator[bytes]) -> Iterator[dict[str, Any]]:
     except (OSError, ValueError, HTTPException) as error:
         raise BackendError(f"the server's stream cannot be read: {error}") from None
     raise BackendError("the server's stream ended before it said that it was done")
+
+
+def _request(model: str, messages: Sequence[Message], output_tokens: int) -> dict[str, Any]:
+    return {
+        "model": model,
+        "messages": [_as_json(message) for message in messages],
+        "max_tokens": output_tokens,
+        "temperature": 0,
+        "ignore_eos": True,  # known to vLLM, llama.cpp and hybrid; others end where the model does
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
 
 
 def _text(event: dict[str, Any]) -> str:

@@ -146,13 +146,28 @@ def _roofline(report: Report) -> Iterator[str]:
         f"matrices at these GOP/s: {products}. Shares of what that allows:"
     )
     standings = {target.name: target for target in report.standings}
-    lines = [["workload", "backend", "weight error, body / head / vision", "decode", "prefill", "vision"]]
+    lines = [["workload", "backend", "error body / head / vision", "MB/token", "decode", "prefill", "vision"]]
     for row in report.rows:
         if row.shares is not None and row.shares != Shares():
             error = _fidelity(standings[row.target], vision=True)
-            lines.append([row.workload, row.target, error, *map(_share, _all(row.shares))])
+            read = _megabytes(row.shares.token_bytes)
+            lines.append([row.workload, row.target, error, read, *map(_share, _all(row.shares))])
     if len(lines) > 1:
         yield table(lines, left=2)
+    if cached := _cached(report):
+        yield (
+            f"What {' and '.join(cached)} read for a token fits into this processor's cache: "
+            "decoding is bound by other things than memory there."
+        )
+
+
+def _cached(report: Report) -> list[str]:
+    """The targets that never read more for a token than the largest cache holds."""
+    most: dict[str, float] = {}
+    for row in report.rows:
+        if row.shares is not None and row.shares.token_bytes is not None:
+            most[row.target] = max(most.get(row.target, 0.0), row.shares.token_bytes)
+    return [target for target, read in most.items() if read < (report.machine.cache_bytes or 0)]
 
 
 def _formulas(report: Report) -> Iterator[str]:
@@ -166,8 +181,8 @@ def _formulas(report: Report) -> Iterator[str]:
     lines.append("- load: in a fresh process, from importing libraries to weights in memory; once")
     if report.rates is not None:
         lines.append(
-            "- decode share: decode tok/s x bytes read per token / bandwidth; bytes: every matrix of the "
-            "layers and the head as it is stored, and the cache at half of the answer"
+            "- decode share: decode tok/s x bytes read per token / bandwidth; these bytes: every matrix of "
+            "the layers and the head as it is stored, and the keys and values at half of the answer"
         )
         lines.append(
             "- prefill and vision share: operations / time / the highest matrix rate above; operations: 2 "
@@ -188,7 +203,7 @@ def _fidelity(target: Standing, *, vision: bool) -> str:
     return "unknown" if target.fidelity is None else target.fidelity.text(vision=vision)
 
 
-def _megabytes(count: int | None) -> str:
+def _megabytes(count: float | None) -> str:
     return NONE if count is None else number(count / 1e6)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from router.cli.bench_options import DRAWN, SAVED, bench_options, command_of, numbers, sizes
 from router.cli.options import runtime
@@ -39,9 +40,11 @@ def bench(context: click.Context, /, **options: Any) -> None:
     _check_together(context, options)
     old = _check_files(options)
     interrupted = False
-    with listening("reading the model", counted=True) as listener:
+    with listening("reading the model") as listener:
         model = _model(options, listener)
-        found = Bench(_plan(model, options, command_of(context), listener), listener)
+        plan = _plan(model, options, command_of(context), listener)
+    with listening("starting", counted=True) as listener:
+        found = Bench(plan, listener)
         try:
             found.run()
         except KeyboardInterrupt:
@@ -57,11 +60,14 @@ def bench(context: click.Context, /, **options: Any) -> None:
 
 
 def _check_together(context: click.Context, options: dict[str, Any]) -> None:
-    """Refuse what says how to compute where only a server does."""
+    """Refuse what says how to compute where only a server does; what is set for backends is passed over."""
     if options["url"] is None or options["backends"] is not None:
         return
+    said = [name for name in options if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    if "model" not in said:
+        options["model"] = None
     for name in ("threads", "device", "dtype", "vision", "offline", "roofline"):
-        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE and options[name]:
+        if name in said and options[name]:
             raise click.UsageError(f"--{name} is for backends here, and --url measures a server; drop one")
 
 
