@@ -91,6 +91,7 @@ def test_closing_ends_also_what_hangs() -> None:
     hanging = Process(partial(work, []), "test")
     hanging._connection.send("hang")
     hanging.close()
+    assert hanging._process.exitcode == -signal.SIGTERM  # told to, not killed after it was waited for
     with pytest.raises(ProcessLookupError):
         os.kill(hanging.pid, 0)
 

@@ -28,7 +28,7 @@ class Process:
         self._process: BaseProcess = context.Process(
             target=_serve, args=(theirs, work), daemon=True, name=f"hybrid-{name}"
         )
-        with _ctrl_c_held_back():
+        with _signals_held_back():
             self._process.start()
         theirs.close()
 
@@ -67,13 +67,10 @@ class Process:
 
 
 @contextmanager
-def _ctrl_c_held_back() -> Iterator[None]:
-    """What starts now never sees Ctrl-C, which reaches the whole group: the parent decides what ends.
-
-    The parent sees it a moment later.
-    """
+def _signals_held_back() -> Iterator[None]:
+    """Lets a process start whole, and with signals blocked; the parent sees them a moment later."""
     resource_tracker.ensure_running()  # when it starts it lets signals through again
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         yield
     finally:
@@ -82,6 +79,8 @@ def _ctrl_c_held_back() -> Iterator[None]:
 
 def _serve(connection: Connection, work: Work) -> None:
     """In the process: answer until the other side goes."""
+    # Ctrl-C, which reaches the whole group, stays blocked: the parent decides what ends
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     os.dup2(2, 1)  # stdout is the report's
     while True:
         try:
