@@ -156,7 +156,7 @@ def _roofline(report: Report) -> Iterator[str]:
         yield table(lines, left=2)
     if cached := _cached(report):
         yield (
-            f"What {' and '.join(cached)} read for a token fits into this processor's cache: "
+            f"What {', '.join(cached)} read for a token fits into this processor's cache: "
             "decoding is bound by other things than memory there."
         )
 
