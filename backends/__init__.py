@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -33,9 +34,13 @@ __all__ = [
     "capability",
     "load",
     "names",
+    "offered",
+    "register",
 ]
 
 GROUP = "hybrid.backends"  # the entry points by which another package adds a backend
+
+_registered: dict[str, type[Backend]] = {}
 
 
 @dataclass(frozen=True)
@@ -82,13 +87,29 @@ _SHIPPED = {
 
 def names() -> tuple[str, ...]:
     """Every backend that this installation knows, ours first."""
-    return (*_SHIPPED, *(name for name in _plugins() if name not in _SHIPPED))
+    return tuple(dict.fromkeys([*_SHIPPED, *_registered, *_plugins()]))
+
+
+def offered() -> tuple[str, ...]:
+    """Those to show to people: the scripted one only where it is given a script."""
+    hidden = () if "HYBRID_SCRIPT" in os.environ else ("scripted",)
+    return tuple(name for name in names() if name not in hidden)
+
+
+def register(backend: type[Backend]) -> None:
+    """Make a backend of one's own known to this process, by its ``name``; a package uses the entry point.
+
+    ValueError: the name is taken, which would answer in another's place.
+    """
+    if backend.name in names():
+        raise ValueError(f"there is a backend '{backend.name}' already; choose another name")
+    _registered[backend.name] = backend
 
 
 def capability(name: str, device: Device = "auto") -> Capability:
     """What backend ``name`` can do on this machine and ``device``, without loading it."""
     if (shipped := _SHIPPED.get(name)) is None:
-        return _plugin_capability(_known(name))
+        return _others_capability(name)
     missing = [module for module in shipped.needs if find_spec(module) is None]
     problem = f"{' and '.join(missing)} not installed: {shipped.install}" if missing else None
     if not missing and device not in shipped.devices:
@@ -105,7 +126,7 @@ def load(name: str, model: Path, runtime: Runtime | None = None) -> Backend:
     if (shipped := _SHIPPED.get(name)) is not None:
         backend = getattr(import_module(shipped.module), shipped.attribute)
     else:
-        backend = _known(name).load()
+        backend = _other(name)
     return backend.load(model, runtime)
 
 
@@ -114,9 +135,13 @@ def _plugins() -> dict[str, EntryPoint]:
     return {entry.name: entry for entry in entry_points(group=GROUP)}
 
 
-def _known(name: str) -> EntryPoint:
+def _other(name: str) -> type[Backend]:
+    """A backend that is not ours; ImportError: its package cannot be imported."""
+    if name in _registered:
+        return _registered[name]
     if name in _plugins():
-        return _plugins()[name]
+        backend: type[Backend] = _plugins()[name].load()
+        return backend
     raise RequestError(
         f"no backend is named '{name}'; choose one of {', '.join(names())}",
         code="backend_not_found",
@@ -124,9 +149,11 @@ def _known(name: str) -> EntryPoint:
     )
 
 
-def _plugin_capability(entry: EntryPoint) -> Capability:
+def _others_capability(name: str) -> Capability:
     try:
-        backend = entry.load()
+        backend = _other(name)
         return Capability(bool(backend.sees_images), reads_export=getattr(backend, "reads_export", False))
-    except ImportError as error:
+    except RequestError:
+        raise
+    except Exception as error:  # whatever the code of another package raises; it shall not stop the others
         return Capability(False, f"its package cannot be imported: {error}")

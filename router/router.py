@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+import asyncio
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing, closing
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -12,6 +13,7 @@ from backends.base import Backend, BackendError, Prompt, Runtime
 from backends.export.recipe import Recipe
 from backends.export.sizes import total_memory
 from router.asked import Asked, Questions
+from router.asynchronous import iterate
 from router.generate import Stop, generate
 from router.loaded import LoadedBackends
 from router.model_backends import ModelBackends
@@ -98,6 +100,19 @@ class Router:
         with closing(answer.chunks):
             return join(list(answer.chunks), answer.decision)
 
+    async def astream(self, request: Request) -> AsyncGenerator[Chunk, None]:
+        """As `stream`, for an event loop, which goes on meanwhile."""
+        answer = await asyncio.to_thread(self.answer, request)
+        async with aclosing(iterate(answer.chunks, answer.cancel)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    async def acomplete(self, request: Request) -> Completion:
+        """As `complete`, for an event loop, which goes on meanwhile."""
+        answer = await asyncio.to_thread(self.answer, request)
+        async with aclosing(iterate(answer.chunks, answer.cancel)) as chunks:
+            return join([chunk async for chunk in chunks], answer.decision)
+
     def close(self) -> None:
         """Let go of every loaded backend; a later request loads what it needs again."""
         self._loaded.clear()
@@ -111,6 +126,7 @@ class Router:
         candidates = [
             Candidate(name, refusal(request, found), name in self._loaded, found, estimates.get(name))
             for name, found in available.items()
+            if name in (*backends.offered(), request.backend)
         ]
         return Route(
             decision=decide(request, Outlook(available, seconds), self.policy),

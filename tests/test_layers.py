@@ -20,8 +20,9 @@ LAYERS = [
     ["router.generate"],
     ["router.models"],
     ["router.speeds", "router.footprint"],
-    ["router.asked", "router.policy", "router.model_backends", "router.loaded"],
+    ["router.asked", "router.asynchronous", "router.policy", "router.model_backends", "router.loaded"],
     ["router.router", "router.verify", "router.bench"],
+    ["router.doctor"],
     ["router"],
     ["router.cli"],
 ]
@@ -111,6 +112,7 @@ HEAVY = {
     "onnxruntime_genai": {"backends.genai"},
     "onnx": {"backends.export"},
     "matplotlib": {"router.bench.plot"},
+    "prompt_toolkit": {"router.cli.chat"},
 }
 
 

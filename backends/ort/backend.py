@@ -14,7 +14,7 @@ from backends.ort.features import Encoder, FeatureCache
 from backends.ort.memory import trim
 from backends.ort.session import OnnxSession
 from backends.ort.vision import VisionEncoder
-from backends.prefix import KEPT_BYTES, CachePool
+from backends.prefix import KEPT_BYTES, CachePool, picture_digests
 from backends.qwen3vl.config import Config, VisionConfig
 
 
@@ -72,7 +72,8 @@ class OnnxBackend:
         """Main features [image_tokens, hidden], then each DeepStack feature, to compare backends by."""
         assert prompt.patches is not None
         assert prompt.grid is not None
-        seen = self.features.encode(prompt.patches, prompt.grid)
+        digests = picture_digests(prompt.patches, prompt.grid)
+        seen = self.features.encode(prompt.patches, prompt.grid, digests)
         return [seen.main, *seen.deepstack]
 
 

@@ -105,14 +105,15 @@ class OnnxSession:
         self._cache = None
 
     def _see(self, prompt: Prompt) -> Features | None:
-        """The features of the prompt's pictures, with the time they took."""
+        """The features of the pictures in ``prompt``, the end of the whole one, with the time they took."""
         self.vision_seconds = 0.0
         if prompt.patches is None or prompt.grid is None:
             return None
         started = time.perf_counter()
+        digests = [shown.sha256 for shown in self._content.pictures[-len(prompt.grid) :]]
         with self._stoppable() as how:
             shrink_after(how)
-            features = self._backend.features.encode(prompt.patches, prompt.grid, how)
+            features = self._backend.features.encode(prompt.patches, prompt.grid, digests, how)
         trim()
         self.vision_seconds = time.perf_counter() - started
         if len(features.main) != prompt.image_tokens:

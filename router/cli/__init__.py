@@ -12,10 +12,13 @@ from typing import NoReturn
 import click
 
 from router.cli.bench import bench
+from router.cli.chat import chat
+from router.cli.doctor import doctor
 from router.cli.export import export
 from router.cli.failures import describe, exit_code
 from router.cli.generate import generate
 from router.cli.models import models
+from router.cli.route import route
 from router.cli.settings import read_settings
 from router.cli.verify import verify
 
@@ -38,7 +41,7 @@ def hybrid(context: click.Context, debug: bool) -> None:
         click.echo(context.get_help())
 
 
-for command in (generate, bench, export, verify, models):
+for command in (generate, chat, route, bench, export, verify, models, doctor):
     hybrid.add_command(command)
 
 
