@@ -62,6 +62,11 @@ class OnnxBackend:
         trim()
         return cls(config, decoder, embeddings, encoder, runtime.kept_bytes)
 
+    @property
+    def device(self) -> str:
+        """Where the language model computes: cpu or cuda."""
+        return self.decoder.device
+
     def open(self, capacity: int) -> OnnxSession:
         """Start a session whose cache has room for ``capacity`` tokens."""
         return OnnxSession(self, capacity)
