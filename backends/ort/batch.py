@@ -47,7 +47,7 @@ class Arena:
 
     def __init__(self, decoder: Decoder) -> None:
         self.members: list[Cache] = []
-        self.missed: list[int] = []  # steps in a row that each member was not in
+        self.missed: dict[Cache, int] = {}  # steps in a row that each member was not in
         self._decoder = decoder
         self._store = decoder.store(ROWS, ROW_TOKENS)
         self._bindings: dict[int, Any] = {}
@@ -58,7 +58,6 @@ class Arena:
         copy_row(cache.store.arrays, 0, self._store.arrays, len(self.members), cache.tokens)
         cache.store.free()
         self.members.append(cache)
-        self.missed.append(0)
 
     def leave(self, cache: Cache) -> None:
         """Give a session its keys and values back; the last row takes the place."""
@@ -67,8 +66,8 @@ class Arena:
         copy_row(self._store.arrays, row, cache.store.arrays, 0, cache.tokens)
         if row != last:
             copy_row(self._store.arrays, last, self._store.arrays, row, self.members[last].tokens)
-            self.members[row], self.missed[row] = self.members[last], self.missed[last]
-        del self.members[last], self.missed[last]
+            self.members[row] = self.members[last]
+        del self.members[last], self.missed[cache]
         if not self.members:
             self._store.free()
 
@@ -165,15 +164,14 @@ class Batcher:
         if self._arena is None:
             self._arena = Arena(self._decoder)
         arena, coming = self._arena, {job.cache: job for job in jobs}
+        new = [cache for cache in coming if cache not in arena.members]
         for member in [each for each in arena.members if each not in coming]:
-            absent = arena.members.index(member)
-            arena.missed[absent] += 1
-            if arena.missed[absent] > MISSED or len(arena.members) + len(jobs) > ROWS:
+            arena.missed[member] += 1
+            if arena.missed[member] > MISSED or len(arena.members) + len(new) > ROWS:
                 arena.leave(member)
-        for cache in coming:
-            if cache not in arena.members:
-                arena.join(cache)
-            arena.missed[arena.members.index(cache)] = 0
+        for cache in new:
+            arena.join(cache)
+        arena.missed |= dict.fromkeys(coming, 0)
         rows = [coming.get(member) for member in arena.members]
         nothing = np.zeros((1, self._decoder.hidden), np.float32)
         logits = self._decoder.step(
