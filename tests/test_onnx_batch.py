@@ -116,7 +116,7 @@ def test_more_sessions_than_rows_take_turns(
 def test_one_that_joins_later_and_one_that_is_read_slowly_change_nothing(
     backend: OnnxBackend, steps: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batch, "MEET_SECONDS", 0.02)
+    monkeypatch.setattr(batch, "MEET_SECONDS", 0.5)
     monkeypatch.setattr(batch, "MISSED", 2)
     given, lengths = prompts(3), [STEPS, STEPS, STEPS]
     alone = solo(given, lengths)
