@@ -110,7 +110,7 @@ HEAVY = {
     "transformers": {"backends.torch_loading", "backends.pytorch", "backends.ort.torch_vision"},
     "onnxruntime": {"backends.ort"},
     "onnxruntime_genai": {"backends.genai"},
-    "onnx": {"backends.export"},
+    "onnx": {"backends.export", "backends.ort.blobs", "backends.ort.packed"},
     "matplotlib": {"router.bench.plot"},
     "prompt_toolkit": {"router.cli.chat"},
 }

@@ -51,13 +51,14 @@ class OnnxBackend:
                 raise BackendError(
                     f"{folder / name} is missing; export the model again", code="model_invalid"
                 )
-        decoder = Decoder(folder, runtime)
+        graphs = runtime.packed or folder
+        decoder = Decoder(graphs, runtime)
         if (decoder.hidden, decoder.deepstack) != (config.text.hidden, len(config.vision.deepstack)):
             raise BackendError(
-                f"{folder / 'decoder.onnx'} does not belong to its config.json; export the model again",
+                f"{graphs / 'decoder.onnx'} does not belong to its config.json; export the model again",
                 code="model_invalid",
             )
-        embeddings = Embeddings.read(folder, decoder.notes.get("embeddings", ""))
+        embeddings = Embeddings.read(graphs, decoder.notes.get("embeddings", ""))
         encoder = _encoder(folder, config.vision, runtime)
         trim()
         return cls(config, decoder, embeddings, encoder, runtime.kept_bytes)
