@@ -6,13 +6,18 @@ import time
 from contextlib import closing
 
 from backends.base import Backend, Prompt
-from router.sampling import Sampler, end_tokens
+from router.sampling import FREE, Constraint, Sampler, end_tokens
 from router.text import TextStream
 from router.types import Chunk, Chunks, Finish, Sampling, Stats
 
 
 def generate(
-    backend: Backend, prompt: Prompt, sampling: Sampling, text: TextStream, eos: frozenset[int]
+    backend: Backend,
+    prompt: Prompt,
+    sampling: Sampling,
+    text: TextStream,
+    eos: frozenset[int],
+    constraint: Constraint = FREE,
 ) -> Chunks:
     """Answer ``prompt`` with at most ``sampling.max_tokens`` tokens, a chunk for each.
 
@@ -29,11 +34,12 @@ def generate(
         prefill_seconds = clock.lap()
         count, finish = 0, None
         while finish is None:
-            token = sampler.pick(logits)
+            token = sampler.pick(constraint.masked(logits))
+            constraint.accept(token)
             scores = sampler.reported(logits, token)
             count += 1
             shown = "" if token in end else text.push(token)
-            finish = _finish(token in end or text.stopped, count == limit)
+            finish = _finish(token in end or text.stopped or constraint.complete, count == limit)
             if finish is None:
                 clock.stop()  # the caller's time is not the model's
                 yield Chunk(shown, (token,), scores)

@@ -13,10 +13,11 @@ from backends.base import Backend, BackendError, Capability, Prompt, Runtime
 from backends.export.recipe import Recipe
 from backends.qwen3vl.images import Limits
 from router.generate import generate
+from router.grammar import Schemas
 from router.models import SILENT, Listener, Model, ensure_export, find
 from router.policy import decide
 from router.prompt import PromptBuilder
-from router.sampling import BUILT_IN, check, from_generation_config
+from router.sampling import BUILT_IN, FREE, Constraint, check, from_generation_config
 from router.text import TextStream
 from router.types import Chunk, Chunks, Completion, Decision, Request, Sampling
 
@@ -58,6 +59,7 @@ class Router:
         sampling = request.sampling.over(self._defaults)
         text = self._builder.config.text
         check(sampling, text.vocab)
+        constraint = self._constraint(request)
         plan = self._planner(request).plan(request.messages)
         decision = self.decide(request)
         # refused before a backend is loaded, where the model itself is too small
@@ -67,9 +69,8 @@ class Router:
         sampling = replace(sampling, max_tokens=limit)
         prompt = plan.prompt()
         stream = TextStream(self._builder.tokenizer.decode, sampling.stop or ())
-        return Answer(
-            decision, prompt, sampling, generate(backend, prompt, sampling, stream, self._builder.eos)
-        )
+        chunks = generate(backend, prompt, sampling, stream, self._builder.eos, constraint)
+        return Answer(decision, prompt, sampling, chunks)
 
     def stream(self, request: Request) -> Chunks:
         """The answer as it comes; closing the generator frees everything it holds."""
@@ -90,6 +91,13 @@ class Router:
         limits = self._builder.limits
         least, most = request.min_pixels or limits.min_pixels, request.max_pixels or limits.max_pixels
         return replace(self._builder, limits=Limits(least, most))
+
+    def _constraint(self, request: Request) -> Constraint:
+        return FREE if request.json_schema is None else self._schemas.constraint(request.json_schema)
+
+    @cached_property
+    def _schemas(self) -> Schemas:
+        return Schemas(self._builder.tokenizer, self._builder.config.text.vocab, self._builder.eos)
 
     @cached_property
     def _defaults(self) -> Sampling:

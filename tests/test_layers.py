@@ -15,7 +15,7 @@ LAYERS = [
     ["backends.pytorch", "backends.ort", "backends.scripted"],
     ["backends"],
     ["router.types"],
-    ["router.pictures", "router.text", "router.sampling", "router.prompt"],
+    ["router.pictures", "router.text", "router.sampling", "router.prompt", "router.grammar"],
     ["router.generate"],
     ["router.models"],
     ["router.speeds"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
@@ -45,6 +46,7 @@ NOTICE = (
     metavar="SECONDS",
     help="Give up after this long.",
 )
+@click.option("-j", "--json-schema", metavar="FILE|JSON", help="Answer in JSON of this schema.")
 @click.option("--explain", is_flag=True, help="Say on stderr which backend answers and why.")
 @click.option("--usage", is_flag=True, help="Say on stderr what the answer took.")
 @click.option("--no-stream", is_flag=True, help="Print the answer when it is whole.")
@@ -139,8 +141,25 @@ def _request(prompt: str | None, images: tuple[str, ...], options: dict[str, Any
     told = () if options["system"] is None else (Message.of("system", options["system"]),)
     backend = None if options["backend"] == "auto" else options["backend"]
     return Request(
-        (*told, question), sampling(options), backend, options["min_pixels"], options["max_pixels"]
+        (*told, question),
+        sampling(options),
+        backend,
+        options["min_pixels"],
+        options["max_pixels"],
+        _schema(options["json_schema"]),
     )
+
+
+def _schema(said: str | None) -> str | None:
+    """A schema written out, or read from the file that is named."""
+    if said is None or said.lstrip().startswith("{"):
+        return said
+    try:
+        return Path(said).read_text("utf-8")
+    except (OSError, ValueError) as error:
+        raise click.UsageError(
+            f"--json-schema: '{said}' cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8'}"
+        ) from None
 
 
 def _text(prompt: str | None) -> str:
