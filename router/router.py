@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,6 +15,7 @@ from backends.qwen3vl.images import Limits
 from router.generate import generate
 from router.grammar import Schemas
 from router.models import SILENT, Listener, Model, ensure_export, find
+from router.pieces import pieces
 from router.policy import decide
 from router.prompt import PromptBuilder
 from router.sampling import BUILT_IN, FREE, Constraint, check, from_generation_config
@@ -81,6 +82,11 @@ class Router:
         answer = self.answer(request)
         with closing(answer.chunks):
             return join(list(answer.chunks), answer.decision)
+
+    @cached_property
+    def piece(self) -> Callable[[int], bytes]:
+        """Gives the bytes of a token of an answer; none of a control token's."""
+        return pieces(self._builder.tokenizer, self._builder.control_ids)
 
     @cached_property
     def _builder(self) -> PromptBuilder:

@@ -15,13 +15,15 @@ LAYERS = [
     ["backends.pytorch", "backends.ort", "backends.scripted"],
     ["backends"],
     ["router.types"],
-    ["router.pictures", "router.text", "router.sampling", "router.prompt", "router.grammar"],
+    ["router.pictures", "router.text", "router.sampling", "router.prompt", "router.grammar", "router.pieces"],
     ["router.generate"],
     ["router.models"],
     ["router.speeds"],
     ["router.policy"],
     ["router.router", "router.verify"],
     ["router"],
+    ["router.openai"],
+    ["router.server"],
     ["router.cli"],
 ]
 # modules of one layer that may know each other, in this direction
