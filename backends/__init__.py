@@ -65,6 +65,14 @@ _SHIPPED = {
         install="pip install onnxruntime",
         reads_export=True,
     ),
+    "genai": _Shipped(
+        "backends.genai.backend",
+        "GenaiBackend",
+        sees_images=False,
+        needs=("onnxruntime", "onnxruntime_genai"),
+        install="pip install onnxruntime-genai",
+        reads_export=True,
+    ),
     "scripted": _Shipped("backends.scripted", "ScriptedBackend", True),
 }
 

@@ -62,6 +62,17 @@ class Prompt:
         """How many of the ids are places for picture features."""
         return 0 if self.spans is None else int((self.spans[:, 1] - self.spans[:, 0]).sum())
 
+    def after(self, tokens: int) -> Prompt:
+        """What follows the first ``tokens``, which cut through no picture; places count from there."""
+        if self.spans is None or self.grid is None or self.patches is None:
+            return Prompt(self.ids[tokens:])
+        unread = self.spans[:, 0] >= tokens
+        if not unread.any():
+            return Prompt(self.ids[tokens:])
+        rows = np.repeat(unread, self.grid.prod(1))
+        patches = self.patches if unread.all() else self.patches[rows]
+        return Prompt(self.ids[tokens:], patches, self.grid[unread], self.spans[unread] - tokens)
+
     @property
     def resized(self) -> tuple[tuple[int, int], ...]:
         """Width and height in pixels at which each picture is read."""
@@ -86,6 +97,7 @@ class Runtime:
     threads: int | None = None  # None: the library's own choice
     vision: Vision = "onnx"  # what encodes pictures for the onnx backend
     checkpoint: Path | None = None  # what the model's export was made from; PyTorch's vision reads it
+    kept_bytes: int = 1 << 30  # for caches of ended generations, so that a follow-up reads only what is new
 
 
 class Session(Protocol):
@@ -93,6 +105,8 @@ class Session(Protocol):
 
     vision_seconds: float
     """Seconds that the last prefill spent on encoding pictures; 0.0 without a picture."""
+    cached_tokens: int
+    """How many tokens of the prompt the last prefill found in a cache and did not read again."""
 
     def prefill(self, prompt: Prompt) -> Logits:
         """Read a whole prompt; return the scores of the token after it."""
@@ -103,7 +117,7 @@ class Session(Protocol):
         ...
 
     def close(self) -> None:
-        """Free the cache; a closed session is not used again.
+        """Free the cache; a closed session is not used again, and closing it once more does nothing.
 
         It may come from another thread while the session computes. A backend that can stop then does, and the
         interrupted call raises BackendError ``cancelled``.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-import time
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -58,7 +58,12 @@ class ScriptedBackend:
         self.script = script
         self.vocab = vocab
         self.context = context
-        self.open_sessions = 0
+        self.sessions: set[ScriptedSession] = set()  # those that are open
+
+    @property
+    def open_sessions(self) -> int:
+        """How many sessions were opened and not closed yet."""
+        return len(self.sessions)
 
     @classmethod
     def load(cls, folder: Path, runtime: Runtime) -> ScriptedBackend:
@@ -70,18 +75,21 @@ class ScriptedBackend:
 
     def open(self, capacity: int) -> ScriptedSession:
         """Start at the first token of the script."""
-        self.open_sessions += 1
-        return ScriptedSession(self)
+        session = ScriptedSession(self)
+        self.sessions.add(session)
+        return session
 
 
 class ScriptedSession:
     """One reading of the script."""
 
     vision_seconds = 0.0
+    cached_tokens = 0
 
     def __init__(self, backend: ScriptedBackend) -> None:
         self.backend = backend
         self.played = 0
+        self.closed = threading.Event()
 
     def prefill(self, prompt: Prompt) -> Logits:
         """The first token of the script, whatever the prompt."""
@@ -92,25 +100,29 @@ class ScriptedSession:
         return self._play()
 
     def close(self) -> None:
-        """Tell the backend that this session ended."""
-        self.backend.open_sessions -= 1
+        """Tell the backend that this session ended; a delay or a hang in another thread ends."""
+        self.closed.set()
+        self.backend.sessions.discard(self)
 
     def _play(self) -> Logits:
         script, at = self.backend.script, self.played
         self.played += 1
-        time.sleep(script.delay)
+        self._wait(script.delay)
         logits = np.full(self.backend.vocab, -10.0, np.float32)
         logits[script.tokens[min(at, len(script.tokens) - 1)]] = 10.0
         if script.fault is not None and at == script.fault_at:
-            _fail(script.fault, logits)
+            self._fail(script.fault, logits)
         return logits
 
+    def _fail(self, fault: Fault, logits: Logits) -> None:
+        match fault:
+            case "raise":
+                raise BackendError("the script says to fail here")
+            case "nan":
+                logits[0] = np.nan
+            case "hang":
+                self._wait(3600)
 
-def _fail(fault: Fault, logits: Logits) -> None:
-    match fault:
-        case "raise":
-            raise BackendError("the script says to fail here")
-        case "nan":
-            logits[0] = np.nan
-        case "hang":
-            time.sleep(3600)
+    def _wait(self, seconds: float) -> None:
+        if self.closed.wait(seconds) if seconds else self.closed.is_set():
+            raise BackendError("the session was closed", code="cancelled")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +42,29 @@ def load(kind: type[PreTrainedModel], folder: Path, runtime: Runtime, prefix: st
         # transformers fills what is missing with random numbers
         raise _invalid(folder, f"there is no tensor '{prefix}{missing[0]}'")
     return model.eval().to(device)
+
+
+class Stopping:
+    """Ends a forward pass between two of its layers when another thread says so; knows threads apart."""
+
+    def __init__(self, layers: Iterable[torch.nn.Module]) -> None:
+        self._asked = threading.local()
+        for layer in layers:
+            layer.register_forward_pre_hook(self._check)
+
+    @contextmanager
+    def when(self, asked: Callable[[], bool]) -> Iterator[None]:
+        """Inside, this thread's passes raise BackendError ``cancelled`` once ``asked`` is true."""
+        self._asked.now = asked
+        try:
+            yield
+        finally:
+            self._asked.now = None
+
+    def _check(self, *_: Any) -> None:
+        asked: Callable[[], bool] | None = getattr(self._asked, "now", None)
+        if asked is not None and asked():
+            raise BackendError("PyTorch was told to stop", code="cancelled")
 
 
 def first_line(error: Exception) -> str:

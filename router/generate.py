@@ -2,13 +2,49 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from backends.base import Backend, Prompt
+from backends.base import Backend, BackendError, Prompt, Session
 from router.sampling import FREE, Constraint, Sampler, end_tokens
 from router.text import TextStream
 from router.types import Chunk, Chunks, Finish, Sampling, Stats
+
+
+class Stop:
+    """Ends one generation from another thread, in the middle of a prefill too where the backend can."""
+
+    def __init__(self) -> None:
+        self._asked = threading.Event()
+        self._session: Session | None = None
+        self._lock = threading.Lock()
+
+    def __call__(self) -> None:
+        """End it: the stream raises BackendError ``cancelled``, unless it is at its end already."""
+        with self._lock:
+            self._asked.set()
+            if self._session is not None:
+                self._session.close()
+
+    def check(self) -> None:
+        """BackendError ``cancelled`` once it was called."""
+        if self._asked.is_set():
+            raise BackendError("the answer was cancelled", code="cancelled")
+
+    @contextmanager
+    def watching(self, session: Session) -> Iterator[Session]:
+        """``session`` for as long as it is open; it is closed in the end."""
+        with self._lock:
+            self._session = session
+        try:
+            self.check()
+            yield session
+        finally:
+            with self._lock:
+                self._session = None
+            session.close()
 
 
 def generate(
@@ -17,18 +53,21 @@ def generate(
     sampling: Sampling,
     text: TextStream,
     eos: frozenset[int],
+    stop: Stop | None = None,
     constraint: Constraint = FREE,
 ) -> Chunks:
     """Answer ``prompt`` with at most ``sampling.max_tokens`` tokens, a chunk for each.
 
-    Every field of ``sampling`` is set and checked. Closing the generator frees the session at once.
-    BackendError: the backend failed, or its scores are not numbers; what came before was already yielded.
+    Every field of ``sampling`` is set and checked. Closing the generator frees the session at once; ``stop``
+    ends it from another thread. BackendError: it was ended, the backend failed, or its scores are not
+    numbers; what came before was already yielded.
     """
     limit = sampling.max_tokens
     assert limit is not None, "the caller fits max_tokens into the context"
     end = end_tokens(sampling, eos)
     sampler = Sampler(sampling, prompt.ids, end)
-    with closing(backend.open(len(prompt.ids) + limit)) as session:
+    stop = stop or Stop()
+    with stop.watching(backend.open(len(prompt.ids) + limit)) as session:
         clock = _Clock()
         logits = session.prefill(prompt)
         prefill_seconds = clock.lap()
@@ -44,6 +83,7 @@ def generate(
                 clock.stop()  # the caller's time is not the model's
                 yield Chunk(shown, (token,), scores)
                 clock.start()
+                stop.check()
                 logits = session.decode(token)
         stats = Stats(
             backend=backend.name,
@@ -54,6 +94,7 @@ def generate(
             prefill_seconds=prefill_seconds,
             decode_seconds=clock.lap(),
             resized=prompt.resized,
+            cached_tokens=session.cached_tokens,
         )
     yield Chunk(shown + text.flush(), (token,), scores, finish, stats)
 

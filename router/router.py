@@ -12,7 +12,7 @@ import backends
 from backends.base import Backend, BackendError, Capability, Prompt, Runtime
 from backends.export.recipe import Recipe
 from backends.qwen3vl.images import Limits
-from router.generate import generate
+from router.generate import Stop, generate
 from router.grammar import Schemas
 from router.models import SILENT, Listener, Model, ensure_export, find
 from router.pieces import pieces
@@ -31,6 +31,7 @@ class Answer:
     prompt: Prompt
     sampling: Sampling
     chunks: Chunks
+    cancel: Stop  # called from any thread it ends ``chunks``, which then raise BackendError ``cancelled``
 
 
 class Router:
@@ -70,8 +71,9 @@ class Router:
         sampling = replace(sampling, max_tokens=limit)
         prompt = plan.prompt()
         stream = TextStream(self._builder.tokenizer.decode, sampling.stop or ())
-        chunks = generate(backend, prompt, sampling, stream, self._builder.eos, constraint)
-        return Answer(decision, prompt, sampling, chunks)
+        stop = Stop()
+        chunks = generate(backend, prompt, sampling, stream, self._builder.eos, stop, constraint)
+        return Answer(decision, prompt, sampling, chunks, stop)
 
     def stream(self, request: Request) -> Chunks:
         """The answer as it comes; closing the generator frees everything it holds."""

@@ -20,7 +20,7 @@ import numpy as np
 from backends.base import Runtime
 from backends.export.manifest import Manifest, recipe_fields
 from backends.export.recipe import Recipe
-from backends.ort.threads import usable_cores
+from backends.process import usable_cores
 from router.models import Model, home
 from router.models.identity import source_of
 

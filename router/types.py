@@ -119,6 +119,7 @@ class Stats:
     prefill_seconds: float  # vision included: from the prompt to its first scores
     decode_seconds: float  # all that came after the prefill
     resized: tuple[tuple[int, int], ...] = ()  # width and height in pixels of each picture as it was read
+    cached_tokens: int = 0  # of the prompt's, found in a kept cache and not read again
 
     @property
     def first_token_seconds(self) -> float:

@@ -42,10 +42,11 @@ class Tower:
         return Features(out.pooler_output.numpy(), tuple(each.numpy() for each in out.deepstack_features))
 
 
-def load(folder: Path, model: "torch.nn.Module") -> OnnxBackend:
+def load(folder: Path, model: "torch.nn.Module", kept_bytes: int = 0) -> OnnxBackend:
+    """As the backend loads itself; without kept caches, unless asked for: each prompt is read by itself."""
     decoder = Decoder(folder, Runtime(device="cpu", threads=1))
     embeddings = Embeddings.read(folder, decoder.notes["embeddings"])
-    return OnnxBackend(Config.read(folder), decoder, embeddings, Tower(model))
+    return OnnxBackend(Config.read(folder), decoder, embeddings, Tower(model), kept_bytes)
 
 
 class Models(NamedTuple):
@@ -68,7 +69,7 @@ def fp32() -> Models:
 @cache
 def with_its_tower() -> OnnxBackend:
     """The export of `fp32`, loaded as it is."""
-    return OnnxBackend.load(fp32().out, Runtime(device="cpu", threads=2))
+    return OnnxBackend.load(fp32().out, Runtime(device="cpu", threads=2, kept_bytes=0))
 
 
 def scores(session: OnnxSession, prompt: Prompt, tokens: list[int]) -> np.ndarray:

@@ -31,7 +31,9 @@ def test_a_missing_library_is_named_with_the_command_that_brings_it(monkeypatch:
 
 
 def test_an_unknown_name_is_refused_with_the_names_there_are() -> None:
-    with pytest.raises(RequestError, match="no backend is named 'gpu'; choose one of torch, onnx, scripted"):
+    with pytest.raises(
+        RequestError, match="no backend is named 'gpu'; choose one of torch, onnx, genai, scripted"
+    ):
         backends.load("gpu", find().folder)
 
 

@@ -1,11 +1,13 @@
 """The loop, driven by the scripted backend: no weights are read."""
 
+import threading
+
 import numpy as np
 import pytest
 
 from backends.base import BackendError, Prompt
 from backends.scripted import Script, ScriptedBackend, ScriptedSession
-from router.generate import generate
+from router.generate import Stop, generate
 from router.text import TextStream
 from router.types import Chunk, Sampling
 
@@ -129,6 +131,47 @@ def test_closing_the_stream_frees_the_session_at_once() -> None:
     assert played.open_sessions == 1
     chunks.close()
     assert played.open_sessions == 0
+
+
+def test_another_thread_ends_it_in_the_middle_of_a_prefill() -> None:
+    played, stop = backend("hello", fault="hang", fault_at=0), Stop()
+    chunks = generate(
+        played, PROMPT, Sampling(temperature=0, max_tokens=9), TextStream(read), frozenset({END}), stop
+    )
+    threading.Timer(0.05, stop).start()
+    with pytest.raises(BackendError) as raised:
+        next(chunks)
+    assert raised.value.code == "cancelled"
+    assert played.open_sessions == 0
+
+
+def test_what_is_ended_between_two_chunks_frees_its_session_and_gives_no_more() -> None:
+    played, stop = backend("hello"), Stop()
+    chunks = generate(
+        played, PROMPT, Sampling(temperature=0, max_tokens=9), TextStream(read), frozenset({END}), stop
+    )
+    next(chunks)
+    stop()
+    assert played.open_sessions == 0
+    with pytest.raises(BackendError, match="cancelled"):
+        next(chunks)
+
+
+def test_what_is_ended_before_it_began_computes_nothing() -> None:
+    played, stop = backend("hello", fault="raise"), Stop()
+    stop()
+    with pytest.raises(BackendError, match="cancelled"):
+        next(generate(played, PROMPT, Sampling(max_tokens=9), TextStream(read), frozenset({END}), stop))
+    assert played.open_sessions == 0
+
+
+def test_ending_what_is_at_its_end_does_nothing() -> None:
+    stop = Stop()
+    chunks = generate(
+        backend("hi"), PROMPT, Sampling(temperature=0, max_tokens=9), TextStream(read), frozenset({END}), stop
+    )
+    assert joined(list(chunks)) == "hi"
+    stop()
 
 
 def test_a_slow_reader_does_not_count_as_decode_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,7 +44,7 @@ def answer(schema: object, said: str = "I see red.", **sampling: object) -> list
     constraint = FREE if schema is None else SCHEMAS.constraint(json.dumps(schema))
     text = TextStream(BUILDER.tokenizer.decode)
     prompt = Prompt(np.array([1, 2, 3]))
-    return list(generate(backend, prompt, choice, text, BUILDER.eos, constraint))
+    return list(generate(backend, prompt, choice, text, BUILDER.eos, constraint=constraint))
 
 
 def joined(chunks: list[Chunk]) -> str:
@@ -134,7 +134,7 @@ def test_a_score_that_is_not_a_number_is_seen_though_its_token_is_not_allowed() 
     constraint = SCHEMAS.constraint(ANY_OBJECT)
     assert np.isneginf(constraint.masked(np.zeros(VOCAB, np.float32))[0])
     with pytest.raises(BackendError) as caught:
-        list(generate(backend, Prompt(np.array([1])), sampling, stream, BUILDER.eos, constraint))
+        list(generate(backend, Prompt(np.array([1])), sampling, stream, BUILDER.eos, constraint=constraint))
     assert caught.value.code == "numerical_error"
 
 

@@ -10,9 +10,9 @@ ROOT = Path(__file__).parent.parent
 
 LAYERS = [
     ["backends.base"],
-    ["backends.qwen3vl"],
+    ["backends.process", "backends.prefix", "backends.qwen3vl"],
     ["backends.export", "backends.torch_loading"],
-    ["backends.pytorch", "backends.ort", "backends.scripted"],
+    ["backends.pytorch", "backends.genai", "backends.ort", "backends.scripted"],
     ["backends"],
     ["router.types"],
     ["router.pictures", "router.text", "router.sampling", "router.prompt", "router.grammar", "router.pieces"],
@@ -104,6 +104,7 @@ HEAVY = {
     "torch": {"backends.torch_loading", "backends.pytorch", "backends.ort.torch_vision"},
     "transformers": {"backends.torch_loading", "backends.pytorch", "backends.ort.torch_vision"},
     "onnxruntime": {"backends.ort"},
+    "onnxruntime_genai": {"backends.genai"},
     "onnx": {"backends.export"},
 }
 

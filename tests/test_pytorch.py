@@ -50,7 +50,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def backend(folder: Path) -> TorchBackend:
-    return TorchBackend.load(folder, Runtime(device="cpu", dtype="fp32"))
+    return TorchBackend.load(folder, Runtime(device="cpu", dtype="fp32", kept_bytes=0))
 
 
 def reference_inputs(folder: Path, messages: tuple[Message, ...]) -> dict[str, "torch.Tensor"]:
@@ -194,7 +194,7 @@ def test_the_time_of_the_picture_is_told(folder: Path, backend: TorchBackend) ->
 
 def test_bf16_stays_near_fp32(folder: Path, backend: TorchBackend) -> None:
     prompt = prompt_of(folder, LAYOUTS["one picture"])
-    coarse = TorchBackend.load(folder, Runtime(device="cpu", dtype="bf16"))
+    coarse = TorchBackend.load(folder, Runtime(device="cpu", dtype="bf16", kept_bytes=0))
     assert coarse.model.dtype == torch.bfloat16
     with closing(backend.open(1024)) as fine, closing(coarse.open(1024)) as rough:
         expected, got = fine.prefill(prompt), rough.prefill(prompt)

@@ -8,12 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.base import BackendError, Prompt, Runtime
-from backends.ort.decoder import Decoder
+from backends.ort.decoder import Cache, Decoder
 from backends.ort.embeddings import Embeddings
 from backends.ort.features import Encoder, FeatureCache
 from backends.ort.memory import trim
 from backends.ort.session import OnnxSession
 from backends.ort.vision import VisionEncoder
+from backends.prefix import KEPT_BYTES, CachePool
 from backends.qwen3vl.config import Config, VisionConfig
 
 
@@ -23,12 +24,20 @@ class OnnxBackend:
     name = "onnx"
     sees_images = True
 
-    def __init__(self, config: Config, decoder: Decoder, embeddings: Embeddings, encoder: Encoder) -> None:
+    def __init__(
+        self,
+        config: Config,
+        decoder: Decoder,
+        embeddings: Embeddings,
+        encoder: Encoder,
+        kept_bytes: int = KEPT_BYTES,
+    ) -> None:
         self.context = config.text.context
         self.merge = config.vision.merge
         self.decoder = decoder
         self.embeddings = embeddings
         self.features = FeatureCache(encoder)
+        self.caches: CachePool[Cache] = CachePool(kept_bytes)
 
     @classmethod
     def load(cls, folder: Path, runtime: Runtime) -> OnnxBackend:
@@ -48,7 +57,7 @@ class OnnxBackend:
         embeddings = Embeddings.read(folder, decoder.notes.get("embeddings", ""))
         encoder = _encoder(folder, config.vision, runtime)
         trim()
-        return cls(config, decoder, embeddings, encoder)
+        return cls(config, decoder, embeddings, encoder, runtime.kept_bytes)
 
     def open(self, capacity: int) -> OnnxSession:
         """Start a session whose cache has room for ``capacity`` tokens."""

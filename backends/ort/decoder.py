@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import math
+import mmap
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
 from backends.base import BackendError, Device, Logits, Runtime
-from backends.ort.failures import named_errors
-from backends.ort.threads import usable_cores
+from backends.ort.failures import named_errors, out_of_memory
+from backends.process import LoadedHere, usable_cores
+
+_Floats: TypeAlias = NDArray[np.float32]
 
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
@@ -56,7 +60,13 @@ class Cache:
     capacity: int
     binding: Any
     tokens: int = 0  # held so far
-    arrays: list[Any] = field(default_factory=list)  # keeps the OrtValues alive
+    limit: int = 0  # tokens that the session which has it may fill
+    arrays: list[_Floats] = field(default_factory=list)  # [1, kv_heads, capacity, head_dim] each
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory: of the tokens held, since the system lends pages on first use."""
+        return sum(array.nbytes for array in self.arrays) * self.tokens // self.capacity
 
 
 class Decoder:
@@ -66,7 +76,7 @@ class Decoder:
         chosen = providers(runtime.device)
         with named_errors(f"{folder / 'decoder.onnx'} cannot be loaded", code="model_invalid"):
             self.session = ort.InferenceSession(folder / "decoder.onnx", options(runtime), providers=chosen)
-        self._process = os.getpid()
+        self._loaded = LoadedHere()
         self.device = "cuda" if self.session.get_providers()[0] == _CUDA else "cpu"
         if runtime.device == "cuda" and self.device != "cuda":
             # onnxruntime goes on with the processor and only logs why
@@ -86,12 +96,31 @@ class Decoder:
         cache = Cache(capacity, self.session.io_binding())
         shape = (1, self._kv_heads, capacity, self._head_dim)
         for past in self._cached:
-            array = ort.OrtValue.ortvalue_from_shape_and_type(shape, np.float32, self.device, 0)
+            value = self._empty(shape, cache)
             # one array as past and as present: a run writes the new tokens in place
-            cache.binding.bind_ortvalue_input(past, array)
-            cache.binding.bind_ortvalue_output(past.replace("past_key_values", "present"), array)
-            cache.arrays.append(array)
+            cache.binding.bind_ortvalue_input(past, value)
+            cache.binding.bind_ortvalue_output(past.replace("past_key_values", "present"), value)
         return cache
+
+    def copy(self, cache: Cache, tokens: int, capacity: int) -> Cache:
+        """A cache of its own with the first ``tokens`` of ``cache``; on the processor only."""
+        copied = self.cache(capacity)
+        for array, source in zip(copied.arrays, cache.arrays, strict=True):
+            array[:, :, :tokens] = source[:, :, :tokens]
+        copied.tokens = tokens
+        return copied
+
+    def _empty(self, shape: tuple[int, ...], cache: Cache) -> Any:
+        if self.device != "cpu":
+            return ort.OrtValue.ortvalue_from_shape_and_type(shape, np.float32, self.device, 0)
+        # a map of its own: its pages are lent on first use, and go back to the system with it
+        try:
+            pages = mmap.mmap(-1, 4 * math.prod(shape))
+        except OSError as error:
+            raise out_of_memory() from error
+        array = np.frombuffer(pages, np.float32).reshape(shape)
+        cache.arrays.append(array)
+        return ort.OrtValue.ortvalue_from_numpy(array)
 
     def run(
         self,
@@ -108,17 +137,12 @@ class Decoder:
         """
         count = len(embeddings)
         total = cache.tokens + count
-        if not 0 < total <= cache.capacity:
+        if not 0 < total <= min(cache.limit, cache.capacity):
             raise BackendError(
-                f"the session was opened for {cache.capacity} tokens and is to hold {total}",
+                f"the session was opened for {cache.limit} tokens and is to hold {total}",
                 code="internal_inconsistency",
             )
-        if os.getpid() != self._process:
-            # the library's threads stayed behind in the parent: a run would wait for them for ever
-            raise BackendError(
-                "the model was loaded before this process was forked; load it in this process, or spawn",
-                code="backend_unavailable",
-            )
+        self._loaded.check()
         binding = cache.binding
         binding.bind_cpu_input("inputs_embeds", embeddings[None])
         for index, feature in enumerate(deepstack):

@@ -35,8 +35,12 @@ def named_errors(what: str, *, code: str = "backend_error") -> Iterator[None]:
     except _RAISED as error:
         text = str(error).strip().partition("\n")[0]
         if isinstance(error, MemoryError) or any(sign in text.lower() for sign in _NO_MEMORY):
-            raise BackendError(
-                "backend 'onnx' ran out of memory; use a smaller picture, context or model",
-                code="out_of_memory",
-            ) from error
+            raise out_of_memory() from error
         raise BackendError(f"backend 'onnx': {what}: {text}", code=code) from error
+
+
+def out_of_memory() -> BackendError:
+    """The error for memory that the system does not give."""
+    return BackendError(
+        "backend 'onnx' ran out of memory; use a smaller picture, context or model", code="out_of_memory"
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections import OrderedDict
 from typing import NamedTuple, Protocol
@@ -10,6 +9,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
+
+from backends.prefix import picture_digest
 
 KEPT_BYTES = 256 << 20  # some forty pictures of 1024 x 1024 for the 2B model
 
@@ -66,15 +67,14 @@ class FeatureCache:
     def _one(
         self, patches: NDArray[np.float32], grid: NDArray[np.int64], run_options: ort.RunOptions | None
     ) -> Features:
-        key = hashlib.sha256(np.ascontiguousarray(grid, np.int64).tobytes() + b"|")
-        key.update(patches.data.cast("B"))
+        key = picture_digest(patches, grid)
         with self._lock:
-            if (kept := self._kept.get(key.digest())) is not None:
-                self._kept.move_to_end(key.digest())
+            if (kept := self._kept.get(key)) is not None:
+                self._kept.move_to_end(key)
                 return kept
         features = self._encoder.encode(patches, grid, run_options)
         with self._lock:
-            self._kept[key.digest()] = features
+            self._kept[key] = features
             while sum(each.nbytes for each in self._kept.values()) > self._kept_bytes:
                 self._kept.popitem(last=False)
         return features

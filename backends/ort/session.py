@@ -16,12 +16,14 @@ from backends.base import BackendError, Logits, Prompt
 from backends.ort.decoder import Cache
 from backends.ort.features import Features
 from backends.ort.memory import shrink_after, trim
+from backends.prefix import Content
 from backends.qwen3vl.positions import positions
 
 if TYPE_CHECKING:
     from backends.ort.backend import OnnxBackend
 
 CHUNK = 512  # tokens of a prompt read in one run: bounds the activations, and how long a stop can take
+SPARE = 4096  # tokens of room beyond what is asked for, so that the next turns go on in the same cache
 
 
 class OnnxSession:
@@ -33,25 +35,32 @@ class OnnxSession:
 
     def __init__(self, backend: OnnxBackend, capacity: int) -> None:
         self.vision_seconds = 0.0
+        self.cached_tokens = 0
         self._backend = backend
-        self._cache: Cache | None = backend.decoder.cache(capacity)
+        self._capacity = capacity
+        self._cache: Cache | None = None
+        self._content = Content(np.empty(0, np.int64))  # what the cache holds, or is about to
+        self._answer: list[int] = []  # tokens behind the content
         self._next_position = 0
+        self._closed = False
         self._running: ort.RunOptions | None = None
         self._lock = threading.Lock()
 
     def prefill(self, prompt: Prompt) -> Logits:
-        """Encode the pictures and read the prompt, a chunk at a time, from the start of the cache."""
-        backend, count = self._backend, len(prompt.ids)
-        places, self._next_position = positions(count, prompt.spans, prompt.grid, backend.merge)
+        """Encode the pictures and read the prompt, a chunk at a time, from where a kept cache ends."""
+        count = len(prompt.ids)
         if not count:
             raise BackendError("the prompt has no tokens", code="internal_inconsistency")
-        features, slots = self._see(prompt), _slots(prompt.spans)
-        self._open_cache().tokens = 0
-        for first in range(0, count, CHUNK):
-            part = slice(first, min(first + CHUNK, count))
-            embeddings = backend.embeddings(prompt.ids[part])
+        _check_patches(prompt)
+        places, self._next_position = positions(count, prompt.spans, prompt.grid, self._backend.merge)
+        self._start(Content.of(prompt))
+        rest = prompt.after(self.cached_tokens)
+        features, slots = self._see(rest), _slots(rest.spans)
+        for first in range(0, len(rest.ids), CHUNK):
+            part = slice(first, first + CHUNK)
+            embeddings = self._backend.embeddings(rest.ids[part])
             deepstack = self._place(embeddings, features, slots - first)
-            logits = self._run(embeddings, places[:, part], deepstack)
+            logits = self._run(embeddings, places[:, self.cached_tokens :][:, part], deepstack)
         return logits
 
     def decode(self, token: int) -> Logits:
@@ -59,25 +68,46 @@ class OnnxSession:
         embeddings = self._backend.embeddings(np.array([token]))
         places = np.full((3, 1), self._next_position)
         self._next_position += 1
+        self._answer.append(token)
         return self._run(embeddings, places, self._none(1))
 
     def close(self) -> None:
-        """Stop what is running and free the cache."""
+        """Stop what is running, and leave the cache to those that go on from it."""
         with self._lock:
-            self._cache = None
+            self._closed = True
             if self._running is not None:
                 self._running.terminate = True
+            else:
+                self._leave()
+
+    def _start(self, content: Content) -> None:
+        """Get a cache that holds the beginning of ``content``, or nothing."""
+        backend, decoder = self._backend, self._backend.decoder
+        room = self._capacity + (SPARE if decoder.device == "cpu" else 0)
+        room = max(self._capacity, min(room, backend.context))
+        with self._lock:
+            self._check_open()
+            self._leave()
+            found = backend.caches.take(
+                content,
+                fits=lambda cache: cache.capacity >= self._capacity,
+                copy=lambda cache, tokens: decoder.copy(cache, tokens, room),
+            )
+            self._cache, self.cached_tokens = found or (decoder.cache(room), 0)
+            self._cache.tokens, self._cache.limit = self.cached_tokens, self._capacity
+            self._content, self._answer = content, []
+
+    def _leave(self) -> None:
+        """Give the cache away, with what it holds; the caller has the lock."""
+        if self._cache is not None and self._cache.tokens and self._backend.decoder.device == "cpu":
+            held = self._content.then(self._answer).first(self._cache.tokens)
+            self._backend.caches.give(held, self._cache, self._cache.nbytes)
+        self._cache = None
 
     def _see(self, prompt: Prompt) -> Features | None:
         """The features of the prompt's pictures, with the time they took."""
         self.vision_seconds = 0.0
-        patches = 0 if prompt.patches is None else len(prompt.patches)
-        if patches != (0 if prompt.grid is None else prompt.grid.prod(1).sum()):
-            raise BackendError(
-                f"the prompt has {patches} patches, which do not fill its pictures",
-                code="internal_inconsistency",
-            )
-        if prompt.patches is None or prompt.grid is None or not patches:
+        if prompt.patches is None or prompt.grid is None:
             return None
         started = time.perf_counter()
         with self._stoppable() as how:
@@ -119,9 +149,9 @@ class OnnxSession:
         places: NDArray[np.int64],
         deepstack: list[NDArray[np.float32]],
     ) -> Logits:
-        cache = self._open_cache()
         with self._stoppable() as how:
-            return self._backend.decoder.run(cache, embeddings, places, deepstack, how)
+            assert self._cache is not None, "a prefill comes first"
+            return self._backend.decoder.run(self._cache, embeddings, places, deepstack, how)
 
     @contextmanager
     def _stoppable(self) -> Iterator[ort.RunOptions]:
@@ -129,21 +159,31 @@ class OnnxSession:
         # options that were told to stop never run again, so each run has its own
         how = ort.RunOptions()
         with self._lock:
+            self._check_open()
             self._running = how
-            self._open_cache()
         try:
             yield how
         except BackendError:
-            self._open_cache()
+            self._check_open()
             raise
         finally:
             with self._lock:
                 self._running = None
+                if self._closed:
+                    self._leave()
 
-    def _open_cache(self) -> Cache:
-        if self._cache is None:
+    def _check_open(self) -> None:
+        if self._closed:
             raise BackendError("the session was closed", code="cancelled")
-        return self._cache
+
+
+def _check_patches(prompt: Prompt) -> None:
+    patches = 0 if prompt.patches is None else len(prompt.patches)
+    if patches != (0 if prompt.grid is None else prompt.grid.prod(1).sum()):
+        raise BackendError(
+            f"the prompt has {patches} patches, which do not fill its pictures",
+            code="internal_inconsistency",
+        )
 
 
 def _slots(spans: NDArray[np.int64] | None) -> NDArray[np.int64]:

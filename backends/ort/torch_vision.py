@@ -5,9 +5,8 @@ Import it only when it is asked for: PyTorch and transformers are an extra.
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -17,7 +16,7 @@ from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionModel
 from backends.base import BackendError, Runtime
 from backends.ort.features import Features
 from backends.ort.vision import frames
-from backends.torch_loading import first_line, load
+from backends.torch_loading import Stopping, first_line, load
 
 _Rows = NDArray[np.float32]
 
@@ -34,9 +33,7 @@ class TorchVisionEncoder:
     def __init__(self, folder: Path, runtime: Runtime) -> None:
         """Load ``model.visual.*`` of a checkpoint folder; BackendError ``model_invalid`` says why not."""
         self._tower = load(Qwen3VLVisionModel, folder, runtime, prefix="model.visual.")
-        self._asked = threading.local()
-        for block in self._tower.blocks:
-            block.register_forward_pre_hook(self._check)
+        self._stopping = Stopping(self._tower.blocks)
 
     def encode(self, patches: _Rows, grid: NDArray[np.int64], run_options: Stop | None = None) -> Features:
         """Encode pictures of ``grid`` [images, 3] whose ``patches`` [patches, 1536] follow one another.
@@ -44,9 +41,11 @@ class TorchVisionEncoder:
         BackendError ``cancelled`` when another thread sets ``run_options.terminate``: after the block that is
         being computed.
         """
-        self._asked.stop = run_options
         merge = self._tower.config.spatial_merge_size
-        parts = [self._one(picture, rows, columns) for picture, rows, columns in frames(patches, grid, merge)]
+        with self._stopping.when(lambda: run_options is not None and run_options.terminate):
+            parts = [
+                self._one(picture, rows, columns) for picture, rows, columns in frames(patches, grid, merge)
+            ]
         main, *deepstack = (np.concatenate(part) for part in zip(*parts, strict=True))
         return Features(main, tuple(deepstack))
 
@@ -63,8 +62,3 @@ class TorchVisionEncoder:
             text = first_line(error)
             raise BackendError(f"backend 'onnx': PyTorch's picture tower failed: {text}") from error
         return [part.float().cpu().numpy() for part in (seen.pooler_output, *seen.deepstack_features)]
-
-    def _check(self, *_: Any) -> None:
-        stop: Stop | None = getattr(self._asked, "stop", None)
-        if stop is not None and stop.terminate:
-            raise BackendError("the picture tower was told to stop", code="cancelled")

@@ -38,6 +38,8 @@ def usage_line(stats: Stats) -> str:
         prompt += (
             f", {stats.image_tokens} of them for {_count(len(stats.resized), 'picture')} read at {sizes}"
         )
+    if stats.cached_tokens:
+        prompt += f", {stats.cached_tokens} of them read before"
     first = f"first token after {stats.first_token_seconds:.2f} s"
     if stats.image_tokens:
         first += f" (vision {stats.vision_seconds:.2f} s)"
@@ -57,6 +59,7 @@ def as_json(completion: Completion) -> str:
             "usage": {
                 "prompt_tokens": stats.prompt_tokens,
                 "image_tokens": stats.image_tokens,
+                "cached_tokens": stats.cached_tokens,
                 "output_tokens": stats.output_tokens,
             },
             "timings": {

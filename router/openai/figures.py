@@ -14,7 +14,7 @@ def usage(stats: Stats) -> Usage:
         completion_tokens=stats.output_tokens,
         total_tokens=stats.prompt_tokens + stats.output_tokens,
         prompt_tokens_details=PromptDetails(
-            cached_tokens=_cached(stats),
+            cached_tokens=stats.cached_tokens,
             image_tokens=stats.image_tokens,
         ),
         completion_tokens_details=CompletionDetails(),
@@ -23,9 +23,9 @@ def usage(stats: Stats) -> Usage:
 
 def timings(stats: Stats, prompt: Prompt) -> Timings:
     """Milliseconds and tokens a second, and at what size the pictures of ``prompt`` were read."""
-    read = stats.prompt_tokens - _cached(stats)
+    read = stats.prompt_tokens - stats.cached_tokens
     return Timings(
-        cache_n=_cached(stats),
+        cache_n=stats.cached_tokens,
         prompt_n=read,
         prompt_ms=_ms(stats.prefill_seconds),
         prompt_per_second=round(read / stats.prefill_seconds, 2) if stats.prefill_seconds > 0 else 0.0,
@@ -37,10 +37,6 @@ def timings(stats: Stats, prompt: Prompt) -> Timings:
         image_grid_thw=[] if prompt.grid is None else [(t, h, w) for t, h, w in prompt.grid.tolist()],
         resized_to=list(stats.resized),
     )
-
-
-def _cached(stats: Stats) -> int:
-    return int(getattr(stats, "cached_tokens", 0))
 
 
 def _ms(seconds: float) -> float:

@@ -1,4 +1,4 @@
-"""Threads follow what the process may use, not what the machine has."""
+"""Threads follow what the process may use, and a model stays in the process that loaded it."""
 
 import os
 from pathlib import Path
@@ -9,7 +9,7 @@ pytest.importorskip("onnxruntime")
 
 from backends.base import Runtime
 from backends.ort import decoder
-from backends.ort.threads import usable_cores
+from backends.process import usable_cores
 
 ALLOWED = len(os.sched_getaffinity(0))
 

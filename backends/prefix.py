@@ -1,0 +1,138 @@
+"""Caches of ended generations, kept for a while: a prompt that begins like one of them reads only its rest.
+
+A conversation's next turn begins like the one before, pictures included, whose places hold the same token ids
+whatever they show: so a cache is known by its ids and by the content of its pictures.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Generic, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backends.base import Prompt
+
+C = TypeVar("C")
+
+KEPT = 8  # caches
+KEPT_BYTES = 1 << 30  # of keys and values; for the 2B model in float32 that is some 4,600 tokens
+WORTH = 16  # tokens; a shorter common beginning is read as fast as it is looked after
+
+# A run of one token goes through other kernels than a run of several, and these round otherwise: read at
+# least this much anew, so that the same prompt asked twice gets the same scores, bit for bit
+TAIL = 8
+
+
+class Shown(NamedTuple):
+    """A picture in a prompt: the places it fills, and which one it is."""
+
+    first: int
+    end: int
+    sha256: bytes
+
+
+@dataclass(frozen=True, eq=False)
+class Content:
+    """What a cache holds."""
+
+    ids: NDArray[np.int64]  # [tokens]
+    pictures: tuple[Shown, ...] = ()
+
+    @classmethod
+    def of(cls, prompt: Prompt) -> Content:
+        """All of a prompt; its pictures' patches are hashed."""
+        if prompt.spans is None or prompt.grid is None or prompt.patches is None:
+            return cls(prompt.ids)
+        ends = np.cumsum(prompt.grid.prod(1))
+        rows = np.split(prompt.patches, ends[:-1])
+        shown = (
+            Shown(int(first), int(end), picture_digest(patches, grid))
+            for (first, end), patches, grid in zip(prompt.spans, rows, prompt.grid, strict=True)
+        )
+        return cls(prompt.ids, tuple(shown))
+
+    def first(self, tokens: int) -> Content:
+        """The beginning of ``tokens`` tokens, without a picture that it cuts through."""
+        pictures = tuple(shown for shown in self.pictures if shown.end <= tokens)
+        return Content(self.ids[:tokens], pictures)
+
+    def then(self, tokens: list[int]) -> Content:
+        """With the tokens of an answer behind."""
+        return replace(self, ids=np.append(self.ids, tokens))
+
+    def common(self, other: Content) -> int:
+        """How many tokens both begin with; never a part of a picture."""
+        shorter = min(len(self.ids), len(other.ids))
+        different = np.flatnonzero(self.ids[:shorter] != other.ids[:shorter])
+        same = int(different[0]) if len(different) else shorter
+        ours, theirs = set(self.pictures), set(other.pictures)
+        return min([same, *(shown.first for shown in ours ^ theirs), *_cut(ours & theirs, same)])
+
+
+@dataclass(eq=False)
+class _Kept(Generic[C]):
+    content: Content
+    cache: C
+    nbytes: int
+
+
+class CachePool(Generic[C]):
+    """Caches that nobody uses, those used last; safe to use from many threads."""
+
+    def __init__(self, kept_bytes: int = KEPT_BYTES, kept: int = KEPT) -> None:
+        self._kept_bytes, self._most = kept_bytes, kept
+        self._kept: list[_Kept[C]] = []  # the one used last stands last
+        self._lock = threading.Lock()
+
+    def give(self, content: Content, cache: C, nbytes: int) -> None:
+        """Keep ``cache``, which holds ``content``; the caller uses it no more."""
+        with self._lock:
+            self._kept.append(_Kept(content, cache, nbytes))
+            while len(self._kept) > self._most or sum(kept.nbytes for kept in self._kept) > self._kept_bytes:
+                del self._kept[0]
+
+    def take(
+        self,
+        content: Content,
+        fits: Callable[[C], bool] = lambda _cache: True,
+        copy: Callable[[C, int], C] | None = None,
+    ) -> tuple[C, int] | None:
+        """The cache that begins most like ``content``, and how many tokens of it to go on from.
+
+        It is the caller's from then on. Where more than half of what it holds would be lost it stays, and
+        where it does not pass ``fits`` it is of no use; ``copy`` then makes one of its first tokens.
+        None: there is nothing worth it.
+        """
+        wanted = content.first(max(0, len(content.ids) - TAIL))
+        with self._lock:
+            ranked = [(kept.content.common(wanted), kept) for kept in self._kept]
+            for same, kept in sorted(ranked, key=lambda pair: -pair[0]):
+                if same < WORTH:
+                    return None
+                mostly = 2 * same >= len(kept.content.ids)
+                if mostly and (copy is not None or fits(kept.cache)):
+                    self._kept.remove(kept)
+                if mostly and fits(kept.cache):
+                    return kept.cache, same
+                if copy is not None:
+                    return copy(kept.cache, same), same
+        return None
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+
+def picture_digest(patches: NDArray[np.float32], grid: NDArray[np.int64]) -> bytes:
+    """What tells a picture from others: sha256 of its ``grid`` [3] and its ``patches`` [patches, 1536]."""
+    digest = hashlib.sha256(np.ascontiguousarray(grid, np.int64).tobytes() + b"|")
+    digest.update(np.ascontiguousarray(patches).data.cast("B"))
+    return digest.digest()
+
+
+def _cut(pictures: set[Shown], tokens: int) -> list[int]:
+    return [shown.first for shown in pictures if shown.first < tokens < shown.end]

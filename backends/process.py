@@ -1,0 +1,36 @@
+"""What concerns the process a model is loaded in: the cores it may use, and that it is not forked away."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+from backends.base import BackendError
+
+_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # Linux control groups, version 2: "quota period", or "max period"
+
+
+def usable_cores(quota: Path = _QUOTA) -> int:
+    """The cores that the affinity mask names, and no more than the container's share of time."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        share, period = quota.read_text(encoding="ascii").split()
+    except (OSError, ValueError):
+        return allowed
+    return allowed if share == "max" else max(1, min(allowed, math.ceil(int(share) / int(period))))
+
+
+class LoadedHere:
+    """Remembers the process that loaded a model: the library's threads do not follow into a forked one."""
+
+    def __init__(self) -> None:
+        self._process = os.getpid()
+
+    def check(self) -> None:
+        """BackendError in a forked process, where a run would wait for those threads for ever."""
+        if os.getpid() != self._process:
+            raise BackendError(
+                "the model was loaded before this process was forked; load it in this process, or spawn",
+                code="backend_unavailable",
+            )
