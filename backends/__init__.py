@@ -13,6 +13,7 @@ from backends.base import (
     Backend,
     BackendError,
     Capability,
+    Device,
     Logits,
     Prompt,
     RequestError,
@@ -32,9 +33,12 @@ __all__ = [
     "capability",
     "load",
     "names",
+    "register",
 ]
 
 GROUP = "hybrid.backends"  # the entry points by which another package adds a backend
+
+_registered: dict[str, type[Backend]] = {}
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,7 @@ class _Shipped:
     needs: tuple[str, ...] = ()
     install: str = ""
     reads_export: bool = False
+    devices: tuple[Device, ...] = ("auto", "cpu", "cuda")
 
 
 _SHIPPED = {
@@ -72,6 +77,7 @@ _SHIPPED = {
         needs=("onnxruntime", "onnxruntime_genai"),
         install="pip install onnxruntime-genai",
         reads_export=True,
+        devices=("auto", "cpu"),
     ),
     "scripted": _Shipped("backends.scripted", "ScriptedBackend", True),
 }
@@ -79,28 +85,41 @@ _SHIPPED = {
 
 def names() -> tuple[str, ...]:
     """Every backend that this installation knows, ours first."""
-    return (*_SHIPPED, *(name for name in _plugins() if name not in _SHIPPED))
+    return tuple(dict.fromkeys([*_SHIPPED, *_registered, *_plugins()]))
 
 
-def capability(name: str) -> Capability:
-    """What backend ``name`` can do on this machine, without loading it."""
+def register(backend: type[Backend]) -> None:
+    """Make a backend of one's own known to this process, by its ``name``; a package uses the entry point.
+
+    ValueError: the name is taken, which would answer in another's place.
+    """
+    if backend.name in names():
+        raise ValueError(f"there is a backend '{backend.name}' already; choose another name")
+    _registered[backend.name] = backend
+
+
+def capability(name: str, device: Device = "auto") -> Capability:
+    """What backend ``name`` can do on this machine and ``device``, without loading it."""
     if (shipped := _SHIPPED.get(name)) is None:
-        return _plugin_capability(_known(name))
+        return _others_capability(name)
     missing = [module for module in shipped.needs if find_spec(module) is None]
     problem = f"{' and '.join(missing)} not installed: {shipped.install}" if missing else None
+    if not missing and device not in shipped.devices:
+        problem = f"it does not compute on the device '{device}'"
     return Capability(shipped.sees_images, problem, shipped.reads_export)
 
 
 def load(name: str, model: Path, runtime: Runtime | None = None) -> Backend:
     """Load backend ``name`` with the model in folder ``model``; only its own libraries are imported."""
-    if problem := capability(name).problem:
+    runtime = runtime or Runtime()
+    if problem := capability(name, runtime.device).problem:
         raise BackendError(f"backend '{name}' cannot be used: {problem}", code="backend_unavailable")
     backend: type[Backend]
     if (shipped := _SHIPPED.get(name)) is not None:
         backend = getattr(import_module(shipped.module), shipped.attribute)
     else:
-        backend = _known(name).load()
-    return backend.load(model, runtime or Runtime())
+        backend = _other(name)
+    return backend.load(model, runtime)
 
 
 @cache
@@ -108,9 +127,13 @@ def _plugins() -> dict[str, EntryPoint]:
     return {entry.name: entry for entry in entry_points(group=GROUP)}
 
 
-def _known(name: str) -> EntryPoint:
+def _other(name: str) -> type[Backend]:
+    """A backend that is not ours; ImportError: its package cannot be imported."""
+    if name in _registered:
+        return _registered[name]
     if name in _plugins():
-        return _plugins()[name]
+        backend: type[Backend] = _plugins()[name].load()
+        return backend
     raise RequestError(
         f"no backend is named '{name}'; choose one of {', '.join(names())}",
         code="backend_not_found",
@@ -118,9 +141,9 @@ def _known(name: str) -> EntryPoint:
     )
 
 
-def _plugin_capability(entry: EntryPoint) -> Capability:
+def _others_capability(name: str) -> Capability:
     try:
-        backend = entry.load()
+        backend = _other(name)
         return Capability(bool(backend.sees_images), reads_export=getattr(backend, "reads_export", False))
     except ImportError as error:
         return Capability(False, f"its package cannot be imported: {error}")

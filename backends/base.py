@@ -86,6 +86,9 @@ class Capability:
     sees_images: bool
     problem: str | None = None  # why it cannot be used here, in words; None when it can
     reads_export: bool = False  # its model folder is an export, not a checkpoint
+    exported: bool | None = None  # whether that export is there; None: it reads none, or nobody looked
+    context: int | None = None  # most tokens of prompt and answer together
+    memory: int | None = None  # bytes that it takes while it answers, estimated
 
 
 @dataclass(frozen=True)

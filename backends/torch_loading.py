@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -14,6 +13,8 @@ from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from backends.base import BackendError, Runtime
+from backends.processor import Processor
+from backends.weight_format import weight_format
 
 
 def load(kind: type[PreTrainedModel], folder: Path, runtime: Runtime, prefix: str = "") -> Any:
@@ -82,15 +83,11 @@ def _device(runtime: Runtime) -> torch.device:
 
 
 def _dtype(runtime: Runtime, device: torch.device, folder: Path) -> torch.dtype:
-    """bf16 where the hardware multiplies it, or where float32 would not fit; else float32."""
-    if runtime.dtype != "auto":
-        return {"bf16": torch.bfloat16, "fp32": torch.float32}[runtime.dtype]
-    if device.type == "cuda" or torch.cpu._is_avx512_bf16_supported():
+    """As `weight_format` says; a CUDA device has bf16."""
+    if runtime.dtype == "auto" and device.type == "cuda":
         return torch.bfloat16
-    in_float32 = 2 * sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    # a quarter is left for activations, the cache and everything else
-    return torch.float32 if in_float32 < 0.75 * memory else torch.bfloat16
+    chosen = weight_format(folder, runtime.dtype, Processor.read())
+    return {"bf16": torch.bfloat16, "fp32": torch.float32}[chosen]
 
 
 def _invalid(folder: Path, why: str) -> BackendError:

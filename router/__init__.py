@@ -17,20 +17,37 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from backends.base import BackendError, RequestError, Runtime
     from router.pictures import PictureLimits, from_pil, open_picture, read_picture
+    from router.policy import Outlook
     from router.router import Answer, Router
-    from router.types import Chunk, Completion, Decision, Message, Picture, Request, Sampling, Stats
+    from router.types import (
+        Candidate,
+        Chunk,
+        Completion,
+        Decision,
+        Estimate,
+        Message,
+        Picture,
+        Request,
+        Route,
+        Sampling,
+        Stats,
+    )
 
 __all__ = [
     "Answer",
     "BackendError",
+    "Candidate",
     "Chunk",
     "Completion",
     "Decision",
+    "Estimate",
     "Message",
+    "Outlook",
     "Picture",
     "PictureLimits",
     "Request",
     "RequestError",
+    "Route",
     "Router",
     "Runtime",
     "Sampling",
@@ -43,6 +60,7 @@ __all__ = [
 _MODULES = {
     "backends.base": ("BackendError", "RequestError", "Runtime"),
     "router.pictures": ("PictureLimits", "from_pil", "open_picture", "read_picture"),
+    "router.policy": ("Outlook",),
     "router.router": ("Answer", "Router"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

@@ -1,40 +1,143 @@
-"""Which backend answers a request: a pure decision over what each can do here; it loads nothing."""
+"""Which backend answers a request: a pure decision over what each can do here; it loads nothing.
+
+A policy is a function of the request and the `Outlook`. Ours, by name::
+
+    auto            a picture anywhere in the conversation: onnx, torch; text only: genai, onnx, torch
+    prefer:a,b,c    the first of these that can, and no other
+    fastest         the one that takes least by what `hybrid bench` measured here
+    onnx            a backend's name: that one, or an error
+
+Another package adds one under the entry point ``hybrid.policies``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import TypeAlias
 
 from backends.base import BackendError, Capability, RequestError
 from router.types import Decision, Request
 
+GROUP = "hybrid.policies"
 FOR_PICTURES = ("onnx", "torch")
 FOR_TEXT = ("genai", "onnx", "torch")
 
 
-def decide(request: Request, available: Mapping[str, Capability]) -> Decision:
+@dataclass(frozen=True)
+class Outlook:
+    """What is known of this machine and of one request to it."""
+
+    available: Mapping[str, Capability]
+    seconds: Mapping[str, float] = field(default_factory=dict)  # each backend would take, loading included
+
+
+Policy: TypeAlias = Callable[[Request, Outlook], Decision]
+
+
+def decide(request: Request, outlook: Outlook, policy: Policy | None = None) -> Decision:
     """The backend for ``request``, why, and which come next should it fail to load.
 
     RequestError: the backend named in the request cannot serve it; there is no silent switch.
     BackendError: no backend can be used on this machine.
     """
     if request.backend is not None:
-        return _named(request, request.backend, available)
-    order = FOR_PICTURES if request.has_image else FOR_TEXT
-    usable = [name for name in order if name in available and available[name].problem is None]
+        return named(request.backend)(request, outlook)
+    decision = (policy or auto)(request, outlook)
+    for name in (decision.backend, *decision.fallbacks):
+        _check_usable(name, request, outlook)
+    return decision
+
+
+def refusal(request: Request, capability: Capability) -> str | None:
+    """Why a backend cannot answer ``request``, in words; None when it can."""
+    if capability.problem is not None:
+        return capability.problem
+    if request.has_image and not capability.sees_images:
+        return "it reads text only"
+    return None
+
+
+def find_policy(name: str, backends: Iterable[str]) -> Policy:
+    """The policy called ``name``; RequestError names those there are."""
+    known = tuple(backends)
+    kind, colon, rest = name.partition(":")
+    if name in _OURS:
+        return _OURS[name]
+    if kind == "prefer" and colon:
+        return prefer(tuple(_known(part.strip(), known) for part in rest.split(",")))
+    if name in _plugins():
+        return _plugin(name)
+    if name in known:
+        return named(name)
+    names = ", ".join([*_OURS, "prefer:a,b,c", *_plugins(), *known])
+    raise RequestError(
+        f"no policy is named '{name}'; choose one of {names}", code="policy_not_found", param="policy"
+    )
+
+
+def auto(request: Request, outlook: Outlook) -> Decision:
+    """The first usable by what the conversation holds, all of it and not only its last turn."""
+    return _first(_order(request), _what(request), request, outlook)
+
+
+def prefer(order: tuple[str, ...]) -> Policy:
+    """The first usable of ``order``."""
+
+    def policy(request: Request, outlook: Outlook) -> Decision:
+        return _first(order, f"preferred, and {_what(request)}", request, outlook)
+
+    return policy
+
+
+def fastest(request: Request, outlook: Outlook) -> Decision:
+    """The usable one that takes least by the figures there are; those without one come last."""
+    measured = sorted(outlook.seconds, key=outlook.seconds.__getitem__)
+    order = tuple(dict.fromkeys([*measured, *_order(request)]))
+    decision = _first(order, _what(request), request, outlook)
+    if (seconds := outlook.seconds.get(decision.backend)) is not None:
+        return replace(decision, reason=f"the fastest here, about {seconds:.1f} s; {decision.reason}")
+    advice = "nothing was measured here, run hybrid bench"
+    return replace(decision, reason=f"{advice}; {decision.reason}")
+
+
+def named(name: str) -> Policy:
+    """That backend, or an error that says why not."""
+
+    def policy(request: Request, outlook: Outlook) -> Decision:
+        _check_named(name, request, outlook.available)
+        return Decision(name, "asked for by name")
+
+    return policy
+
+
+_OURS: Mapping[str, Policy] = {"auto": auto, "fastest": fastest}
+
+
+def _order(request: Request) -> tuple[str, ...]:
+    return FOR_PICTURES if request.has_image else FOR_TEXT
+
+
+def _what(request: Request) -> str:
+    return "the conversation has a picture" if request.has_image else "text only"
+
+
+def _first(order: tuple[str, ...], reason: str, request: Request, outlook: Outlook) -> Decision:
+    """The first of ``order`` that can, and what stood in the way of those before it."""
+    known = [name for name in order if name in outlook.available]
+    why_not = {name: refusal(request, outlook.available[name]) for name in known}
+    usable = [name for name in known if why_not[name] is None]
     if not usable:
-        raise BackendError(_nothing(order, available), code="backend_unavailable")
-    reason = "the conversation has a picture" if request.has_image else "text only"
-    return Decision(usable[0], _with_refusals(reason, order, usable[0], available), tuple(usable[1:]))
+        problems = "; ".join(f"{name}: {problem}" for name, problem in why_not.items())
+        raise BackendError(f"no backend can answer this here ({problems})", code="backend_unavailable")
+    passed = [f"{name}: {why_not[name]}" for name in known[: known.index(usable[0])]]
+    return Decision(usable[0], "; ".join([reason, *passed]), tuple(usable[1:]))
 
 
-def _named(request: Request, name: str, available: Mapping[str, Capability]) -> Decision:
-    capability = available.get(name)
-    if capability is None:
-        raise RequestError(
-            f"no backend is named '{name}'; choose one of {', '.join(available)}",
-            code="backend_not_found",
-            param="backend",
-        )
+def _check_named(name: str, request: Request, available: Mapping[str, Capability]) -> None:
+    capability = available[_known(name, tuple(available))]
     if capability.problem is not None:
         raise BackendError(
             f"backend '{name}' cannot be used: {capability.problem}", code="backend_unavailable"
@@ -45,22 +148,36 @@ def _named(request: Request, name: str, available: Mapping[str, Capability]) -> 
             code="unsupported_image",
             param="backend",
         )
-    return Decision(name, "asked for by name")
 
 
-def _with_refusals(
-    reason: str, order: tuple[str, ...], chosen: str, available: Mapping[str, Capability]
-) -> str:
-    """The reason, and what stood in the way of the backends that would have come first."""
-    passed = order[: order.index(chosen)]
-    refusals = [
-        f"{name}: {problem}"
-        for name in passed
-        if name in available and (problem := available[name].problem) is not None
-    ]
-    return "; ".join([reason, *refusals])
+def _check_usable(name: str, request: Request, outlook: Outlook) -> None:
+    """A policy of another package may choose what cannot be."""
+    capability = outlook.available.get(name)
+    problem = "there is no such backend" if capability is None else refusal(request, capability)
+    if problem is not None:
+        raise BackendError(f"the policy chose '{name}': {problem}", code="backend_unavailable")
 
 
-def _nothing(order: tuple[str, ...], available: Mapping[str, Capability]) -> str:
-    problems = [f"{name}: {available[name].problem}" for name in order if name in available]
-    return "no backend can answer this here (" + "; ".join(problems) + ")"
+def _known(name: str, known: tuple[str, ...]) -> str:
+    if name in known:
+        return name
+    raise RequestError(
+        f"no backend is named '{name}'; choose one of {', '.join(known)}",
+        code="backend_not_found",
+        param="backend",
+    )
+
+
+@cache
+def _plugins() -> Mapping[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=GROUP)}
+
+
+def _plugin(name: str) -> Policy:
+    try:
+        policy: Policy = _plugins()[name].load()
+    except (ImportError, AttributeError) as error:
+        raise BackendError(
+            f"policy '{name}' cannot be imported: {error}", code="backend_unavailable"
+        ) from None
+    return policy

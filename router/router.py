@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing, closing
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import backends
-from backends.base import Backend, BackendError, Capability, Prompt, Runtime
+from backends.base import Backend, BackendError, Prompt, Runtime
 from backends.export.recipe import Recipe
-from backends.qwen3vl.images import Limits
+from backends.export.sizes import total_memory
+from router.asked import Asked, Questions
+from router.asynchronous import iterate
 from router.generate import Stop, generate
-from router.grammar import Schemas
-from router.models import SILENT, Listener, Model, ensure_export, find
+from router.loaded import LoadedBackends
+from router.model_backends import ModelBackends
+from router.models import SILENT, Listener, Model, find
 from router.pieces import pieces
-from router.policy import decide
-from router.prompt import PromptBuilder
-from router.sampling import BUILT_IN, FREE, Constraint, check, from_generation_config
+from router.policy import Outlook, Policy, decide, find_policy, refusal
+from router.speeds import Speed, read_speeds
 from router.text import TextStream
-from router.types import Chunk, Chunks, Completion, Decision, Request, Sampling
+from router.types import Candidate, Chunk, Chunks, Completion, Decision, Estimate, Request, Route, Sampling
+
+_SHARE = 0.8  # of the machine's memory: what loaded backends may take together
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,36 +47,48 @@ class Router:
         runtime: Runtime | None = None,
         recipe: Recipe | None = None,
         listener: Listener = SILENT,
+        *,
+        policy: str | Policy = "auto",
+        memory: int | None = None,
+        make_exports: bool = True,
     ) -> None:
-        """``recipe``: how a backend that needs an export gets it; ``listener``: told of long steps."""
+        """``recipe``: how a backend that needs an export gets it; ``listener``: told of long steps.
+
+        ``policy``: see `router.policy`. ``memory``: bytes that loaded backends may take, most of the
+        machine's by default; those used least recently are let go. ``make_exports``: whether a model that has
+        no export yet gets one when a backend needs it.
+        """
         self.model = model if isinstance(model, Model) else find(model, listener)
         self.runtime = runtime or Runtime()
         self.recipe = recipe
         self.listener = listener
-        self._loaded: dict[str, Backend] = {}
-        self._lock = threading.Lock()
+        self.policy = find_policy(policy, backends.names()) if isinstance(policy, str) else policy
+        self._questions = Questions(self.model.folder)
+        self._backends = ModelBackends(self.model, self.runtime, recipe, listener, make_exports)
+        total = total_memory()
+        budget = memory if memory is not None or total is None else int(_SHARE * total)
+        self._loaded = LoadedBackends(self._backends.load, self._backends.needs, budget)
 
     def decide(self, request: Request) -> Decision:
         """Which backend would answer ``request``, and why; nothing is loaded."""
-        return decide(request, self._available)
+        return self.route(request).decision
+
+    def route(self, request: Request) -> Route:
+        """What is decided about ``request``, and from what; nothing is loaded.
+
+        RequestError, BackendError: as `answer` would raise before it loads anything.
+        """
+        return self._route(self._questions.ask(request))
 
     def answer(self, request: Request) -> Answer:
         """Everything up to the first token: errors come from here, not from the middle of the stream."""
-        sampling = request.sampling.over(self._defaults)
-        text = self._builder.config.text
-        check(sampling, text.vocab)
-        constraint = self._constraint(request)
-        plan = self._planner(request).plan(request.messages)
-        decision = self.decide(request)
-        # refused before a backend is loaded, where the model itself is too small
-        plan.room(request.sampling.max_tokens, sampling.max_tokens, text.context)
-        decision, backend = self._load(decision)
-        limit = plan.room(request.sampling.max_tokens, sampling.max_tokens, backend.context)
-        sampling = replace(sampling, max_tokens=limit)
-        prompt = plan.prompt()
-        stream = TextStream(self._builder.tokenizer.decode, sampling.stop or ())
-        stop = Stop()
-        chunks = generate(backend, prompt, sampling, stream, self._builder.eos, stop, constraint)
+        asked = self._questions.ask(request)
+        decision, backend = self._load(self._route(asked).decision, again=request.backend is not None)
+        sampling = replace(asked.sampling, max_tokens=asked.room(backend.context))
+        prompt = asked.plan.prompt()
+        builder, stop = self._questions.builder, Stop()
+        stream = TextStream(builder.tokenizer.decode, sampling.stop or ())
+        chunks = generate(backend, prompt, sampling, stream, builder.eos, stop, asked.constraint)
         return Answer(decision, prompt, sampling, chunks, stop)
 
     def stream(self, request: Request) -> Chunks:
@@ -85,63 +101,63 @@ class Router:
         with closing(answer.chunks):
             return join(list(answer.chunks), answer.decision)
 
+    async def astream(self, request: Request) -> AsyncGenerator[Chunk, None]:
+        """As `stream`, for an event loop, which goes on meanwhile."""
+        answer = await asyncio.to_thread(self.answer, request)
+        async with aclosing(iterate(answer.chunks, answer.cancel)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    async def acomplete(self, request: Request) -> Completion:
+        """As `complete`, for an event loop, which goes on meanwhile."""
+        answer = await asyncio.to_thread(self.answer, request)
+        async with aclosing(iterate(answer.chunks, answer.cancel)) as chunks:
+            return join([chunk async for chunk in chunks], answer.decision)
+
     @cached_property
     def piece(self) -> Callable[[int], bytes]:
         """Gives the bytes of a token of an answer; none of a control token's."""
-        return pieces(self._builder.tokenizer, self._builder.control_ids)
+        return pieces(self._questions.builder.tokenizer, self._questions.builder.control_ids)
+
+    def close(self) -> None:
+        """Let go of every loaded backend; a later request loads what it needs again."""
+        self._loaded.clear()
+
+    def _route(self, asked: Asked) -> Route:
+        request, plan = asked.request, asked.plan
+        # refused before a backend is loaded, where the model itself is too small
+        most = asked.room(self._questions.builder.config.text.context)
+        available, estimates = self._backends.available(), asked.estimates(self._speeds, most)
+        seconds = {name: self._seconds(name, estimate) for name, estimate in estimates.items()}
+        candidates = [
+            Candidate(name, refusal(request, found), name in self._loaded, found, estimates.get(name))
+            for name, found in available.items()
+        ]
+        return Route(
+            decision=decide(request, Outlook(available, seconds), self.policy),
+            candidates=tuple(candidates),
+            prompt_tokens=len(plan.ids),
+            image_tokens=plan.image_tokens,
+            max_tokens=most,
+        )
+
+    def _seconds(self, name: str, estimate: Estimate) -> float:
+        return estimate.seconds + (0.0 if name in self._loaded else estimate.load_seconds)
+
+    def _load(self, decision: Decision, *, again: bool) -> tuple[Decision, Backend]:
+        """Load the backend decided on, or under a policy the next that loads, and say so in the reason."""
+        while True:
+            try:
+                return decision, self._loaded.get(decision.backend, again=again)
+            except BackendError as error:
+                if not decision.fallbacks:
+                    raise
+                self.listener.notice(f"{decision.backend} did not load ({error}); trying the next")
+                decision = _next(decision, error)
 
     @cached_property
-    def _builder(self) -> PromptBuilder:
-        return PromptBuilder.read(self.model.folder)
-
-    def _planner(self, request: Request) -> PromptBuilder:
-        """The builder, with the picture limits of this request."""
-        limits = self._builder.limits
-        least, most = request.min_pixels or limits.min_pixels, request.max_pixels or limits.max_pixels
-        return replace(self._builder, limits=Limits(least, most))
-
-    def _constraint(self, request: Request) -> Constraint:
-        return FREE if request.json_schema is None else self._schemas.constraint(request.json_schema)
-
-    @cached_property
-    def _schemas(self) -> Schemas:
-        return Schemas(self._builder.tokenizer, self._builder.config.text.vocab, self._builder.eos)
-
-    @cached_property
-    def _defaults(self) -> Sampling:
-        return from_generation_config(self._builder.generation_config).over(BUILT_IN)
-
-    @cached_property
-    def _available(self) -> Mapping[str, Capability]:
-        return {name: self._capability(name) for name in backends.names()}
-
-    def _capability(self, name: str) -> Capability:
-        found = backends.capability(name)
-        if found.problem is None and self.model.is_export and not found.reads_export:
-            return replace(found, problem=f"it reads a checkpoint, and {self.model.folder} is an export")
-        return found
-
-    def _load(self, decision: Decision) -> tuple[Decision, Backend]:
-        """Load the backend decided on, or under "auto" the next that loads, and say so in the reason."""
-        with self._lock:
-            while True:
-                try:
-                    return decision, self._backend(decision.backend)
-                except BackendError as error:
-                    if not decision.fallbacks:
-                        raise
-                    self.listener.notice(f"{decision.backend} did not load ({error}); trying the next")
-                    decision = _next(decision, error)
-
-    def _backend(self, name: str) -> Backend:
-        if name not in self._loaded:
-            folder, runtime = self.model.folder, self.runtime
-            if self._available[name].reads_export:
-                checkpoint = None if self.model.is_export else folder
-                folder = ensure_export(self.model, self.recipe, self.listener)
-                runtime = replace(runtime, checkpoint=checkpoint)
-            self._loaded[name] = backends.load(name, folder, runtime)
-        return self._loaded[name]
+    def _speeds(self) -> Mapping[str, Speed]:
+        return read_speeds(self.model, self.runtime, self.recipe)
 
 
 def join(chunks: Sequence[Chunk], decision: Decision) -> Completion:

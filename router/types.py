@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.base import RequestError
+from backends.base import Capability, RequestError
 
 Role: TypeAlias = Literal["system", "user", "assistant"]
 Finish: TypeAlias = Literal["stop", "length"]
@@ -105,6 +105,37 @@ class Decision:
     backend: str
     reason: str
     fallbacks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """How long an answer would take, by what was measured on this machine; every time in seconds."""
+
+    load_seconds: float  # the model's, where it is not in memory
+    first_token_seconds: float
+    seconds: float  # of all the tokens that the answer may have, the first included
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One backend, as a decision found it."""
+
+    backend: str
+    refusal: str | None  # why it cannot answer the request, in words; None when it can
+    loaded: bool
+    capability: Capability
+    estimate: Estimate | None  # None: nothing was measured
+
+
+@dataclass(frozen=True)
+class Route:
+    """A decision, and what it was made from."""
+
+    decision: Decision
+    candidates: tuple[Candidate, ...]
+    prompt_tokens: int  # picture places included
+    image_tokens: int
+    max_tokens: int  # that the answer may have
 
 
 @dataclass(frozen=True)

@@ -74,6 +74,17 @@ def test_a_broken_addition_is_a_problem_of_its_own() -> None:
         backends.load("broken", find().folder)
 
 
+def test_a_backend_of_ones_own_is_known_once_it_is_registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("backends._registered", {})
+    backends.register(Mine)
+    assert backends.names()[-1] == "mine"
+    assert backends.capability("mine") == Capability(sees_images=False)
+    assert isinstance(backends.load("mine", find().folder), Mine)
+    for taken in (Mine, ScriptedBackend):
+        with pytest.raises(ValueError, match="already"):
+            backends.register(taken)
+
+
 def test_two_sessions_play_the_script_on_their_own() -> None:
     backend = ScriptedBackend(Script((5, 6, 7)), vocab=8)
     with closing(backend.open(9)) as first, closing(backend.open(9)) as second:

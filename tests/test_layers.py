@@ -10,7 +10,8 @@ ROOT = Path(__file__).parent.parent
 
 LAYERS = [
     ["backends.base"],
-    ["backends.process", "backends.prefix", "backends.qwen3vl"],
+    ["backends.process", "backends.processor", "backends.prefix", "backends.qwen3vl"],
+    ["backends.weight_format"],
     ["backends.export", "backends.torch_loading"],
     ["backends.pytorch", "backends.genai", "backends.ort", "backends.scripted"],
     ["backends"],
@@ -18,8 +19,8 @@ LAYERS = [
     ["router.pictures", "router.text", "router.sampling", "router.prompt", "router.grammar", "router.pieces"],
     ["router.generate"],
     ["router.models"],
-    ["router.speeds"],
-    ["router.policy"],
+    ["router.speeds", "router.footprint"],
+    ["router.asked", "router.asynchronous", "router.policy", "router.model_backends", "router.loaded"],
     ["router.router", "router.verify"],
     ["router"],
     ["router.openai"],

@@ -42,7 +42,9 @@ def stage(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, ScriptedBa
             return loaded[name]
 
         monkeypatch.setattr("router.router.backends.names", lambda: names)
-        monkeypatch.setattr("router.router.backends.capability", lambda name: Capability(name != "genai"))
+        monkeypatch.setattr(
+            "router.router.backends.capability", lambda name, device: Capability(name != "genai")
+        )
         monkeypatch.setattr("router.router.backends.load", load)
         return loaded
 

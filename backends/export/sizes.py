@@ -38,12 +38,28 @@ def check_memory(folder: Path) -> None:
 
 def available_memory() -> int | None:
     """Bytes of memory that a process can still take without swapping; None where that is not told."""
+    return min([*_told("MemAvailable"), *_group_memory()], default=None)
+
+
+def total_memory() -> int | None:
+    """Bytes of memory that the machine has, or the control group may take; None where that is not told."""
+    return min([*_told("MemTotal"), *_group_limit()], default=None)
+
+
+def _told(name: str) -> list[int]:
+    """Bytes as the system gives them under ``name``."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:
-        return None
-    free = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
-    return min([*free, *_group_memory()], default=None)
+        return []
+    return [int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:")]
+
+
+def _group_limit() -> list[int]:
+    try:
+        return [int(Path("/sys/fs/cgroup/memory.max").read_text())]
+    except (OSError, ValueError):  # no such file, or "max": no limit
+        return []
 
 
 def _group_memory() -> list[int]:

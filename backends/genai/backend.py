@@ -37,11 +37,6 @@ class GenaiBackend:
                 raise BackendError(
                     f"{folder / name} is missing; export the model again", code="model_invalid"
                 )
-        if runtime.device == "cuda":
-            raise BackendError(
-                "backend 'genai' computes on the processor only; choose the device 'cpu' or another backend",
-                code="backend_unavailable",
-            )
         options = {
             "intra_op_num_threads": runtime.threads or usable_cores(),
             "inter_op_num_threads": 1,

@@ -13,6 +13,7 @@ from backends.base import BackendError, Runtime
 from backends.ort.decoder import options, providers
 from backends.ort.failures import named_errors
 from backends.ort.features import Features
+from backends.processor import Processor
 from backends.qwen3vl.config import VisionConfig
 from backends.qwen3vl.tower import places
 
@@ -75,7 +76,8 @@ def tower_options(runtime: Runtime) -> ort.SessionOptions:
     chosen = options(runtime)
     # onnxruntime would keep a memory plan for every size of picture it has seen
     chosen.enable_mem_pattern = False
-    if not _sums_whole():
+    if not Processor.read().sums_whole:
+        # exact, and slower by a fifth
         chosen.add_session_config_entry("session.x64quantprecision", "1")
     return chosen
 
@@ -97,15 +99,3 @@ def frames(patches: _Rows, grid: NDArray[np.int64], merge: int) -> Iterator[tupl
 
 def _inconsistent(what: str) -> BackendError:
     return BackendError(f"the pictures do not fit their grids: {what}", code="internal_inconsistency")
-
-
-def _sums_whole() -> bool:
-    """Whether the processor adds int8 products without cutting sums at 16 bits, as x86 did before VNNI.
-
-    onnxruntime's exact way around it is slower by a fifth, and changes nothing on other processors.
-    """
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").split()
-    except OSError:
-        return False
-    return not {"avx512_vnni", "avx_vnni"}.isdisjoint(flags)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
+from contextlib import ExitStack
 
 from backends.base import RequestError
 
@@ -49,12 +50,14 @@ class Place:
     """A request's place in the line, held until what was begun for it has ended."""
 
     def __init__(self, line: Line) -> None:
+        self.ends = ExitStack()  # of what is to be given back with the place
         self._line = line
         self._since: float | None = None  # when its turn began
 
     async def turn(self) -> None:
         """Wait for a turn to compute."""
         await self._line._free.acquire()
+        self.ends.callback(self._line._free.release)
         self._since = asyncio.get_running_loop().time()
 
     def stopping(self) -> None:
@@ -65,8 +68,7 @@ class Place:
         """Let the next one in; once for each place."""
         line = self._line
         line.inside -= 1
-        if self._since is not None:
-            line._free.release()
-            if self not in line._stopping:
-                line._seconds.append(asyncio.get_running_loop().time() - self._since)
+        if self._since is not None and self not in line._stopping:
+            line._seconds.append(asyncio.get_running_loop().time() - self._since)
         line._stopping.pop(self, None)
+        self.ends.close()

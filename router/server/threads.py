@@ -29,10 +29,11 @@ async def in_thread(work: Callable[[], T]) -> T:
 
     def run() -> None:
         try:
-            outcome = work(), None
+            result = work()
         except BaseException as failure:
-            outcome = None, failure
-        tell(loop, settle, *outcome)
+            tell(loop, settle, None, failure)
+        else:
+            tell(loop, settle, result, None)
 
     threading.Thread(target=run, daemon=True).start()
     return await done

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from starlette.types import Receive
 
@@ -35,7 +35,8 @@ class Watch:
         """The result of ``awaitable``, or the reason to stop raised, whichever comes first."""
         task = asyncio.ensure_future(awaitable)
         try:
-            await asyncio.wait({task, self.stopped}, return_when=asyncio.FIRST_COMPLETED)
+            either: set[asyncio.Future[Any]] = {task, self.stopped}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if task.done():
                 return task.result()
             raise self.stopped.result()

@@ -1,0 +1,83 @@
+"""The backends of one model on this machine: what each can do, told without loading it, and loading it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import backends
+from backends.base import Backend, BackendError, Capability, Runtime
+from backends.export.recipe import Recipe
+from backends.export.sizes import total_memory
+from backends.qwen3vl.config import Config
+from router.footprint import footprint
+from router.models import SILENT, Listener, Model, ensure_export, export_place
+
+
+@dataclass(frozen=True)
+class ModelBackends:
+    """A model, and how its backends are to run."""
+
+    model: Model
+    runtime: Runtime
+    recipe: Recipe | None = None
+    listener: Listener = SILENT
+    make_exports: bool = True  # whether a model that has no export yet gets one when a backend needs it
+
+    def available(self) -> Mapping[str, Capability]:
+        """What each backend can do; an export that was made meanwhile is noticed."""
+        return {name: self._with_export(found) for name, found in self._found.items()}
+
+    def load(self, name: str) -> Backend:
+        """Load a backend, after its export was made if need be. BackendError: why it cannot be."""
+        found = self.available()[name]
+        if found.problem is not None:
+            raise BackendError(
+                f"backend '{name}' cannot be used: {found.problem}", code="backend_unavailable"
+            )
+        if not found.reads_export:
+            return backends.load(name, self.model.folder, self.runtime)
+        checkpoint = None if self.model.is_export else self.model.folder
+        folder = ensure_export(self.model, self.recipe, self.listener)
+        return backends.load(name, folder, replace(self.runtime, checkpoint=checkpoint))
+
+    def needs(self, name: str) -> int:
+        """Bytes of memory that a backend takes, estimated; 0 where nothing tells."""
+        return self._found[name].memory or 0
+
+    @cached_property
+    def _found(self) -> Mapping[str, Capability]:
+        return {name: self._find(name) for name in backends.names()}
+
+    def _find(self, name: str) -> Capability:
+        found = backends.capability(name, self.runtime.device)
+        if found.problem is None and self.model.is_export and not found.reads_export:
+            return replace(found, problem=f"it reads a checkpoint, and {self.model.folder} is an export")
+        try:
+            context = Config.read(self.model.folder).text.context
+            memory = footprint(self.model, found, self.runtime).total
+        except BackendError:
+            return found  # whoever loads it says what is wrong with the model
+        return replace(found, context=context, memory=memory, problem=found.problem or _too_large(memory))
+
+    def _with_export(self, found: Capability) -> Capability:
+        if not found.reads_export:
+            return found
+        exported = self.model.is_export or self._place.is_dir()
+        problem = found.problem
+        if problem is None and not exported and not self.make_exports:
+            problem = f"there is no export of {self.model.name}: hybrid export {self.model.name}"
+        return replace(found, exported=exported, problem=problem)
+
+    @cached_property
+    def _place(self) -> Path:
+        return export_place(self.model, self.recipe or Recipe())
+
+
+def _too_large(memory: int) -> str | None:
+    total = total_memory()
+    if total is None or memory <= total:
+        return None
+    return f"it takes about {memory / 1e9:.1f} GB of memory, and this machine has {total / 1e9:.1f} GB"
