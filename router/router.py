@@ -51,17 +51,20 @@ class Router:
         policy: str | Policy = "auto",
         memory: int | None = None,
         make_exports: bool = True,
+        context: int | None = None,
     ) -> None:
         """``recipe``: how a backend that needs an export gets it; ``listener``: told of long steps.
 
         ``policy``: see `router.policy`. ``memory``: bytes that loaded backends may take, most of the
         machine's by default; those used least recently are let go. ``make_exports``: whether a model that has
-        no export yet gets one when a backend needs it.
+        no export yet gets one when a backend needs it. ``context``: most tokens of a prompt and its answer,
+        if fewer than the model's.
         """
         self.model = model if isinstance(model, Model) else find(model, listener)
         self.runtime = runtime or Runtime()
         self.recipe = recipe
         self.listener = listener
+        self.context = context
         self.policy = find_policy(policy, backends.names()) if isinstance(policy, str) else policy
         self._questions = Questions(self.model.folder)
         self._backends = ModelBackends(self.model, self.runtime, recipe, listener, make_exports)
@@ -84,7 +87,7 @@ class Router:
         """Everything up to the first token: errors come from here, not from the middle of the stream."""
         asked = self._questions.ask(request)
         decision, backend = self._load(self._route(asked).decision, again=request.backend is not None)
-        sampling = replace(asked.sampling, max_tokens=asked.room(backend.context))
+        sampling = replace(asked.sampling, max_tokens=asked.room(self._context(backend.context)))
         prompt = asked.plan.prompt()
         builder, stop = self._questions.builder, Stop()
         stream = TextStream(builder.tokenizer.decode, sampling.stop or ())
@@ -126,7 +129,7 @@ class Router:
     def _route(self, asked: Asked) -> Route:
         request, plan = asked.request, asked.plan
         # refused before a backend is loaded, where the model itself is too small
-        most = asked.room(self._questions.builder.config.text.context)
+        most = asked.room(self._context(self._questions.builder.config.text.context))
         available, estimates = self._backends.available(), asked.estimates(self._speeds, most)
         seconds = {name: self._seconds(name, estimate) for name, estimate in estimates.items()}
         candidates = [
@@ -140,6 +143,9 @@ class Router:
             image_tokens=plan.image_tokens,
             max_tokens=most,
         )
+
+    def _context(self, most: int) -> int:
+        return most if self.context is None else min(most, self.context)
 
     def _seconds(self, name: str, estimate: Estimate) -> float:
         return estimate.seconds + (0.0 if name in self._loaded else estimate.load_seconds)

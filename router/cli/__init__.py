@@ -15,6 +15,7 @@ from router.cli.export import export
 from router.cli.failures import describe, exit_code
 from router.cli.generate import generate
 from router.cli.models import models
+from router.cli.serve import serve
 from router.cli.settings import read_settings
 from router.cli.verify import verify
 
@@ -37,7 +38,7 @@ def hybrid(context: click.Context, debug: bool) -> None:
         click.echo(context.get_help())
 
 
-for command in (generate, export, verify, models):
+for command in (generate, serve, export, verify, models):
     hybrid.add_command(command)
 
 

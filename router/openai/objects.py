@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -114,8 +114,10 @@ class Answered(Object):
     """What every answer, and every chunk of one, begins with and may end with."""
 
     id: str
+    object: str
     created: int
     model: str
+    choices: list[Any]
     usage: Usage | None = None
     timings: Timings | None = None
     hybrid: Routing | None = None

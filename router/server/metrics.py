@@ -81,8 +81,9 @@ class Meter:
         """It is known who answers; the request waits for its turn."""
         modality = "text" if answer.prompt.grid is None else "image"
         self._labels = (answer.decision.backend, self._metrics.model, modality)
-        reason, *more = answer.decision.reason.split(";")
-        self._metrics.decisions.labels(self._metrics.policy, reason).inc()
+        first, *more = answer.decision.reason.split("; ")
+        # up to the comma: what follows it may hold a figure, and every other text is another series
+        self._metrics.decisions.labels(self._metrics.policy, first.split(",")[0]).inc()
         if any("did not load" in clause for clause in more):
             self._metrics.fallbacks.inc()
         self._queued = time.monotonic()
@@ -118,6 +119,19 @@ class Meter:
             self._observe(self._metrics.whole, self.seconds)
         if self.stats is not None:
             self._took(self.stats)
+
+    def figures(self) -> dict[str, object]:
+        """What the log says of the request."""
+        if self._labels is None:
+            return {}
+        told: dict[str, object] = {"backend": self._labels[0], "finish": self.finish}
+        if self.stats is not None:
+            told["prompt_tokens"] = self.stats.prompt_tokens
+            told["image_tokens"] = self.stats.image_tokens
+            told["output_tokens"] = self.stats.output_tokens
+            told["prefill_seconds"] = round(self.stats.prefill_seconds, 4)
+            told["decode_seconds"] = round(self.stats.decode_seconds, 4)
+        return told
 
     @property
     def seconds(self) -> float:

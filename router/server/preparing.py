@@ -13,7 +13,7 @@ from router.router import Answer, Router
 from router.server.line import Place
 from router.server.settings import Settings
 from router.server.threads import in_thread
-from router.types import Picture
+from router.types import Picture, Request, Route
 
 Fetched = Mapping[Source, bytes]  # pictures that came from elsewhere
 
@@ -33,13 +33,18 @@ class Preparing:
         """See ``Router.answer``; what it holds is counted until ``place`` is left."""
         async with self._one:
             await self._room.wait()
-            answer = await in_thread(lambda: self._make(ask, backend, fetched))
+            answer = await in_thread(lambda: self._router.answer(self._request(ask, backend, fetched)))
         patches = answer.prompt.patches
         self._count(size := 0 if patches is None else patches.nbytes)
         place.ends.callback(self._count, -size)
         return answer
 
-    def _make(self, ask: Ask, backend: str | None, fetched: Fetched) -> Answer:
+    async def route(self, ask: Ask, backend: str | None, fetched: Fetched) -> Route:
+        """See ``Router.route``."""
+        async with self._one:
+            return await in_thread(lambda: self._router.route(self._request(ask, backend, fetched)))
+
+    def _request(self, ask: Ask, backend: str | None, fetched: Fetched) -> Request:
         limits = self._settings.pictures
 
         def read(source: Source) -> Picture:
@@ -49,7 +54,7 @@ class Preparing:
             except RequestError as error:
                 raise RequestError(str(error), code=error.code, param=source.param) from None
 
-        return self._router.answer(ask.request(read, backend))
+        return ask.request(read, backend)
 
     def _count(self, size: int) -> None:
         self.held += size

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import closing
 from typing import Any
 
@@ -22,7 +22,7 @@ class Run:
     """Owns a place in the line, and leaves it when everything that was begun has ended."""
 
     def __init__(self, place: Place, watch: Watch, meter: Meter) -> None:
-        self._place = place
+        self.place = place
         self._watch = watch
         self._meter = meter
         self._loop = asyncio.get_running_loop()
@@ -45,11 +45,11 @@ class Run:
             raise
         self._meter.prepared(self._answer)
         self._task = asyncio.create_task(self._compute(self._answer))
-        self._task.add_done_callback(lambda _: self._place.leave())
+        self._task.add_done_callback(lambda _: self.place.leave())
         self._watch.stopped.add_done_callback(self._stopped)
         return self._answer
 
-    async def chunks(self, ping: float | None = None) -> AsyncIterator[Chunk | None]:
+    async def chunks(self, ping: float | None = None) -> AsyncGenerator[Chunk | None, None]:
         """The chunks as they come; None after each ``ping`` seconds in which nothing came.
 
         Raises what the computation raised, or the reason for which the watch ended it.
@@ -68,16 +68,20 @@ class Run:
             self._whole = event.finish is not None
             yield event
 
-    def close(self, failure: BaseException | None = None) -> None:
-        """Nobody reads any more: end what still goes on. ``failure``: why, where it failed."""
+    @property
+    def closed(self) -> bool:
+        """Whether nobody reads any more."""
+        return self._closed.is_set()
+
+    def close(self) -> None:
+        """Nobody reads any more: end what still goes on."""
         self._closed.set()
-        self._meter.ended(failure)
         self._watch.close()
         if self._task is not None:
             self._end(self._task)
 
     async def _compute(self, answer: Answer) -> None:
-        await self._place.turn()
+        await self.place.turn()
         self._computing = True
         self._meter.begins()
         await in_thread(lambda: self._iterate(answer))
@@ -105,11 +109,11 @@ class Run:
             task.cancel()
             return
         assert self._answer is not None
-        self._place.stopping()
+        self.place.stopping()
         # closing a session may wait for the library, which must not hold the loop
         threading.Thread(target=self._answer.cancel, daemon=True).start()
 
     def _abandoned(self, task: asyncio.Task[Answer]) -> None:
         if not task.cancelled() and task.exception() is None:
             task.result().chunks.close()
-        self._place.leave()
+        self.place.leave()

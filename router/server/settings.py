@@ -14,7 +14,9 @@ class Settings:
     """What ``hybrid serve`` is told; the defaults are safe on a machine that others can reach."""
 
     name: str | None = None  # under which the model is served; None: its own
-    backend: str | None = None  # None: the router picks
+    backend: str | None = None  # for requests that name none; None: the router picks
+    policy: str = "auto"  # by which it picks, for the metrics
+    bound: str = "127.0.0.1"  # the address that is listened on
     max_concurrency: int = 1  # answers computed at once
     max_queue: int = 8  # requests that may wait for them
     request_timeout: float = 600.0  # from the whole request to the last byte of its answer
