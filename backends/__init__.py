@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -33,6 +34,7 @@ __all__ = [
     "capability",
     "load",
     "names",
+    "offered",
     "register",
 ]
 
@@ -86,6 +88,12 @@ _SHIPPED = {
 def names() -> tuple[str, ...]:
     """Every backend that this installation knows, ours first."""
     return tuple(dict.fromkeys([*_SHIPPED, *_registered, *_plugins()]))
+
+
+def offered() -> tuple[str, ...]:
+    """Those to show to people: the scripted one only where it is given a script."""
+    hidden = () if "HYBRID_SCRIPT" in os.environ else ("scripted",)
+    return tuple(name for name in names() if name not in hidden)
 
 
 def register(backend: type[Backend]) -> None:
@@ -145,5 +153,7 @@ def _others_capability(name: str) -> Capability:
     try:
         backend = _other(name)
         return Capability(bool(backend.sees_images), reads_export=getattr(backend, "reads_export", False))
-    except ImportError as error:
+    except RequestError:
+        raise
+    except Exception as error:  # whatever the code of another package raises; it shall not stop the others
         return Capability(False, f"its package cannot be imported: {error}")

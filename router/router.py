@@ -135,6 +135,7 @@ class Router:
         candidates = [
             Candidate(name, refusal(request, found), name in self._loaded, found, estimates.get(name))
             for name, found in available.items()
+            if name in (*backends.offered(), request.backend)
         ]
         return Route(
             decision=decide(request, Outlook(available, seconds), self.policy),

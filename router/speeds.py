@@ -21,6 +21,7 @@ from backends.base import Runtime
 from backends.export.manifest import Manifest, recipe_fields
 from backends.export.recipe import Recipe
 from backends.process import usable_cores
+from backends.processor import Processor
 from router.models import Model, home
 from router.models.identity import source_of
 
@@ -88,12 +89,7 @@ def _place(model: Model, runtime: Runtime, recipe: Recipe | None) -> Path:
 
 def _machine() -> list[str]:
     """What tells this machine from another that has the same folder."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text("ascii", "replace").splitlines()
-    except OSError:
-        lines = []
-    models = {line.partition(":")[2].strip() for line in lines if line.startswith("model name")}
-    return [platform.node(), platform.machine(), *sorted(models)]
+    return [platform.node(), platform.machine(), Processor.read().name]
 
 
 def _speed(fields: Mapping[str, object]) -> Speed:

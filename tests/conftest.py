@@ -1,7 +1,13 @@
+import json
 import os
 from pathlib import Path
 
 import pytest
+
+from router.models import find
+from router.prompt import PromptBuilder
+
+ANSWER = "I see red, green, blue and yellow."
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -13,3 +19,21 @@ def home(tmp_path_factory: pytest.TempPathFactory):
             patch.delenv(name)
         patch.setenv("HYBRID_HOME", str(folder))
         yield folder
+
+
+def tokens_of(text: str) -> list[int]:
+    ids: list[int] = PromptBuilder.read(find().folder).tokenizer.encode(text, add_special_tokens=False).ids
+    return ids
+
+
+@pytest.fixture
+def play(monkeypatch: pytest.MonkeyPatch):
+    """Make every command answer a text by the scripted backend."""
+
+    def prepare(text: str = ANSWER, **script: object) -> None:
+        eos = min(PromptBuilder.read(find().folder).eos)
+        monkeypatch.setenv("HYBRID_SCRIPT", json.dumps({"tokens": [*tokens_of(text), eos], **script}))
+        monkeypatch.setenv("HYBRID_BACKEND", "scripted")
+        monkeypatch.setenv("HYBRID_MODEL", "scenes")
+
+    return prepare

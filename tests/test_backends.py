@@ -85,6 +85,15 @@ def test_a_backend_of_ones_own_is_known_once_it_is_registered(monkeypatch: pytes
             backends.register(taken)
 
 
+def test_an_addition_that_fails_in_its_own_way_does_not_stop_the_others(monkeypatch, plugins) -> None:
+    entry = EntryPoint("worse", "tests.test_backends:NOT_THERE", "hybrid.backends")
+    monkeypatch.setattr("backends.entry_points", lambda group: [entry])
+    backends._plugins.cache_clear()
+    problem = backends.capability("worse").problem
+    assert problem is not None
+    assert "NOT_THERE" in problem
+
+
 def test_two_sessions_play_the_script_on_their_own() -> None:
     backend = ScriptedBackend(Script((5, 6, 7)), vocab=8)
     with closing(backend.open(9)) as first, closing(backend.open(9)) as second:

@@ -16,35 +16,15 @@ from PIL import Image
 
 from router.cli import run
 from router.cli.generate import NOTICE
-from router.models import find
-from router.prompt import PromptBuilder
 from router.sampling import PRESETS
+from tests.conftest import ANSWER
 
 HYBRID = [sys.executable, "-c", "from router.cli import main; main()"]
-ANSWER = "I see red, green, blue and yellow."
 
 
 @pytest.fixture(autouse=True)
 def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-
-
-def tokens_of(text: str) -> list[int]:
-    ids: list[int] = PromptBuilder.read(find().folder).tokenizer.encode(text, add_special_tokens=False).ids
-    return ids
-
-
-@pytest.fixture
-def play(monkeypatch: pytest.MonkeyPatch):
-    """Make every command answer a text by the scripted backend."""
-
-    def prepare(text: str = ANSWER, **script: object) -> None:
-        eos = min(PromptBuilder.read(find().folder).eos)
-        monkeypatch.setenv("HYBRID_SCRIPT", json.dumps({"tokens": [*tokens_of(text), eos], **script}))
-        monkeypatch.setenv("HYBRID_BACKEND", "scripted")
-        monkeypatch.setenv("HYBRID_MODEL", "scenes")
-
-    return prepare
 
 
 @pytest.fixture
@@ -232,10 +212,20 @@ def test_the_help_names_the_presets_there_are(capsys) -> None:
 
 
 def test_help_and_the_library_import_nothing_heavy() -> None:
-    heavy = ("torch", "transformers", "onnxruntime", "numpy", "PIL", "tokenizers", "jinja2", "rich")
+    heavy = (
+        "torch",
+        "transformers",
+        "onnxruntime",
+        "numpy",
+        "PIL",
+        "tokenizers",
+        "jinja2",
+        "rich",
+        "prompt_toolkit",
+    )
     script = (
         "import sys, router, router.cli\n"
-        "assert router.cli.run(['--help']) == 0 == router.cli.run(['generate', '--help'])\n"
+        "assert [router.cli.run([*c, '--help']) for c in ([], ['generate'], ['chat'])] == [0] * 3\n"
         f"print([name for name in {heavy} if name in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout

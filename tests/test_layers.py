@@ -22,6 +22,7 @@ LAYERS = [
     ["router.speeds", "router.footprint"],
     ["router.asked", "router.asynchronous", "router.policy", "router.model_backends", "router.loaded"],
     ["router.router", "router.verify"],
+    ["router.doctor"],
     ["router"],
     ["router.openai"],
     ["router.server"],
@@ -107,6 +108,7 @@ HEAVY = {
     "onnxruntime": {"backends.ort"},
     "onnxruntime_genai": {"backends.genai"},
     "onnx": {"backends.export"},
+    "prompt_toolkit": {"router.cli.chat"},
 }
 
 

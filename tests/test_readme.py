@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
 
@@ -32,13 +34,21 @@ def test_the_two_commands_are_one_line_each_and_ci_runs_the_second() -> None:
     assert "<!-- test -->" in (ROOT / ".ci" / "run").read_text("utf-8")
 
 
-def test_every_option_that_is_shown_exists() -> None:
-    from router.cli.generate import generate
+@pytest.mark.parametrize("name", ["generate", "chat"])
+def test_every_option_that_is_shown_exists(name: str) -> None:
+    from router.cli import hybrid
 
-    shown = set(re.findall(r"(?<!-)(--[a-z][a-z-]+)", "".join(re.findall(r"hybrid generate.*", README))))
-    known = {name for option in generate.params for name in option.opts} | {"--help"}
+    shown = set(re.findall(r"(?<!-)(--[a-z][a-z-]+)", "".join(re.findall(rf"hybrid {name}.*", README))))
+    known = {option for param in hybrid.commands[name].params for option in param.opts} | {"--help"}
     assert shown
     assert shown <= known
+
+
+def test_the_chat_s_commands_are_those_there_are() -> None:
+    from router.cli.chat.commands import COMMANDS
+
+    chat = README.partition("### Chat")[2].partition("\n## ")[0]
+    assert set(re.findall(r"`/([a-z]+!?)", chat)) - {"text"} == set(COMMANDS)
 
 
 def test_every_exit_code_is_listed() -> None:

@@ -11,10 +11,13 @@ from typing import NoReturn
 
 import click
 
+from router.cli.chat import chat
+from router.cli.doctor import doctor
 from router.cli.export import export
 from router.cli.failures import describe, exit_code
 from router.cli.generate import generate
 from router.cli.models import models
+from router.cli.route import route
 from router.cli.serve import serve
 from router.cli.settings import read_settings
 from router.cli.verify import verify
@@ -38,7 +41,7 @@ def hybrid(context: click.Context, debug: bool) -> None:
         click.echo(context.get_help())
 
 
-for command in (generate, serve, export, verify, models):
+for command in (generate, chat, serve, route, export, verify, models, doctor):
     hybrid.add_command(command)
 
 

@@ -9,9 +9,18 @@ import click
 
 if TYPE_CHECKING:
     from backends.base import Runtime
+    from router.models import Listener, Model
+    from router.pictures import PictureLimits
+    from router.router import Router
     from router.types import Sampling
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+NOTICE = (
+    "hybrid: answering with 'scenes', the small embedded model: it knows colours and shapes in simple "
+    "pictures, nothing else. For a real one: -m Qwen/Qwen3-VL-2B-Instruct (fetched on first use), or set "
+    "HYBRID_MODEL"
+)
 
 
 def option(*names: str, **settings: Any) -> Callable[[F], F]:
@@ -22,6 +31,25 @@ def option(*names: str, **settings: Any) -> Callable[[F], F]:
     return click.option(*names, **settings)
 
 
+def conversation_options(command: F) -> F:
+    """What is told and shown, and how large pictures may be."""
+    for decorate in reversed(
+        [
+            click.option("-i", "--image", "images", multiple=True, metavar="PATH|-",
+                         help="A picture; may be repeated."),
+            option("-s", "--system", metavar="TEXT", help="What the model is told before the conversation."),
+            option("--min-pixels", type=click.IntRange(min=1), metavar="N",
+                   help="Enlarge pictures below N pixels."),
+            option("--max-pixels", type=click.IntRange(min=1), metavar="N",
+                   help="Shrink pictures above N pixels."),
+            option("--max-image-pixels", type=click.IntRange(min=1), metavar="N",
+                   help="Refuse to decode pictures above N pixels; 40 million by default."),
+        ]
+    ):  # fmt: skip
+        command = decorate(command)
+    return command
+
+
 def model_options(command: F) -> F:
     """Which model, on what."""
     for decorate in reversed(
@@ -29,7 +57,12 @@ def model_options(command: F) -> F:
             option("-m", "--model", metavar="scenes|DIR|ID",
                    help="The embedded model, a checkpoint or export folder, or a hub id."),
             option("--backend", default="auto", show_default=True, metavar="auto|NAME",
-                   help="Which backend answers: onnx, torch, or auto to pick one by the request."),
+                   help="Which backend answers: genai, onnx, torch, or auto to pick one by the request."),
+            option("--policy", default="auto", show_default=True, metavar="NAME",
+                   help="How auto picks: auto, fastest, prefer:a,b,c, or a backend."),
+            option("--no-export", is_flag=True, help="Do not export a model that has no export yet."),
+            option("--memory", type=click.FloatRange(min=0, min_open=True), metavar="GB",
+                   help="For loaded backends, all together; most of the machine's by default."),
             option("--offline", is_flag=True, help="Do not ask the hub."),
             option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto",
                    help="Where to compute."),
@@ -72,11 +105,33 @@ def sampling_options(command: F) -> F:
     return command
 
 
+def time_limit(command: F) -> F:
+    """How long an answer may take."""
+    seconds = click.FloatRange(min=0, min_open=True)
+    return option("--timeout", type=seconds, metavar="SECONDS", help="Give up after this long.")(command)
+
+
 def runtime(said: dict[str, Any]) -> Runtime:
     """Where and how to compute, as far as a command's options say."""
     from backends.base import Runtime
 
     return Runtime(**{name: said[name] for name in ("device", "dtype", "threads", "vision") if name in said})
+
+
+def make_router(said: dict[str, Any], listener: Listener, model: Model | None = None) -> Router:
+    """A router for ``model``, or for the one that a command's options name, found or fetched."""
+    from router.models import find
+    from router.router import Router
+
+    return Router(
+        model or find(said["model"], listener, offline=said["offline"]),
+        runtime(said),
+        listener=listener,
+        policy=said["policy"],
+        memory=None if said["memory"] is None else int(said["memory"] * 1e9),
+        make_exports=not said["no_export"],
+        context=said.get("ctx_size"),
+    )
 
 
 def sampling(said: dict[str, Any]) -> Sampling:
@@ -93,6 +148,25 @@ def sampling(said: dict[str, Any]) -> Sampling:
     values["stop"] = said["stop"] or None
     values["logit_bias"] = tuple(map(_bias, said["logit_bias"])) or None
     return Sampling(**values).over(PRESETS[preset] if preset else Sampling())
+
+
+def picture_limits(said: dict[str, Any]) -> PictureLimits:
+    """What is accepted as a picture."""
+    from router.pictures import PictureLimits
+
+    most = said["max_image_pixels"]
+    return PictureLimits() if most is None else PictureLimits(max_pixels=most)
+
+
+def check_used(resolved: Sampling, options: dict[str, Any]) -> None:
+    """Refuse a filter that nothing would pass through, which is only known with the model's defaults."""
+    idle = [
+        f"--{name.replace('_', '-')}" for name in ("top_k", "top_p", "min_p") if options[name] is not None
+    ]
+    if idle and resolved.temperature == 0:
+        raise click.UsageError(
+            f"{idle[0]} does nothing at temperature 0, where this answer is; add --temp 0.7"
+        )
 
 
 def _preset(name: str | None, greedy: bool, temperature: float | None) -> str | None:

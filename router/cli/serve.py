@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from router.cli.options import model_options, option, runtime
+from router.cli.options import make_router, model_options, option
 from router.cli.progress import listening
 
 if TYPE_CHECKING:
-    from router.models import Model
-    from router.router import Router
     from router.server import Settings
 
 _SECONDS = click.FloatRange(min=0, min_open=True)
@@ -31,8 +29,6 @@ def serve_options(command: Any) -> Any:
             option("--api-key-file", type=click.Path(path_type=Path), metavar="FILE",
                    help="API keys, one on each line."),
             option("--served-model-name", metavar="NAME", help="Serve the model under this name."),
-            option("--policy", default="auto", show_default=True, metavar="NAME",
-                   help="How a backend is picked: auto, fastest, prefer:a,b or one of your own."),
             option("--allowed-hosts", default="", metavar="A,B",
                    help="Names by which this server may be called, beside localhost."),
             option("--cors-origins", default="", metavar="A,B",
@@ -81,15 +77,14 @@ def serve(context: click.Context, /, **options: Any) -> None:
     """
     _check_key_source(context)
     settings = _settings(options)
-    from router.models import find
-    from router.server import create_app, listen
+    from router.models import Listener, find
+    from router.server import create_app, listen, log
     from router.server import serve as run
-    from router.server.log import set_up
 
     with listening("reading the model") as listener:
         model = find(options["model"], listener, offline=options["offline"])
-    set_up(options["log_json"])
-    app = create_app(_router(model, options), settings)
+    log.set_up(options["log_json"])
+    app = create_app(make_router(options, Listener(notice=log.notice), model), settings)
     socket = listen(settings, options["port"])
     host = f"[{settings.bound}]" if ":" in settings.bound else settings.bound
     click.echo(f"hybrid: serving {model.name} on http://{host}:{socket.getsockname()[1]}", err=True)
@@ -104,20 +99,6 @@ def _check_key_source(context: click.Context) -> None:
             "a key on the command line is seen by everyone on this machine; "
             "set HYBRID_API_KEY or give --api-key-file"
         )
-
-
-def _router(model: Model, options: dict[str, Any]) -> Router:
-    from router.models import Listener
-    from router.router import Router
-    from router.server.log import notice
-
-    return Router(
-        model,
-        runtime(options),
-        listener=Listener(notice=notice),
-        policy=options["policy"],
-        context=options["ctx_size"],
-    )
 
 
 def _settings(options: dict[str, Any]) -> Settings:

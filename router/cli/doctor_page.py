@@ -1,0 +1,172 @@
+"""How the findings of ``hybrid doctor`` look on a terminal."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+
+import click
+
+from router.cli.progress import size
+from router.footprint import TOKENS
+
+if TYPE_CHECKING:
+    from router.doctor import FirstToken, Fit, InstructionSet, Machine, ModelFits, Package, Report, Trial
+
+Kind: TypeAlias = Literal["good", "absent", "look", "bad"]
+
+NARROWEST, WIDEST = 40, 100  # columns; longer lines are hard to read
+_MARKS: dict[Kind, str] = {"good": "✓", "absent": "-", "look": "!", "bad": "✗"}
+_PLAIN_MARKS: dict[Kind, str] = {"good": "+", "absent": "-", "look": "!", "bad": "x"}
+_COLOURS: dict[Kind, str] = {"good": "green", "look": "yellow", "bad": "red"}
+
+
+class Line(NamedTuple):
+    """One finding: a mark, what it is about, and what was found."""
+
+    kind: Kind
+    name: str
+    text: str = ""
+    advice: str | None = None
+
+
+def page(report: Report) -> str:
+    """All of it, as wide as the terminal."""
+    machine = report.machine
+    sections = {
+        f"{machine.processor or 'Processor'} ({machine.architecture})": _processor(machine),
+        f"{machine.system}, Python {machine.python}": _room(machine),
+        "Libraries": _libraries(report.packages),
+        f"Models, and the memory that each takes with {TOKENS:,} tokens and a picture": map(
+            _model, report.models
+        ),
+        f"Backends, tried with {report.model.name}": [*map(_trial, report.backends), *_disagreement(report)],
+    }
+    style = _Style()
+    told = [style.section(title, list(lines)) for title, lines in sections.items()]
+    if report.can_answer:
+        told.append(f"Can answer here: {', '.join(report.can_answer)}\n")
+    return "\n".join(told)
+
+
+def _processor(machine: Machine) -> Iterator[Line]:
+    yield from map(_instruction_set, machine.instruction_sets)
+    yield Line("good", "cores", f"{machine.cores_usable} of {machine.cores_present} usable")
+
+
+def _instruction_set(found: InstructionSet) -> Line:
+    if found.present is None:
+        return Line("look", found.name, "the system does not tell")
+    return Line("good", found.name) if found.present else Line("absent", found.name, f"no: {found.without}")
+
+
+def _room(machine: Machine) -> Iterator[Line]:
+    free, total = machine.memory_available, machine.memory_total
+    if free is None or total is None:
+        yield Line("look", "memory", "the system does not tell")
+    else:
+        yield Line("good", "memory", f"{size(free)} free of {size(total)}")
+    yield Line("good", "disk", f"{size(machine.disk.free)} free in {machine.disk.home}")
+    yield from (Line("look", "", advice) for advice in machine.advice)
+
+
+def _libraries(packages: Iterable[Package]) -> Iterator[Line]:
+    for package in packages:
+        if package.version is None:
+            yield Line("absent", package.name, "not installed")
+        elif package.problem is not None:
+            yield Line("bad", package.name, f"{package.version}, {package.problem}", package.advice)
+        else:
+            yield Line("good", package.name, package.version)
+
+
+def _model(model: ModelFits) -> Line:
+    entry = model.entry
+    about = f"{size(entry.size)} {entry.kind}"
+    if model.problem is not None:
+        return Line("bad", entry.name, f"{about}: {model.problem}", model.advice)
+    if not model.fits:
+        return Line("absent", entry.name, f"{about}, which no backend here reads")
+    verdicts = {fit.verdict for fit in model.fits}
+    kind: Kind = "good" if verdicts == {"fits"} else "bad" if verdicts == {"does not fit"} else "look"
+    return Line(kind, entry.name, f"{about}; takes {', '.join(map(_fit, model.fits))}")
+
+
+def _fit(fit: Fit) -> str:
+    return f"{size(fit.need.total)} with {fit.backend} ({fit.verdict or 'free memory unknown'})"
+
+
+def _trial(trial: Trial) -> Line:
+    kinds: dict[str, Kind] = {"answers": "good", "not run": "good", "unavailable": "absent"}
+    kind = kinds.get(trial.state, "look" if trial.can_answer or trial.state == "too large" else "bad")
+    can = ["can be used"] if trial.state == "not run" else []
+    why = [] if trial.problem is None else [trial.problem]
+    return Line(kind, trial.backend, "; ".join([*why, *can, *_took(trial)]), trial.advice)
+
+
+def _took(trial: Trial) -> Iterator[str]:
+    if trial.load_seconds is not None:
+        yield f"loads in {_time(trial.load_seconds)}"
+    if trial.text is not None:
+        yield f"first token after {_token(trial.text)}"
+    if trial.picture is not None:
+        yield f"with a picture after {_token(trial.picture)}"
+    elif trial.capability is not None and trial.text is not None and not trial.capability.sees_images:
+        yield "reads text only"
+    if trial.state in ("answers", "failed") and trial.peak_bytes is not None:
+        yield f"memory at most {size(trial.peak_bytes)}"
+
+
+def _token(token: FirstToken) -> str:
+    return f"{_time(token.seconds)} ({token.text.strip()!r})"
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds >= 1 else f"{1000 * seconds:.0f} ms"
+
+
+def _disagreement(report: Report) -> Iterator[Line]:
+    if report.disagreement is not None:
+        yield Line("look", "", report.disagreement)
+
+
+class _Style:
+    """How wide, with which marks, and in colour or not, as stdout can show it."""
+
+    def __init__(self) -> None:
+        on_terminal = sys.stdout.isatty()
+        columns = shutil.get_terminal_size().columns if on_terminal else 80
+        self.width = max(NARROWEST, min(columns, WIDEST))
+        self.colour = on_terminal and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+        self.marks, self.arrow = _MARKS, "→"
+        try:
+            "".join([*_MARKS.values(), self.arrow]).encode(sys.stdout.encoding)
+        except UnicodeEncodeError:
+            self.marks, self.arrow = _PLAIN_MARKS, "->"
+
+    def section(self, title: str, lines: list[Line]) -> str:
+        """A title, and its lines with what they are about in one column."""
+        column = max((len(line.name) for line in lines if len(line.name) <= 18), default=0)
+        return "\n".join([self._bold(title), *(self._line(line, column) for line in lines)]) + "\n"
+
+    def _line(self, line: Line, column: int) -> str:
+        name, indent = line.name, " " * (column + 6)
+        told = [f"    {name.ljust(column)}  {line.text}".rstrip()]
+        if len(name) > column:
+            told = [f"    {name}", f"{indent}{line.text}"]
+        if line.advice:
+            told.append(f"{indent}{self.arrow} {line.advice}")
+        whole = "\n".join(
+            textwrap.fill(text, self.width, subsequent_indent=indent, break_on_hyphens=False) for text in told
+        )
+        mark = self.marks[line.kind]
+        if self.colour and line.kind in _COLOURS:
+            mark = click.style(mark, fg=_COLOURS[line.kind])
+        return f"  {mark}{whole[3:]}"
+
+    def _bold(self, title: str) -> str:
+        return click.style(title, bold=True) if self.colour else title

@@ -1,0 +1,89 @@
+"""``hybrid route``: which backend would answer, and why; a dry run that loads nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from router.cli.options import conversation_options, make_router, model_options, sampling_options
+from router.cli.output import decision_line, write
+from router.cli.progress import listening, size
+from router.cli.question import check_together, request
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from router.types import Candidate, Route
+
+
+@click.command()
+@click.argument("prompt", required=False)
+@conversation_options
+@model_options
+@sampling_options
+@click.option("--json", "as_object", is_flag=True, help="Print one JSON object.")
+def route(prompt: str | None, images: tuple[str, ...], as_object: bool, **options: Any) -> None:
+    """Say which backend would answer PROMPT (or stdin) and the pictures, and why; nothing is loaded.
+
+    Every backend is listed with what it can do here, or why it cannot answer this. How long it would take is
+    told where 'hybrid bench' has measured it on this machine; loading counts where it is needed.
+
+    \b
+    hybrid route "What can you do?"
+    hybrid route -i photo.jpg --policy fastest "Which colours do you see?"
+    """
+    check_together(prompt, images)
+    with listening("reading the model and the question") as listener:
+        found = make_router(options, listener).route(request(prompt, images, options))
+    if as_object:
+        write(json.dumps(asdict(found), ensure_ascii=False) + "\n")
+        return
+    _print(found)
+
+
+def _print(route: Route) -> None:
+    from rich.console import Console
+
+    console = Console(markup=False, highlight=False)
+    console.print(decision_line(route.decision))
+    pictures = f", {route.image_tokens} of them for pictures" if route.image_tokens else ""
+    console.print(f"{route.prompt_tokens} prompt tokens{pictures}; at most {route.max_tokens} in the answer")
+    console.print(_table(route))
+    for line in _refusals(route):
+        console.print(line)
+
+
+def _table(route: Route) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table("backend", "answers", "model", box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("memory", "first token", f"all {route.max_tokens}"):
+        table.add_column(column, justify="right")
+    for candidate in route.candidates:
+        table.add_row(*_cells(candidate, chosen=candidate.backend == route.decision.backend))
+    return table
+
+
+def _cells(candidate: Candidate, *, chosen: bool) -> Iterator[str]:
+    found, estimate = candidate.capability, candidate.estimate
+    yield candidate.backend
+    yield "this one" if chosen else "no" if candidate.refusal else "could"
+    yield {True: "exported", False: "to be exported", None: "checkpoint"}[found.exported]
+    yield "" if found.memory is None else size(found.memory)
+    if estimate is None:
+        yield from ("not measured", "")
+        return
+    load = 0.0 if candidate.loaded else estimate.load_seconds
+    yield f"{load + estimate.first_token_seconds:.1f} s"
+    yield f"{load + estimate.seconds:.1f} s"
+
+
+def _refusals(route: Route) -> Iterator[str]:
+    for candidate in route.candidates:
+        if candidate.refusal is not None:
+            yield f"{candidate.backend} cannot: {candidate.refusal}"

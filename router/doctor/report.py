@@ -1,0 +1,103 @@
+"""All that was found out about a machine, and how it is found out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import backends
+from backends import scripted
+from backends.base import Runtime
+from router.doctor.fits import Fit, ModelFits, every_fit
+from router.doctor.machine import Machine
+from router.doctor.trial import Trial
+from router.doctor.versions import Package, packages
+from router.doctor.watcher import attempt
+from router.models import EMBEDDED, Model, find
+
+LIMIT_SECONDS = 120.0  # for each of loading and answering
+
+
+@dataclass(frozen=True)
+class Report:
+    """One look at this machine."""
+
+    machine: Machine
+    packages: tuple[Package, ...]
+    models: tuple[ModelFits, ...]
+    model: Model  # the one that the backends were tried with
+    backends: tuple[Trial, ...]
+
+    @property
+    def can_answer(self) -> tuple[str, ...]:
+        """The backends that answered, or could be asked to."""
+        return tuple(trial.backend for trial in self.backends if trial.can_answer)
+
+    @property
+    def disagreement(self) -> str | None:
+        """What to do where two backends begin the same answer with different tokens; None where none do."""
+        for kind in ("text", "picture"):
+            first = {
+                trial.backend: token.text
+                for trial in self.backends
+                if trial.backend != scripted.ScriptedBackend.name and (token := getattr(trial, kind))
+            }
+            if len(set(first.values())) > 1:
+                said = ", ".join(f"{name} {text!r}" for name, text in first.items())
+                return (
+                    f"the answers about a {kind} begin differently ({said}): rounding may do that, a wrong "
+                    f"computation too; 'hybrid verify {self._model} --against torch' tells them apart"
+                )
+        return None
+
+    @property
+    def _model(self) -> str:
+        """The model, as a command finds it."""
+        return EMBEDDED if self.model.name == EMBEDDED else str(self.model.folder)
+
+    def fields(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        fields = asdict(self)
+        fields["machine"]["disk"]["home"] = str(self.machine.disk.home)
+        fields["machine"]["advice"] = self.machine.advice
+        fields["model"]["folder"] = str(self.model.folder)
+        fields["models"] = [
+            asdict(each) | {"entry": each.entry.fields(), "fits": [_fit(fit) for fit in each.fits]}
+            for each in self.models
+        ]
+        return fields | {"can_answer": self.can_answer, "disagreement": self.disagreement}
+
+
+def examine(
+    model: Model | None = None,
+    runtime: Runtime | None = None,
+    *,
+    run: bool = True,
+    limit_seconds: float = LIMIT_SECONDS,
+    tell: Callable[[str], None] = lambda _stage: None,
+) -> Report:
+    """Look at this machine, and try every backend with ``model``, the embedded one by default.
+
+    Each backend gets a process of its own, in which with ``run`` it loads the model and gives one token; none
+    of them is imported here. ``tell`` is told what goes on.
+    """
+    model, runtime = model or find(), runtime or Runtime()
+    machine, libraries = Machine.read(), packages()
+    trials = tuple(
+        attempt(name, model, runtime, run=run, limit_seconds=limit_seconds, tell=tell)
+        for name in backends.offered()
+    )
+    usable = {
+        trial.backend: trial.capability
+        for trial in trials
+        if trial.capability is not None
+        and trial.capability.problem is None
+        and trial.backend != scripted.ScriptedBackend.name  # it reads no weights
+    }
+    models = every_fit(model, usable, runtime, machine.memory_available)
+    return Report(machine, libraries, models, model, trials)
+
+
+def _fit(fit: Fit) -> dict[str, Any]:
+    return asdict(fit) | {"need": asdict(fit.need) | {"total": fit.need.total}}

@@ -1,0 +1,118 @@
+"""A question that is stopped from another thread, at every stage."""
+
+import threading
+from dataclasses import dataclass, replace
+
+import pytest
+
+from backends.base import BackendError
+from backends.scripted import Script, ScriptedBackend
+from router.cli.chat.asking import Asking
+from router.router import Answer, Router
+from router.types import Chunk, Message, Request
+
+QUESTION = Request((Message.of("user", "Which colours?"),), backend="scripted")
+SOON = 30  # seconds, far below the hour that the script hangs
+
+
+class Slow:
+    """A router that is not done with its answer before it is told."""
+
+    def __init__(self, router: Router) -> None:
+        self.router = router
+        self.asked = threading.Event()
+        self.go_on = threading.Event()
+
+    def answer(self, request: Request) -> Answer:
+        answer = self.router.answer(request)
+        self.asked.set()
+        assert self.go_on.wait(SOON)
+        return answer
+
+
+@dataclass
+class Reader:
+    """A thread that reads the chunks of a question."""
+
+    asking: Asking
+
+    def __post_init__(self) -> None:
+        self.chunks: list[Chunk] = []
+        self.failure: BackendError | None = None
+        self.more = threading.Condition()
+        self.thread = threading.Thread(target=self._read, daemon=True)
+        self.thread.start()
+
+    def _read(self) -> None:
+        try:
+            for chunk in self.asking.chunks():
+                with self.more:
+                    self.chunks.append(chunk)
+                    self.more.notify()
+        except BackendError as failure:
+            self.failure = failure
+
+    def wait_for(self, count: int) -> None:
+        with self.more:
+            assert self.more.wait_for(lambda: len(self.chunks) >= count, SOON)
+
+    def end(self) -> None:
+        self.thread.join(SOON)
+        assert not self.thread.is_alive()
+
+
+@pytest.fixture
+def router(play, monkeypatch) -> Router:
+    play()
+    return Router("scenes")
+
+
+def backend_of(router: Router) -> ScriptedBackend:
+    backend = router._loaded.get("scripted")
+    assert isinstance(backend, ScriptedBackend)
+    return backend
+
+
+@pytest.mark.parametrize("at", [0, 3])
+def test_a_stop_ends_what_hangs_and_frees_the_session(router, at) -> None:
+    backend = backend_of(router)
+    backend.script = replace(backend.script, fault="hang", fault_at=at)
+    reader = Reader(asking := Asking(router, QUESTION, None))
+    reader.wait_for(1 + at)
+    assert not asking.ended.is_set()
+    asking.stop()
+    reader.end()
+    assert asking.ended.is_set()
+    assert reader.failure is not None
+    assert reader.failure.code == "cancelled"
+    assert len(reader.chunks) == 1 + at
+    assert backend.open_sessions == 0
+
+
+def test_a_stop_before_it_is_known_who_answers_computes_nothing(router) -> None:
+    slow = Slow(router)
+    reader = Reader(asking := Asking(slow, QUESTION, None))  # type: ignore[arg-type]
+    assert slow.asked.wait(SOON)
+    asking.stop()
+    slow.go_on.set()
+    reader.end()
+    assert (reader.failure, [chunk.tokens for chunk in reader.chunks]) == (None, [()])
+    assert asking.ended.is_set()
+
+
+def test_the_next_question_waits_for_the_end_of_the_one_before(router) -> None:
+    before = threading.Event()
+    reader = Reader(asking := Asking(router, QUESTION, before))
+    assert not reader.chunks
+    assert asking.answer is None
+    before.set()
+    reader.end()
+    assert reader.chunks[-1].finish == "stop"
+
+
+def test_a_question_that_cannot_be_answered_ends_too(router) -> None:
+    backend_of(router).script = Script((1,), fault="raise")
+    reader = Reader(asking := Asking(router, QUESTION, None))
+    reader.end()
+    assert reader.failure is not None
+    assert asking.ended.is_set()
