@@ -37,7 +37,7 @@ class Line:
     def retry_after(self) -> int:
         """Whole seconds, 1 to 60, after which a place is likely to be free."""
         mean = sum(self._seconds) / len(self._seconds) if self._seconds else 1.0
-        return max(1, min(60, math.ceil(mean / self._turns)))
+        return max(1, min(60, math.ceil(round(mean / self._turns, 2))))
 
     @property
     def stuck(self) -> bool:

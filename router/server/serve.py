@@ -20,6 +20,7 @@ from router.server.settings import Settings
 from router.server.state import State
 
 _LAST_WORDS = 2  # seconds for the last events and errors to be sent
+_SEND_BUFFER = 128 * 1024  # bytes; the kernel takes twice of it for its own accounts
 _TICK = 0.1  # seconds; uvicorn renews its date header every tenth
 
 
@@ -28,7 +29,10 @@ def listen(settings: Settings, port: int) -> socket.socket:
     host = settings.bound
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=2048)
+        listener = socket.create_server((host, port), family=family, backlog=2048)
+        # inherited by every connection: what a slow reader leaves unread is little, and soon noticed
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
+        return listener
     except OSError as error:
         raise BackendError(
             f"cannot listen on {host} port {port}: {error.strerror or error}; choose another with --port",
