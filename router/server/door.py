@@ -13,7 +13,6 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from backends.base import BackendError, RequestError
 from router.openai import failure
 from router.server import log
 from router.server.answers import failed
@@ -69,7 +68,7 @@ class Door:
 
     async def _refuse(self, visit: _Visit, error: Exception, receive: Receive) -> None:
         found = failure(error)
-        visit.failed(error)
+        log.note(visit.log, error)
         if visit.started:
             # cut off, so that nobody takes a part for the whole; the text of the error goes nowhere
             raise RuntimeError("the answer broke off") from None
@@ -92,13 +91,13 @@ class _Visit:
         self.asked = Headers(scope=scope)
         self.status = 0
         self.started = False
-        self._told: MutableMapping[str, Any] = {}
+        self.log: MutableMapping[str, Any] = {}  # what is written down besides the usual
         self._send, self._service, self._sent = send, service, 0
         self._since = time.perf_counter()
         said = self.asked.get("x-request-id", "")
         self.id = said if _ID.fullmatch(said) else uuid.uuid4().hex
         self._method = scope["method"] if scope["method"].isalpha() else "?"
-        state = {**scope.get("state", {}), "log": self._told}
+        state = {**scope.get("state", {}), "log": self.log}
         # HEAD is GET without a body, which the HTTP library leaves out by itself
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         self.scope: Scope = {**scope, "method": method, "state": state}
@@ -115,19 +114,12 @@ class _Visit:
         self._sent += len(message.get("body", b""))
         await self._send(message)
 
-    def failed(self, error: Exception) -> None:
-        """Remember for the log what went wrong; not what a client's own mistake says."""
-        self._told["error"] = getattr(error, "code", "internal_error")
-        if not isinstance(error, RequestError):
-            self._told["where"] = log.where(error)
-        # these words are the set-up's; a template's failure may quote a message
-        if isinstance(error, BackendError) and error.code != "model_invalid":
-            self._told["reason"] = str(error)
-
     def told(self) -> None:
         """One line in the log."""
         route = getattr(self.scope.get("route"), "path", "-")
-        level = logging.ERROR if self.status >= 500 and self.status != 503 else logging.INFO
+        # a server's fault has a place; that it cannot take requests now is none
+        fault = "where" in self.log and self.log["error"] not in ("loading", "draining")
+        level = logging.ERROR if fault else logging.INFO
         if route in _OFTEN_ASKED and level == logging.INFO:
             level = logging.DEBUG
         seconds = round(time.perf_counter() - self._since, 4)
@@ -138,7 +130,7 @@ class _Visit:
             seconds=seconds,
             sent=self._sent,
             id=self.id,
-            **self._told,
+            **self.log,
         )
 
     def _allow(self, headers: MutableHeaders) -> None:

@@ -139,8 +139,7 @@ class _Talk:
             error = left
         except Exception as failed:
             error = failed
-            self.told["error"] = getattr(failed, "code", "internal_error")
-            self.told["where"] = log.where(failed)
+            log.note(self.told, failed)
             yield event(failure(failed).body)
         finally:
             self.close(error)

@@ -7,8 +7,11 @@ import logging
 import sys
 import time
 import traceback
+from collections.abc import MutableMapping
 from types import TracebackType
 from typing import Any
+
+from backends.base import BackendError, RequestError
 
 NAME = "hybrid"
 LOGGER = logging.getLogger(NAME)
@@ -37,9 +40,17 @@ def notice(text: str) -> None:
     LOGGER.info("%s", text)
 
 
-def where(failure: BaseException) -> str:
-    """The kind of a failure and the places it came through; not its text, which may hold what was asked."""
-    return f"{type(failure).__name__} at {_places(failure.__traceback__)}"
+def note(fields: MutableMapping[str, Any], failure: BaseException) -> None:
+    """What a line says of a failure: its code, and of what is not the client's where it came from.
+
+    Its text may hold what was asked. Only the words of the set-up's own errors are written down, and not
+    those of a broken model: a chat template that fails may quote a message.
+    """
+    fields["error"] = getattr(failure, "code", "internal_error")
+    if not isinstance(failure, RequestError):
+        fields["where"] = f"{type(failure).__name__} at {_places(failure.__traceback__)}"
+    if isinstance(failure, BackendError) and failure.code != "model_invalid":
+        fields["reason"] = str(failure)
 
 
 def _places(trace: TracebackType | None) -> str:

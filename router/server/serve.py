@@ -103,17 +103,18 @@ class Server(uvicorn.Server):
         self.force_exit = self._deadline is not None
         self._deadline = now if self.force_exit else now + self._drain_timeout
         self.signal = number
+        log.tell("stopping" if self.force_exit else "draining", under_way=len(self.state.watches))
         self.state.drain()
 
     async def main_loop(self) -> None:
         """Wait until there is a reason to end."""
-        ticks, loop, phase = 0, asyncio.get_running_loop(), self.state.phase
+        ticks, loop, told = 0, asyncio.get_running_loop(), False
         while not await self.on_tick(ticks) and self.state.failure is None:
             if self._deadline is not None and (not self.state.watches or loop.time() >= self._deadline):
                 break
-            if self.state.phase != phase:
-                phase = self.state.phase
-                log.tell(phase)
+            if self.state.phase == "ready" and not told:
+                told = True
+                log.tell("ready")
             ticks += 1
             await asyncio.sleep(_TICK)
         self.state.drain()
