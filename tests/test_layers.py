@@ -109,6 +109,12 @@ HEAVY = {
     "onnxruntime_genai": {"backends.genai"},
     "onnx": {"backends.export"},
     "prompt_toolkit": {"router.cli.chat"},
+    "llguidance": {"router.grammar"},
+    "pydantic": {"router.openai", "router.server"},
+    "fastapi": {"router.server"},
+    "starlette": {"router.server"},
+    "uvicorn": {"router.server"},
+    "prometheus_client": {"router.server"},
 }
 
 

@@ -158,6 +158,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"stop": ["a", None]}, "invalid_type", "stop[1]"),
     ({"logit_bias": {"a": 1}}, "invalid_value", "logit_bias"),
     ({"logit_bias": {"-1": 1}}, "invalid_value", "logit_bias"),
+    ({"logit_bias": {"01": 1}}, "invalid_value", "logit_bias"),
     ({"logit_bias": {"1": "a"}}, "invalid_type", "logit_bias.1"),
     ({"logit_bias": {str(i): 1 for i in range(301)}}, "invalid_value", "logit_bias"),
     ({"logprobs": 1}, "invalid_type", "logprobs"),
@@ -165,7 +166,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"logprobs": True, "top_logprobs": 21}, "invalid_value", "top_logprobs"),
     ({"stream": "yes"}, "invalid_type", "stream"),
     ({"stream_options": {"include_usage": True}}, "invalid_value", "stream_options"),
-    ({"response_format": {"type": "xml"}}, "invalid_value", "response_format.type"),
+    ({"response_format": {"type": "xml"}}, "invalid_value", "response_format"),
     ({"response_format": {"type": "json_schema"}}, "missing_parameter", "response_format.json_schema"),
     (
         {"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}},
@@ -323,7 +324,7 @@ def test_fields_that_are_not_read_are_named_once_and_safely() -> None:
         user="me",
         metadata={"a": "b"},
         store=False,
-        **{"x\r\nevil: 1": 1, "\xe9": 2},
+        **{"x\r\nevil: 1": 1, "\xe9": 2, "": 3, " ": 4},
         messages=[
             {"role": "user", "name": "bob", "content": "Hi"},
             {"role": "user", "name": "eve", "content": [{"type": "text", "text": "Hi", "cache": 1}]},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from importlib.metadata import version
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from starlette.exceptions import HTTPException
@@ -24,7 +25,7 @@ from router.server.door import Door
 from router.server.exchange import exchange
 from router.server.health import READINESS, Status, readiness
 from router.server.loading import load
-from router.server.openapi import describe, errors, json_body
+from router.server.openapi import answered, describe, errors, json_body
 from router.server.routing import RouteObject, dry_run
 from router.server.service import Service
 from router.server.settings import Settings
@@ -43,6 +44,7 @@ def create_app(router: Router, settings: Settings | None = None) -> FastAPI:
 
     app = FastAPI(
         title=TITLE,
+        version=version("hybrid-router"),
         docs_url=None,  # their pages load scripts from elsewhere
         redoc_url=None,
         redirect_slashes=False,
@@ -64,7 +66,7 @@ def _answers(service: Service) -> APIRouter:
     @routes.post(
         "/v1/chat/completions",
         response_class=Response,
-        responses={200: {"model": ChatCompletion}, **errors(400, 404, 413, 415, 429, 500, 503, 504)},
+        responses={200: answered(ChatCompletion), **errors(400, 404, 413, 415, 429, 500, 503, 504)},
         openapi_extra=json_body("ChatBody"),
     )
     async def chat_completions(request: Request) -> Response:
@@ -74,7 +76,7 @@ def _answers(service: Service) -> APIRouter:
     @routes.post(
         "/v1/completions",
         response_class=Response,
-        responses={200: {"model": TextCompletion}, **errors(400, 404, 413, 415, 429, 500, 503, 504)},
+        responses={200: answered(TextCompletion), **errors(400, 404, 413, 415, 429, 500, 503, 504)},
         openapi_extra=json_body("CompletionBody"),
     )
     async def completions(request: Request) -> Response:

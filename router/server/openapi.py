@@ -10,7 +10,7 @@ from pydantic.json_schema import models_json_schema
 
 from router.openai.chat import ChatBody
 from router.openai.completions import CompletionBody
-from router.openai.objects import Error
+from router.openai.objects import Error, Object
 from router.server.door import PUBLIC
 
 _REFERENCE = "#/components/schemas/{model}"
@@ -19,6 +19,12 @@ _REFERENCE = "#/components/schemas/{model}"
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """That a route may answer with these, in the one shape of errors."""
     return {status: {"model": Error, "description": HTTPStatus(status).phrase} for status in statuses}
+
+
+def answered(whole: type[Object]) -> dict[str, Any]:
+    """That an answer comes whole, or as a stream of events."""
+    events = {"schema": {"type": "string", "description": "server-sent events, the last of them [DONE]"}}
+    return {"model": whole, "content": {"text/event-stream": events}}
 
 
 def json_body(name: str) -> dict[str, Any]:
