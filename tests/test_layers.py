@@ -16,7 +16,7 @@ LAYERS = [
     ["backends.pytorch", "backends.genai", "backends.ort", "backends.scripted"],
     ["backends"],
     ["router.types"],
-    ["router.pictures", "router.text", "router.sampling", "router.prompt"],
+    ["router.pictures", "router.text", "router.sampling", "router.prompt", "router.grammar", "router.pieces"],
     ["router.generate"],
     ["router.models"],
     ["router.speeds", "router.footprint"],
@@ -24,6 +24,8 @@ LAYERS = [
     ["router.router", "router.verify", "router.bench"],
     ["router.doctor"],
     ["router"],
+    ["router.openai"],
+    ["router.server"],
     ["router.cli"],
 ]
 # modules of one layer that may know each other, in this direction
@@ -113,6 +115,12 @@ HEAVY = {
     "onnx": {"backends.export", "backends.ort.blobs", "backends.ort.packed"},
     "matplotlib": {"router.bench.plot"},
     "prompt_toolkit": {"router.cli.chat"},
+    "llguidance": {"router.grammar"},
+    "pydantic": {"router.openai", "router.server"},
+    "fastapi": {"router.server"},
+    "starlette": {"router.server"},
+    "uvicorn": {"router.server"},
+    "prometheus_client": {"router.server"},
 }
 
 

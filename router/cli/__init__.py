@@ -19,6 +19,7 @@ from router.cli.failures import describe, exit_code
 from router.cli.generate import generate
 from router.cli.models import models
 from router.cli.route import route
+from router.cli.serve import serve
 from router.cli.settings import read_settings
 from router.cli.verify import verify
 
@@ -41,7 +42,7 @@ def hybrid(context: click.Context, debug: bool) -> None:
         click.echo(context.get_help())
 
 
-for command in (generate, chat, route, bench, export, verify, models, doctor):
+for command in (generate, chat, serve, route, bench, export, verify, models, doctor):
     hybrid.add_command(command)
 
 
