@@ -17,7 +17,7 @@ class Settings:
     backend: str | None = None  # for requests that name none; None: the router picks
     policy: str = "auto"  # by which it picks, for the metrics
     bound: str = "127.0.0.1"  # the address that is listened on
-    max_concurrency: int = 1  # answers computed at once
+    max_concurrency: int = 4  # answers computed at once; the onnx backend decodes them together
     max_queue: int = 8  # requests that may wait for them
     request_timeout: float = 600.0  # from the whole request to the last byte of its answer
     drain_timeout: float = 10.0  # for what runs when the service is told to end

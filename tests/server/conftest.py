@@ -104,8 +104,8 @@ def read_until(connection: socket.socket, wanted: bytes) -> bytes:
 
 @contextmanager
 def serving(wait: bool = True, **settings: Any) -> Iterator[Served]:
-    """A server with these settings; its model is loaded unless ``wait`` is False."""
-    said = Settings(**{"backend": "scripted", **settings})
+    """A server with these settings, one answer at a time; its model is loaded unless ``wait`` is False."""
+    said = Settings(**{"backend": "scripted", "max_concurrency": 1, **settings})
     app = create_app(Router(find()), said)
     listener = listen(said, 0)
     port = listener.getsockname()[1]
