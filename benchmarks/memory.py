@@ -20,6 +20,7 @@ import numpy as np
 
 import backends
 from backends import Prompt, Runtime
+from router.models import SILENT, ensure_packed
 
 ROWS = ("onnx", "genai", "onnx,genai")
 PROMPT, ANSWER = 128, 16  # tokens
@@ -50,7 +51,9 @@ def main() -> None:
 
 def measured(export: Path, names: list[str], threads: int | None) -> str:
     """Load the backends, answer with each, and tell the memory as cells of the table."""
-    loaded = [backends.load(name, export, Runtime(threads=threads)) for name in names]
+    packed = ensure_packed(export, "cpu", SILENT)
+    runtime = Runtime(threads=threads, packed=packed)
+    loaded = [backends.load(name, export, runtime) for name in names]
     prompt = Prompt(np.arange(PROMPT))
     for backend in loaded:
         with closing(backend.open(PROMPT + ANSWER)) as session:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import get_context, resource_tracker
@@ -15,6 +16,7 @@ from backends.base import BackendError, RequestError
 
 Work = Callable[[Any], Any]
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _PATIENCE = 5  # seconds for a process to end when it is told to
 
 
@@ -70,11 +72,25 @@ class Process:
 def _signals_held_back() -> Iterator[None]:
     """Lets a process start whole, and with signals blocked; the parent sees them a moment later."""
     resource_tracker.ensure_running()  # when it starts it lets signals through again
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    held: list[int] = []
+    # a signal that this thread blocks reaches a library's thread, and so Python's handler all the same
+    handlers = {number: _handle(number, lambda told, _frame: held.append(told)) for number in _SIGNALS}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in handlers.items():
+            _handle(number, handler)
+        for told in held:
+            signal.raise_signal(told)
+
+
+def _handle(number: signal.Signals, handler: Any) -> Any:
+    """Set a handler, where this is the thread that may; the one before."""
+    if threading.current_thread() is threading.main_thread():
+        return signal.signal(number, handler)
+    return None
 
 
 def _serve(connection: Connection, work: Work) -> None:
