@@ -53,7 +53,7 @@ def test_the_two_commands_are_one_line_each_and_ci_runs_the_second() -> None:
     assert "<!-- test -->" in (ROOT / ".ci" / "run").read_text("utf-8")
 
 
-@pytest.mark.parametrize("name", ["generate", "chat", "bench"])
+@pytest.mark.parametrize("name", ["generate", "chat", "serve", "bench"])
 def test_every_option_that_is_shown_exists(name: str) -> None:
     from router.cli import hybrid
 
