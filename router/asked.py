@@ -8,8 +8,10 @@ from functools import cached_property
 from pathlib import Path
 
 from backends.qwen3vl.images import Limits
+from router.grammar import Schemas
+from router.pictures import PictureLimits
 from router.prompt import Plan, PromptBuilder
-from router.sampling import BUILT_IN, check, from_generation_config
+from router.sampling import BUILT_IN, FREE, Constraint, check, from_generation_config
 from router.speeds import Speed
 from router.types import Estimate, Request, Sampling
 
@@ -21,6 +23,7 @@ class Asked:
     request: Request
     sampling: Sampling  # the request's, over the model's, over the built-in defaults
     plan: Plan
+    constraint: Constraint = FREE  # for one answer
 
     def room(self, context: int) -> int:
         """How many tokens the answer may have; RequestError ``context_length_exceeded``: see `Plan.room`."""
@@ -41,19 +44,25 @@ class Asked:
 class Questions:
     """Makes of each request to one model what it asks; read once, and shared by threads."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, max_pictures: int = PictureLimits.max_pictures) -> None:
         self._folder = folder
+        self._max_pictures = max_pictures
 
     def ask(self, request: Request) -> Asked:
         """RequestError: something in the request is wrong, and what. BackendError: the model's files are."""
         sampling = request.sampling.over(self._defaults)
         check(sampling, self.builder.config.text.vocab)
-        return Asked(request, sampling, self._planner(request).plan(request.messages))
+        constraint = FREE if request.json_schema is None else self._schemas.constraint(request.json_schema)
+        return Asked(request, sampling, self._planner(request).plan(request.messages), constraint)
 
     @cached_property
     def builder(self) -> PromptBuilder:
         """The model's tokenizer, template and configuration."""
-        return PromptBuilder.read(self._folder)
+        return PromptBuilder.read(self._folder, self._max_pictures)
+
+    @cached_property
+    def _schemas(self) -> Schemas:
+        return Schemas(self.builder.tokenizer, self.builder.config.text.vocab, self.builder.eos)
 
     @cached_property
     def _defaults(self) -> Sampling:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from backends.base import Backend, BackendError, Prompt, Session
-from router.sampling import Sampler, end_tokens
+from router.sampling import FREE, Constraint, Sampler, end_tokens
 from router.text import TextStream
 from router.types import Chunk, Chunks, Finish, Sampling, Stats
 
@@ -54,6 +54,7 @@ def generate(
     text: TextStream,
     eos: frozenset[int],
     stop: Stop | None = None,
+    constraint: Constraint = FREE,
 ) -> Chunks:
     """Answer ``prompt`` with at most ``sampling.max_tokens`` tokens, a chunk for each.
 
@@ -72,11 +73,12 @@ def generate(
         prefill_seconds = clock.lap()
         count, finish = 0, None
         while finish is None:
-            token = sampler.pick(logits)
+            token = sampler.pick(constraint.masked(logits))
+            constraint.accept(token)
             scores = sampler.reported(logits, token)
             count += 1
             shown = "" if token in end else text.push(token)
-            finish = _finish(token in end or text.stopped, count == limit)
+            finish = _finish(token in end or text.stopped or constraint.complete, count == limit)
             if finish is None:
                 clock.stop()  # the caller's time is not the model's
                 yield Chunk(shown, (token,), scores)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing, closing
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,6 +18,8 @@ from router.generate import Stop, generate
 from router.loaded import LoadedBackends
 from router.model_backends import ModelBackends
 from router.models import SILENT, Listener, Model, find
+from router.pictures import PictureLimits
+from router.pieces import pieces
 from router.policy import Outlook, Policy, decide, find_policy, refusal
 from router.speeds import Speed, read_speeds
 from router.text import TextStream
@@ -50,19 +52,23 @@ class Router:
         policy: str | Policy = "auto",
         memory: int | None = None,
         make_exports: bool = True,
+        context: int | None = None,
+        max_pictures: int = PictureLimits.max_pictures,
     ) -> None:
         """``recipe``: how a backend that needs an export gets it; ``listener``: told of long steps.
 
         ``policy``: see `router.policy`. ``memory``: bytes that loaded backends may take, most of the
         machine's by default; those used least recently are let go. ``make_exports``: whether a model that has
-        no export yet gets one when a backend needs it.
+        no export yet gets one when a backend needs it. ``context``: most tokens of a prompt and its answer,
+        if fewer than the model's. ``max_pictures``: most in one conversation.
         """
         self.model = model if isinstance(model, Model) else find(model, listener)
         self.runtime = runtime or Runtime()
         self.recipe = recipe
         self.listener = listener
+        self.context = context
         self.policy = find_policy(policy, backends.names()) if isinstance(policy, str) else policy
-        self._questions = Questions(self.model.folder)
+        self._questions = Questions(self.model.folder, max_pictures)
         self._backends = ModelBackends(self.model, self.runtime, recipe, listener, make_exports)
         total = total_memory()
         budget = memory if memory is not None or total is None else int(_SHARE * total)
@@ -83,11 +89,11 @@ class Router:
         """Everything up to the first token: errors come from here, not from the middle of the stream."""
         asked = self._questions.ask(request)
         decision, backend = self._load(self._route(asked).decision, again=request.backend is not None)
-        sampling = replace(asked.sampling, max_tokens=asked.room(backend.context))
+        sampling = replace(asked.sampling, max_tokens=asked.room(self._context(backend.context)))
         prompt = asked.plan.prompt()
         builder, stop = self._questions.builder, Stop()
         stream = TextStream(builder.tokenizer.decode, sampling.stop or ())
-        chunks = generate(backend, prompt, sampling, stream, builder.eos, stop)
+        chunks = generate(backend, prompt, sampling, stream, builder.eos, stop, asked.constraint)
         return Answer(decision, prompt, sampling, chunks, stop)
 
     def stream(self, request: Request) -> Chunks:
@@ -113,6 +119,11 @@ class Router:
         async with aclosing(iterate(answer.chunks, answer.cancel)) as chunks:
             return join([chunk async for chunk in chunks], answer.decision)
 
+    @cached_property
+    def piece(self) -> Callable[[int], bytes]:
+        """Gives the bytes of a token of an answer; none of a control token's."""
+        return pieces(self._questions.builder.tokenizer, self._questions.builder.control_ids)
+
     def close(self) -> None:
         """Let go of every loaded backend; a later request loads what it needs again."""
         self._loaded.clear()
@@ -120,7 +131,7 @@ class Router:
     def _route(self, asked: Asked) -> Route:
         request, plan = asked.request, asked.plan
         # refused before a backend is loaded, where the model itself is too small
-        most = asked.room(self._questions.builder.config.text.context)
+        most = asked.room(self._context(self._questions.builder.config.text.context))
         available, estimates = self._backends.available(), asked.estimates(self._speeds, most)
         seconds = {name: self._seconds(name, estimate) for name, estimate in estimates.items()}
         candidates = [
@@ -135,6 +146,9 @@ class Router:
             image_tokens=plan.image_tokens,
             max_tokens=most,
         )
+
+    def _context(self, most: int) -> int:
+        return most if self.context is None else min(most, self.context)
 
     def _seconds(self, name: str, estimate: Estimate) -> float:
         return estimate.seconds + (0.0 if name in self._loaded else estimate.load_seconds)

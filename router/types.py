@@ -90,6 +90,7 @@ class Request:
     backend: str | None = None
     min_pixels: int | None = None  # enlarge and shrink pictures to between these; None: as the model says
     max_pixels: int | None = None
+    json_schema: str | None = None  # the answer is JSON of this schema, itself JSON text; None: any text
 
     @property
     def has_image(self) -> bool:

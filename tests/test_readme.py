@@ -53,11 +53,11 @@ def test_the_two_commands_are_one_line_each_and_ci_runs_the_second() -> None:
     assert "<!-- test -->" in (ROOT / ".ci" / "run").read_text("utf-8")
 
 
-@pytest.mark.parametrize("name", ["generate", "chat"])
+@pytest.mark.parametrize("name", ["generate", "chat", "serve", "bench"])
 def test_every_option_that_is_shown_exists(name: str) -> None:
     from router.cli import hybrid
 
-    shown = set(re.findall(r"(?<!-)(--[a-z][a-z-]+)", "".join(re.findall(rf"hybrid {name}.*", README))))
+    shown = set(re.findall(r"(?<!-)(--[a-z][a-z-]+)", "".join(re.findall(rf"hybrid {name} .*", README))))
     known = {option for param in hybrid.commands[name].params for option in param.opts} | {"--help"}
     assert shown
     assert shown <= known

@@ -8,7 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.base import BackendError, Prompt, Runtime
-from backends.ort.decoder import Cache, Decoder
+from backends.ort.batch import Batcher
+from backends.ort.cache import Cache
+from backends.ort.decoder import Decoder
 from backends.ort.embeddings import Embeddings
 from backends.ort.features import Encoder, FeatureCache
 from backends.ort.memory import trim
@@ -37,6 +39,7 @@ class OnnxBackend:
         self.decoder = decoder
         self.embeddings = embeddings
         self.features = FeatureCache(encoder)
+        self.batcher = Batcher(decoder)
         self.caches: CachePool[Cache] = CachePool(kept_bytes)
 
     @classmethod
@@ -59,6 +62,11 @@ class OnnxBackend:
         encoder = _encoder(folder, config.vision, runtime)
         trim()
         return cls(config, decoder, embeddings, encoder, runtime.kept_bytes)
+
+    @property
+    def device(self) -> str:
+        """Where the language model computes: cpu or cuda."""
+        return self.decoder.device
 
     def open(self, capacity: int) -> OnnxSession:
         """Start a session whose cache has room for ``capacity`` tokens."""

@@ -35,6 +35,7 @@ Events: TypeAlias = "Iterator[tuple[Answer, Chunk]]"
 @model_options
 @sampling_options
 @time_limit
+@click.option("-j", "--json-schema", metavar="FILE|JSON", help="Answer in JSON of this schema.")
 @click.option("--explain", is_flag=True, help="Say on stderr which backend answers and why.")
 @click.option("--usage", is_flag=True, help="Say on stderr what the answer took.")
 @click.option("--no-stream", is_flag=True, help="Print the answer when it is whole.")

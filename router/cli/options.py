@@ -9,7 +9,7 @@ import click
 
 if TYPE_CHECKING:
     from backends.base import Runtime
-    from router.models import Listener
+    from router.models import Listener, Model
     from router.pictures import PictureLimits
     from router.router import Router
     from router.types import Sampling
@@ -118,18 +118,21 @@ def runtime(said: dict[str, Any]) -> Runtime:
     return Runtime(**{name: said[name] for name in ("device", "dtype", "threads", "vision") if name in said})
 
 
-def make_router(said: dict[str, Any], listener: Listener) -> Router:
-    """A router for the model that a command's options name, found or fetched."""
+def make_router(said: dict[str, Any], listener: Listener, model: Model | None = None) -> Router:
+    """A router for ``model``, or for the one that a command's options name, found or fetched."""
     from router.models import find
+    from router.pictures import PictureLimits
     from router.router import Router
 
     return Router(
-        find(said["model"], listener, offline=said["offline"]),
+        model or find(said["model"], listener, offline=said["offline"]),
         runtime(said),
         listener=listener,
         policy=said["policy"],
         memory=None if said["memory"] is None else int(said["memory"] * 1e9),
         make_exports=not said["no_export"],
+        context=said.get("ctx_size"),
+        max_pictures=said.get("max_images") or PictureLimits.max_pictures,
     )
 
 

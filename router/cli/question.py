@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -34,8 +35,24 @@ def request(prompt: str | None, images: tuple[str, ...], options: dict[str, Any]
     told = () if options["system"] is None else (Message.of("system", options["system"]),)
     backend = None if options["backend"] == "auto" else options["backend"]
     return Request(
-        (*told, question), sampling(options), backend, options["min_pixels"], options["max_pixels"]
+        (*told, question),
+        sampling(options),
+        backend,
+        options["min_pixels"],
+        options["max_pixels"],
+        _schema(options.get("json_schema")),
     )
+
+
+def _schema(said: str | None) -> str | None:
+    """A schema written out, or read from the file that is named."""
+    if said is None or said.lstrip().startswith("{"):
+        return said
+    try:
+        return Path(said).read_text("utf-8")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8"
+        raise click.UsageError(f"--json-schema: '{said}' cannot be read: {reason}") from None
 
 
 def _text(prompt: str | None) -> str:

@@ -1,0 +1,64 @@
+"""What may end a request before its answer does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from starlette.types import Receive
+
+from backends.base import BackendError
+
+T = TypeVar("T")
+
+
+class ClientLeftError(Exception):
+    """Nobody waits for the answer any more."""
+
+
+class Watch:
+    """Waits for the client to leave, for the time to be up, or for whoever calls ``stop``.
+
+    ``stopped`` then holds the reason. Made once the body is read: what the client sends after it is its end.
+    """
+
+    def __init__(self, receive: Receive, timeout: float, closed: Callable[[Watch], None]) -> None:
+        loop = asyncio.get_running_loop()
+        self.started = loop.time()
+        self.stopped: asyncio.Future[Exception] = loop.create_future()
+        self._closed = closed
+        self._timer = loop.call_later(timeout, self.stop, _late(timeout))
+        self._listener = asyncio.create_task(self._listen(receive))
+
+    async def first(self, awaitable: Awaitable[T]) -> T:
+        """The result of ``awaitable``, or the reason to stop raised, whichever comes first."""
+        task = asyncio.ensure_future(awaitable)
+        try:
+            either: set[asyncio.Future[Any]] = {task, self.stopped}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                return task.result()
+            raise self.stopped.result()
+        finally:
+            task.cancel()
+
+    def stop(self, reason: Exception) -> None:
+        """End the request; the first reason counts."""
+        if not self.stopped.done():
+            self.stopped.set_result(reason)
+
+    def close(self) -> None:
+        """Watch no longer: the answer is sent, or given up."""
+        self._timer.cancel()
+        self._listener.cancel()
+        self._closed(self)
+
+    async def _listen(self, receive: Receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self.stop(ClientLeftError())
+
+
+def _late(timeout: float) -> BackendError:
+    return BackendError(f"stopped after {timeout:g} s, the longest that an answer may take", code="timeout")
