@@ -9,6 +9,7 @@ from pathlib import Path
 
 from backends.qwen3vl.images import Limits
 from router.grammar import Schemas
+from router.pictures import PictureLimits
 from router.prompt import Plan, PromptBuilder
 from router.sampling import BUILT_IN, FREE, Constraint, check, from_generation_config
 from router.speeds import Speed
@@ -43,8 +44,9 @@ class Asked:
 class Questions:
     """Makes of each request to one model what it asks; read once, and shared by threads."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, max_pictures: int = PictureLimits.max_pictures) -> None:
         self._folder = folder
+        self._max_pictures = max_pictures
 
     def ask(self, request: Request) -> Asked:
         """RequestError: something in the request is wrong, and what. BackendError: the model's files are."""
@@ -56,7 +58,7 @@ class Questions:
     @cached_property
     def builder(self) -> PromptBuilder:
         """The model's tokenizer, template and configuration."""
-        return PromptBuilder.read(self._folder)
+        return PromptBuilder.read(self._folder, self._max_pictures)
 
     @cached_property
     def _schemas(self) -> Schemas:

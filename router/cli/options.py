@@ -121,6 +121,7 @@ def runtime(said: dict[str, Any]) -> Runtime:
 def make_router(said: dict[str, Any], listener: Listener, model: Model | None = None) -> Router:
     """A router for ``model``, or for the one that a command's options name, found or fetched."""
     from router.models import find
+    from router.pictures import PictureLimits
     from router.router import Router
 
     return Router(
@@ -131,6 +132,7 @@ def make_router(said: dict[str, Any], listener: Listener, model: Model | None = 
         memory=None if said["memory"] is None else int(said["memory"] * 1e9),
         make_exports=not said["no_export"],
         context=said.get("ctx_size"),
+        max_pictures=said.get("max_images") or PictureLimits.max_pictures,
     )
 
 

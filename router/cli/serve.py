@@ -104,9 +104,10 @@ def _check_key_source(context: click.Context) -> None:
 def _settings(options: dict[str, Any]) -> Settings:
     from router.pictures import PictureLimits
     from router.server.callers import is_loopback
-    from router.server.settings import Settings
+    from router.server.settings import MIB, Settings
 
     keys = _keys(options["api_key"], options["api_key_file"])
+    largest = options["max_image_bytes"]
     host = options["host"].strip("[]")
     if not keys and not is_loopback(host):
         raise click.UsageError(
@@ -123,9 +124,8 @@ def _settings(options: dict[str, Any]) -> Settings:
         drain_timeout=options["drain_timeout"],
         ping_interval=options["sse_ping_interval"],
         max_pixels=options["max_pixels"],
-        pictures=PictureLimits(
-            options["max_image_bytes"], options["max_image_pixels"], options["max_images"]
-        ),
+        pictures=PictureLimits(largest, options["max_image_pixels"], options["max_images"]),
+        max_body=max(Settings.max_body, largest * 4 // 3 + MIB),  # one picture in base64, and some text
         image_hosts=_list(options["allowed_image_hosts"].lower()),
         hosts=_list(options["allowed_hosts"]),
         origins=_list(options["cors_origins"]),

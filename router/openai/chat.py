@@ -91,11 +91,20 @@ class JsonSchema(Body):
     strict: bool | None = None
 
 
-class ResponseFormat(Body):
-    """What form the answer has."""
+class AnyFormat(Body):
+    """Any text, or any JSON object."""
 
-    type: Literal["text", "json_object", "json_schema"]
-    json_schema: JsonSchema | None = None
+    type: Literal["text", "json_object"]
+
+
+class SchemaFormat(Body):
+    """JSON that keeps to a schema."""
+
+    type: Literal["json_schema"]
+    json_schema: JsonSchema
+
+
+ResponseFormat = Annotated[AnyFormat | SchemaFormat, Field(discriminator="type")]
 
 
 class ChatBody(SamplingBody):
@@ -179,15 +188,7 @@ def _logprobs(body: ChatBody) -> int | None:
     return top if body.logprobs else None
 
 
-def _schema(said: ResponseFormat | None) -> str | None:
-    if said is None or said.type == "text":
-        return None
-    if said.type == "json_object":
-        return ANY_OBJECT
-    if said.json_schema is None:
-        raise RequestError(
-            "response_format.json_schema is required",
-            code="missing_parameter",
-            param="response_format.json_schema",
-        )
-    return json.dumps(said.json_schema.json_schema, ensure_ascii=False)
+def _schema(said: AnyFormat | SchemaFormat | None) -> str | None:
+    if isinstance(said, SchemaFormat):
+        return json.dumps(said.json_schema.json_schema, ensure_ascii=False)
+    return ANY_OBJECT if said is not None and said.type == "json_object" else None

@@ -68,7 +68,7 @@ def named(names: Iterator[str]) -> tuple[str, ...]:
 
 def _printable(key: str) -> str:
     """A name fit for a header, whatever a client calls its fields."""
-    return re.sub(r"[^A-Za-z0-9_-]", "?", key[:40])
+    return re.sub(r"[^A-Za-z0-9_-]", "?", key[:40]) or "?"
 
 
 _WORDS = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import Field
 
@@ -16,8 +16,15 @@ T = TypeVar("T")
 # Ranges stand in the document only: ``check_numbers`` holds to them, in words
 
 
-def _between(low: float, high: float) -> dict[str, float]:
+def _between(low: float, high: float) -> dict[str, Any]:
     return {"minimum": low, "maximum": high}
+
+
+_BIASES: dict[str, Any] = {
+    "maxProperties": MAX_BIASES,
+    "propertyNames": {"pattern": "^(0|[1-9][0-9]{0,8})$"},  # token ids
+    "additionalProperties": _between(-100, 100) | {"type": "number"},
+}
 
 
 class PixelLimits(Body):
@@ -48,9 +55,7 @@ class SamplingBody(Body):
     presence_penalty: Annotated[float | None, Field(json_schema_extra=_between(-2, 2))] = None
     frequency_penalty: Annotated[float | None, Field(json_schema_extra=_between(-2, 2))] = None
     repetition_penalty: Annotated[float | None, Field(json_schema_extra=_between(0.01, 10))] = None
-    logit_bias: Annotated[dict[str, float] | None, Field(json_schema_extra={"maxProperties": MAX_BIASES})] = (
-        None
-    )
+    logit_bias: Annotated[dict[str, float] | None, Field(json_schema_extra=_BIASES)] = None
     seed: Annotated[int | None, Field(json_schema_extra=_between(-(2**63), 2**63 - 1))] = None
     stop: Annotated[str | list[str] | None, Field(json_schema_extra={"maxItems": MAX_STOPS})] = None
     stop_token_ids: list[int] | None = None
@@ -92,7 +97,7 @@ def _biases(said: dict[str, float] | None) -> tuple[tuple[int, float], ...] | No
     if len(said) > MAX_BIASES:
         raise RequestError(f"logit_bias must name at most {MAX_BIASES} tokens", param="logit_bias")
     for key in said:
-        if not (key.isascii() and key.isdecimal() and len(key) < 10):
+        if not (key.isascii() and key.isdecimal() and len(key) < 10 and key == str(int(key))):
             raise RequestError("logit_bias must have token ids as keys, such as '42'", param="logit_bias")
     return tuple((int(key), value) for key, value in said.items())
 

@@ -78,4 +78,4 @@ def without_paths(reason: str) -> str:
 
 
 def _for_header(reason: str) -> str:
-    return without_paths(reason).encode("ascii", "replace").decode("ascii")[:300]
+    return without_paths(reason).encode("ascii", "replace").decode("ascii")[:300].rstrip()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from importlib.metadata import version
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from starlette.exceptions import HTTPException
@@ -11,6 +12,7 @@ from starlette.exceptions import HTTPException
 from backends.base import RequestError
 from router.openai import chat_ask, completion_ask, failure
 from router.openai.objects import (
+    ChatChunk,
     ChatCompletion,
     ModelList,
     ModelMeta,
@@ -24,7 +26,7 @@ from router.server.door import Door
 from router.server.exchange import exchange
 from router.server.health import READINESS, Status, readiness
 from router.server.loading import load
-from router.server.openapi import describe, errors, json_body
+from router.server.openapi import answered, describe, errors, json_body
 from router.server.routing import RouteObject, dry_run
 from router.server.service import Service
 from router.server.settings import Settings
@@ -43,6 +45,7 @@ def create_app(router: Router, settings: Settings | None = None) -> FastAPI:
 
     app = FastAPI(
         title=TITLE,
+        version=version("hybrid-router"),
         docs_url=None,  # their pages load scripts from elsewhere
         redoc_url=None,
         redirect_slashes=False,
@@ -65,7 +68,10 @@ def _answers(service: Service) -> APIRouter:
     @routes.post(
         "/v1/chat/completions",
         response_class=Response,
-        responses={200: {"model": ChatCompletion}, **errors(400, 404, 413, 415, 429, 500, 503, 504)},
+        responses={
+            200: answered(ChatCompletion, ChatChunk),
+            **errors(400, 404, 413, 415, 429, 500, 503, 504),
+        },
         openapi_extra=json_body("ChatBody"),
     )
     async def chat_completions(request: Request) -> Response:
@@ -75,7 +81,10 @@ def _answers(service: Service) -> APIRouter:
     @routes.post(
         "/v1/completions",
         response_class=Response,
-        responses={200: {"model": TextCompletion}, **errors(400, 404, 413, 415, 429, 500, 503, 504)},
+        responses={
+            200: answered(TextCompletion, TextCompletion),
+            **errors(400, 404, 413, 415, 429, 500, 503, 504),
+        },
         openapi_extra=json_body("CompletionBody"),
     )
     async def completions(request: Request) -> Response:
