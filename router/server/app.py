@@ -20,7 +20,7 @@ from router.openai.objects import (
     TextCompletion,
 )
 from router.router import Router
-from router.server import metrics
+from router.server import metrics, page
 from router.server.answers import failed, json_response
 from router.server.door import Door
 from router.server.exchange import exchange
@@ -55,6 +55,7 @@ def create_app(router: Router, settings: Settings | None = None) -> FastAPI:
     app.include_router(_answers(service))
     app.include_router(_models(service))
     app.include_router(_health(service))
+    app.include_router(page.routes())
     app.add_exception_handler(HTTPException, _not_found)
     app.add_middleware(Door, service=service)
     describe(app)

@@ -14,13 +14,14 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from router.openai import failure
-from router.server import log
+from router.server import log, page
 from router.server.answers import failed
 from router.server.keys import check_key
 from router.server.service import Service
 from router.server.watch import ClientLeftError
 
-PUBLIC = frozenset({"/health", "/livez", "/readyz"})  # answered without a key; everything else is not
+# answered without a key; everything else is not
+PUBLIC = frozenset({"/health", "/livez", "/readyz", *page.FILES})
 
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _EXPOSED = "x-request-id, x-hybrid-backend, x-hybrid-route-reason, x-hybrid-ignored, retry-after"
