@@ -100,6 +100,7 @@ class Runtime:
     threads: int | None = None  # None: the library's own choice
     vision: Vision = "onnx"  # what encodes pictures for the onnx backend
     checkpoint: Path | None = None  # what the model's export was made from; PyTorch's vision reads it
+    packed: Path | None = None  # the export's packed variant: its weights are mapped, not copied
     kept_bytes: int = 1 << 30  # for caches of ended generations, so that a follow-up reads only what is new
 
 

@@ -48,11 +48,10 @@ class Content:
         """All of a prompt; its pictures' patches are hashed."""
         if prompt.spans is None or prompt.grid is None or prompt.patches is None:
             return cls(prompt.ids)
-        ends = np.cumsum(prompt.grid.prod(1))
-        rows = np.split(prompt.patches, ends[:-1])
+        digests = picture_digests(prompt.patches, prompt.grid)
         shown = (
-            Shown(int(first), int(end), picture_digest(patches, grid))
-            for (first, end), patches, grid in zip(prompt.spans, rows, prompt.grid, strict=True)
+            Shown(int(first), int(end), digest)
+            for (first, end), digest in zip(prompt.spans, digests, strict=True)
         )
         return cls(prompt.ids, tuple(shown))
 
@@ -127,10 +126,15 @@ class CachePool(Generic[C]):
         return len(self._kept)
 
 
-def picture_digest(patches: NDArray[np.float32], grid: NDArray[np.int64]) -> bytes:
-    """What tells a picture from others: sha256 of its ``grid`` [3] and its ``patches`` [patches, 1536]."""
-    digest = hashlib.sha256(np.ascontiguousarray(grid, np.int64).tobytes() + b"|")
-    digest.update(np.ascontiguousarray(patches).data.cast("B"))
+def picture_digests(patches: NDArray[np.float32], grid: NDArray[np.int64]) -> list[bytes]:
+    """What tells each picture from others: sha256 of its row of ``grid`` [images, 3] and of its patches."""
+    rows = np.split(patches, np.cumsum(grid.prod(1))[:-1])
+    return [_digest(shape, values) for shape, values in zip(grid, rows, strict=True)]
+
+
+def _digest(shape: NDArray[np.int64], values: NDArray[np.float32]) -> bytes:
+    digest = hashlib.sha256(np.ascontiguousarray(shape, np.int64).tobytes() + b"|")
+    digest.update(np.ascontiguousarray(values).data.cast("B"))
     return digest.digest()
 
 

@@ -49,6 +49,16 @@ class TorchBackend:
         """Start a session; its cache grows with what it reads."""
         return TorchSession(self)
 
+    @property
+    def device(self) -> str:
+        """Where it computes: cpu or cuda."""
+        return str(self.model.device.type)
+
+    @property
+    def dtype(self) -> str:
+        """The numbers its weights are held in: bfloat16 or float32."""
+        return str(self.model.dtype).removeprefix("torch.")
+
     def see(self, prompt: Prompt) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """Encode the prompt's pictures: features [image_tokens, hidden], and each DeepStack feature."""
         assert prompt.patches is not None

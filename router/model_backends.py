@@ -13,7 +13,7 @@ from backends.export.recipe import Recipe
 from backends.export.sizes import total_memory
 from backends.qwen3vl.config import Config
 from router.footprint import footprint
-from router.models import SILENT, Listener, Model, ensure_export, export_place
+from router.models import SILENT, Listener, Model, ensure_export, ensure_packed, export_place
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,8 @@ class ModelBackends:
             return backends.load(name, self.model.folder, self.runtime)
         checkpoint = None if self.model.is_export else self.model.folder
         folder = ensure_export(self.model, self.recipe, self.listener)
-        return backends.load(name, folder, replace(self.runtime, checkpoint=checkpoint))
+        packed = ensure_packed(folder, self.runtime.device, self.listener)
+        return backends.load(name, folder, replace(self.runtime, checkpoint=checkpoint, packed=packed))
 
     def needs(self, name: str) -> int:
         """Bytes of memory that a backend takes, estimated; 0 where nothing tells."""

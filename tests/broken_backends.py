@@ -34,6 +34,12 @@ class Fine(ScriptedBackend):
         return cls(Script((40,)), vocab=1024)
 
 
+class Mine(Fine):
+    """Fine, and known to whoever registers it."""
+
+    name = "mine"
+
+
 class Crash(Fine):
     """Its native code reads where nothing is."""
 

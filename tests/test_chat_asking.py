@@ -101,9 +101,16 @@ def test_a_stop_before_it_is_known_who_answers_computes_nothing(router) -> None:
 
 
 def test_the_next_question_waits_for_the_end_of_the_one_before(router) -> None:
-    before = threading.Event()
+    waits = threading.Event()
+
+    class Before(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            waits.set()
+            return super().wait(timeout)
+
+    before = Before()
     reader = Reader(asking := Asking(router, QUESTION, before))
-    assert not reader.chunks
+    assert waits.wait(SOON)
     assert asking.answer is None
     before.set()
     reader.end()

@@ -121,7 +121,7 @@ HOSTILE = {
     "a text as a picture": (image("data:text/html;base64,aGk="), "must be data:image/png;base64"),
     "no address": (image(None), "messages[0].content[0].image_url.url must be"),
     "a bare address": (user([{"type": "image_url", "image_url": "data:,"}]), "must be an object with url"),
-    "bad base64": (image("data:image/png;base64,a*b="), "is not valid base64"),
+    "bad base64": (image("data:image/png;base64,aG*k="), "is not valid base64"),
     "not a picture": (shown(b"hello"), "messages[0].content[0].image_url.url: the picture is not a PNG"),
     "an empty picture": (shown(b""), "the picture is empty"),
     "a cut picture": (shown(png(64, 64)[:60]), "is damaged or cut short"),

@@ -225,7 +225,8 @@ def test_help_and_the_library_import_nothing_heavy() -> None:
     )
     script = (
         "import sys, router, router.cli\n"
-        "assert [router.cli.run([*c, '--help']) for c in ([], ['generate'], ['chat'])] == [0] * 3\n"
+        "commands = [], ['generate'], ['chat'], ['bench']\n"
+        "assert [router.cli.run([*c, '--help']) for c in commands] == [0] * 4\n"
         f"print([name for name in {heavy} if name in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout

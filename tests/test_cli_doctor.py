@@ -18,8 +18,8 @@ from router.doctor import Fit, Machine, ModelFits, Package, Report, Trial, exami
 from router.footprint import Footprint
 from router.models import find
 from router.models.inventory import describe
+from tests.doctoring import install, is_running, wait_until, with_script
 from tests.test_cli import HYBRID
-from tests.test_doctor import install, with_script
 
 __all__ = ["install"]
 
@@ -127,8 +127,6 @@ def test_options_are_checked(capsys) -> None:
 
 
 def test_ctrl_c_ends_it_and_what_it_tries(install, monkeypatch, tmp_path: Path) -> None:
-    from tests.test_doctor import is_running, wait_until
-
     number = tmp_path / "number"
     install("sleep")
     monkeypatch.setenv("SLEEPER", str(number))

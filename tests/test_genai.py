@@ -15,6 +15,7 @@ pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pytest.importorskip("onnxruntime_genai")
 
+import backends
 from backends import BackendError, Prompt, Runtime
 from backends.export import Recipe
 from backends.genai import session as session_module
@@ -240,5 +241,5 @@ def test_what_cannot_be_loaded_is_named(tmp_path: Path) -> None:
     with pytest.raises(BackendError, match=r"text\.onnx cannot be loaded") as raised:
         GenaiBackend.load(tmp_path, RUNTIME)
     assert raised.value.code == "model_invalid"
-    with pytest.raises(BackendError, match="computes on the processor only"):
-        GenaiBackend.load(fp32().out, Runtime(device="cuda"))
+    with pytest.raises(BackendError, match="does not compute on the device 'cuda'"):
+        backends.load("genai", fp32().out, Runtime(device="cuda"))

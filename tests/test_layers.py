@@ -10,9 +10,9 @@ ROOT = Path(__file__).parent.parent
 
 LAYERS = [
     ["backends.base"],
-    ["backends.process", "backends.processor", "backends.prefix", "backends.qwen3vl"],
+    ["backends.process", "backends.processor", "backends.prefix", "backends.rates", "backends.qwen3vl"],
     ["backends.weight_format"],
-    ["backends.export", "backends.torch_loading"],
+    ["backends.export", "backends.torch_loading", "backends.torch_rates"],
     ["backends.pytorch", "backends.genai", "backends.ort", "backends.scripted"],
     ["backends"],
     ["router.types"],
@@ -21,7 +21,7 @@ LAYERS = [
     ["router.models"],
     ["router.speeds", "router.footprint"],
     ["router.asked", "router.asynchronous", "router.policy", "router.model_backends", "router.loaded"],
-    ["router.router", "router.verify"],
+    ["router.router", "router.verify", "router.bench"],
     ["router.doctor"],
     ["router"],
     ["router.openai"],
@@ -103,11 +103,17 @@ def test_an_upward_import_is_noticed(module: str, line: str) -> None:
 
 
 HEAVY = {
-    "torch": {"backends.torch_loading", "backends.pytorch", "backends.ort.torch_vision"},
+    "torch": {
+        "backends.torch_loading",
+        "backends.torch_rates",
+        "backends.pytorch",
+        "backends.ort.torch_vision",
+    },
     "transformers": {"backends.torch_loading", "backends.pytorch", "backends.ort.torch_vision"},
     "onnxruntime": {"backends.ort"},
     "onnxruntime_genai": {"backends.genai"},
-    "onnx": {"backends.export"},
+    "onnx": {"backends.export", "backends.ort.blobs", "backends.ort.packed"},
+    "matplotlib": {"router.bench.plot"},
     "prompt_toolkit": {"router.cli.chat"},
     "llguidance": {"router.grammar"},
     "pydantic": {"router.openai", "router.server"},

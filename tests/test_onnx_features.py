@@ -8,6 +8,7 @@ pytest.importorskip("transformers")
 pytest.importorskip("onnxruntime")
 
 from backends.ort.features import FeatureCache
+from backends.prefix import picture_digests
 from tests import tiny
 from tests.exports import Models, Tower, fp32
 from tests.test_pytorch import LAYOUTS, prompt_of
@@ -24,8 +25,8 @@ def test_a_picture_is_encoded_once(models: Models) -> None:
     prompt = prompt_of(models.folder, LAYOUTS["two pictures"])
     assert prompt.patches is not None
     assert prompt.grid is not None
-    first = cache.encode(prompt.patches, prompt.grid)
-    again = cache.encode(prompt.patches, prompt.grid)
+    first = cache.encode(prompt.patches, prompt.grid, picture_digests(prompt.patches, prompt.grid))
+    again = cache.encode(prompt.patches, prompt.grid, picture_digests(prompt.patches, prompt.grid))
     assert tower.seen == 2
     assert np.array_equal(first.main, again.main)
     whole = tower.encode(prompt.patches, prompt.grid)
@@ -37,7 +38,8 @@ def test_the_same_values_in_another_grid_are_another_picture() -> None:
     tower, patches = Tower(tiny.model()), np.zeros((8, 1536), np.float32)
     cache = FeatureCache(tower)
     for grid in ([1, 2, 4], [1, 4, 2], [1, 2, 4]):
-        cache.encode(patches, np.array([grid]))
+        shape = np.array([grid])
+        cache.encode(patches, shape, picture_digests(patches, shape))
     assert tower.seen == 2
 
 
@@ -47,5 +49,6 @@ def test_kept_features_stay_within_their_bytes() -> None:
     cache = FeatureCache(tower, kept_bytes=2 * size)
     tower.seen = 0
     for value in (0, 1, 0, 2, 0, 1):  # the third picture drives out 1, which was used longest ago
-        cache.encode(np.full((16, 1536), value, np.float32), np.array([[1, 4, 4]]))
+        patches, shape = np.full((16, 1536), value, np.float32), np.array([[1, 4, 4]])
+        cache.encode(patches, shape, picture_digests(patches, shape))
     assert tower.seen == 4

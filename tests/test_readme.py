@@ -15,16 +15,35 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
-def test_the_python_example_runs_and_names_the_colours() -> None:
-    (example,) = blocks("python")
+PRINTED = [
+    r"I can name the colours and shapes of simple pictures\.\n",
+    r"the conversation has a picture\nI see red, green, blue and yellow\.\n\d+ tokens a second\n",
+    r"I can name the colours and shapes of simple pictures\.\n",
+    r"user\nHello, parrot!\n",
+]
+
+
+def test_every_python_example_is_tested() -> None:
+    assert len(blocks("python")) == len(PRINTED)
+
+
+@pytest.mark.parametrize("number", range(len(PRINTED)))
+def test_the_python_examples_print_what_they_should(number: int) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", example], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-W", "error", "-c", blocks("python")[number]],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
-    reason, answer, speed = done.stdout.splitlines()
-    assert reason == "the conversation has a picture"
-    assert answer == "I see red, green, blue and yellow."
-    assert re.fullmatch(r"\d+ tokens a second", speed)
+    assert re.fullmatch(PRINTED[number], done.stdout)
+
+
+def test_a_backend_of_ones_own_takes_some_30_lines() -> None:
+    (whole,) = (block for block in blocks("python") if "class Parrot" in block)
+    own = whole[whole.index("class Parrot") : whole.index("backends.register")]
+    assert len([line for line in own.splitlines() if line.strip()]) <= 30
 
 
 def test_the_two_commands_are_one_line_each_and_ci_runs_the_second() -> None:
@@ -34,11 +53,11 @@ def test_the_two_commands_are_one_line_each_and_ci_runs_the_second() -> None:
     assert "<!-- test -->" in (ROOT / ".ci" / "run").read_text("utf-8")
 
 
-@pytest.mark.parametrize("name", ["generate", "chat"])
+@pytest.mark.parametrize("name", ["generate", "chat", "serve", "bench"])
 def test_every_option_that_is_shown_exists(name: str) -> None:
     from router.cli import hybrid
 
-    shown = set(re.findall(r"(?<!-)(--[a-z][a-z-]+)", "".join(re.findall(rf"hybrid {name}.*", README))))
+    shown = set(re.findall(r"(?<!-)(--[a-z][a-z-]+)", "".join(re.findall(rf"hybrid {name} .*", README))))
     known = {option for param in hybrid.commands[name].params for option in param.opts} | {"--help"}
     assert shown
     assert shown <= known

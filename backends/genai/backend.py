@@ -46,7 +46,7 @@ class GenaiBackend:
             "log_severity_level": 4,  # what goes wrong comes as an exception
         }
         with named_errors(f"{folder / 'text.onnx'} cannot be loaded", code="model_invalid"):
-            return cls(Model(folder, options), config, runtime.kept_bytes)
+            return cls(Model(runtime.packed or folder, options), config, runtime.kept_bytes)
 
     def open(self, capacity: int) -> GenaiSession:
         """Start a session of at most ``capacity`` tokens."""

@@ -8,13 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.base import BackendError, Prompt, Runtime
-from backends.ort.decoder import Cache, Decoder
+from backends.ort.batch import Batcher
+from backends.ort.cache import Cache
+from backends.ort.decoder import Decoder
 from backends.ort.embeddings import Embeddings
 from backends.ort.features import Encoder, FeatureCache
 from backends.ort.memory import trim
 from backends.ort.session import OnnxSession
 from backends.ort.vision import VisionEncoder
-from backends.prefix import KEPT_BYTES, CachePool
+from backends.prefix import KEPT_BYTES, CachePool, picture_digests
 from backends.qwen3vl.config import Config, VisionConfig
 
 
@@ -37,6 +39,7 @@ class OnnxBackend:
         self.decoder = decoder
         self.embeddings = embeddings
         self.features = FeatureCache(encoder)
+        self.batcher = Batcher(decoder)
         self.caches: CachePool[Cache] = CachePool(kept_bytes)
 
     @classmethod
@@ -48,16 +51,22 @@ class OnnxBackend:
                 raise BackendError(
                     f"{folder / name} is missing; export the model again", code="model_invalid"
                 )
-        decoder = Decoder(folder, runtime)
+        graphs = runtime.packed or folder
+        decoder = Decoder(graphs, runtime)
         if (decoder.hidden, decoder.deepstack) != (config.text.hidden, len(config.vision.deepstack)):
             raise BackendError(
-                f"{folder / 'decoder.onnx'} does not belong to its config.json; export the model again",
+                f"{graphs / 'decoder.onnx'} does not belong to its config.json; export the model again",
                 code="model_invalid",
             )
-        embeddings = Embeddings.read(folder, decoder.notes.get("embeddings", ""))
+        embeddings = Embeddings.read(graphs, decoder.notes.get("embeddings", ""))
         encoder = _encoder(folder, config.vision, runtime)
         trim()
         return cls(config, decoder, embeddings, encoder, runtime.kept_bytes)
+
+    @property
+    def device(self) -> str:
+        """Where the language model computes: cpu or cuda."""
+        return self.decoder.device
 
     def open(self, capacity: int) -> OnnxSession:
         """Start a session whose cache has room for ``capacity`` tokens."""
@@ -67,7 +76,8 @@ class OnnxBackend:
         """Main features [image_tokens, hidden], then each DeepStack feature, to compare backends by."""
         assert prompt.patches is not None
         assert prompt.grid is not None
-        seen = self.features.encode(prompt.patches, prompt.grid)
+        digests = picture_digests(prompt.patches, prompt.grid)
+        seen = self.features.encode(prompt.patches, prompt.grid, digests)
         return [seen.main, *seen.deepstack]
 
 

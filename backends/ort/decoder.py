@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import math
-import mmap
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
 from backends.base import BackendError, Device, Logits, Runtime
-from backends.ort.failures import named_errors, out_of_memory
+from backends.ort.cache import Cache, Floats, Store, copy_row
+from backends.ort.failures import named_errors
 from backends.process import LoadedHere, usable_cores
-
-_Floats: TypeAlias = NDArray[np.float32]
 
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
@@ -53,22 +49,6 @@ def _threads() -> int:
     return 0 if usable == os.cpu_count() else usable
 
 
-@dataclass(eq=False)
-class Cache:
-    """One session's keys and values, room for ``capacity`` tokens, and what is bound to a run."""
-
-    capacity: int
-    binding: Any
-    tokens: int = 0  # held so far
-    limit: int = 0  # tokens that the session which has it may fill
-    arrays: list[_Floats] = field(default_factory=list)  # [1, kv_heads, capacity, head_dim] each
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes in memory: of the tokens held, since the system lends pages on first use."""
-        return sum(array.nbytes for array in self.arrays) * self.tokens // self.capacity
-
-
 class Decoder:
     """decoder.onnx, loaded once; safe to run from many threads, each with its own cache."""
 
@@ -92,42 +72,39 @@ class Decoder:
         _, self._kv_heads, _, self._head_dim = inputs[self._cached[0]].shape
 
     def cache(self, capacity: int) -> Cache:
-        """An empty cache; memory is taken as it fills, where the system lends pages on first use."""
-        cache = Cache(capacity, self.session.io_binding())
+        """An empty cache; on the processor its memory is taken as it fills."""
         shape = (1, self._kv_heads, capacity, self._head_dim)
-        for past in self._cached:
-            value = self._empty(shape, cache)
-            # one array as past and as present: a run writes the new tokens in place
-            cache.binding.bind_ortvalue_input(past, value)
-            cache.binding.bind_ortvalue_output(past.replace("past_key_values", "present"), value)
-        return cache
+        if self.device == "cpu":
+            store = self.store(1, capacity)
+            return Cache(capacity, self.bind(store.arrays), store=store)
+        values = [
+            ort.OrtValue.ortvalue_from_shape_and_type(shape, np.float32, self.device, 0) for _ in self._cached
+        ]
+        return Cache(capacity, self._bind(values))
+
+    def store(self, rows: int, capacity: int) -> Store:
+        """Memory for the keys and values of ``rows`` sessions."""
+        return Store.of(len(self._cached), (rows, self._kv_heads, capacity, self._head_dim))
 
     def copy(self, cache: Cache, tokens: int, capacity: int) -> Cache:
         """A cache of its own with the first ``tokens`` of ``cache``; on the processor only."""
         copied = self.cache(capacity)
-        for array, source in zip(copied.arrays, cache.arrays, strict=True):
-            array[:, :, :tokens] = source[:, :, :tokens]
+        assert copied.store is not None
+        assert cache.store is not None
+        copy_row(cache.store.arrays, 0, copied.store.arrays, 0, tokens)
         copied.tokens = tokens
         return copied
 
-    def _empty(self, shape: tuple[int, ...], cache: Cache) -> Any:
-        if self.device != "cpu":
-            return ort.OrtValue.ortvalue_from_shape_and_type(shape, np.float32, self.device, 0)
-        # a map of its own: its pages are lent on first use, and go back to the system with it
-        try:
-            pages = mmap.mmap(-1, 4 * math.prod(shape))
-        except OSError as error:
-            raise out_of_memory() from error
-        array = np.frombuffer(pages, np.float32).reshape(shape)
-        cache.arrays.append(array)
-        return ort.OrtValue.ortvalue_from_numpy(array)
+    def bind(self, arrays: Sequence[Floats]) -> Any:
+        """A binding of ``arrays`` [rows, kv_heads, capacity, head_dim] for runs of that many rows."""
+        return self._bind([ort.OrtValue.ortvalue_from_numpy(array) for array in arrays])
 
     def run(
         self,
         cache: Cache,
-        embeddings: NDArray[np.float32],
+        embeddings: Floats,
         places: NDArray[np.int64],
-        deepstack: Sequence[NDArray[np.float32]],
+        deepstack: Sequence[Floats],
         how: ort.RunOptions,
     ) -> Logits:
         """Read ``embeddings`` [tokens, hidden] at ``places`` [3, tokens]; return the scores after the last.
@@ -137,23 +114,66 @@ class Decoder:
         """
         count = len(embeddings)
         total = cache.tokens + count
-        if not 0 < total <= min(cache.limit, cache.capacity):
-            raise BackendError(
-                f"the session was opened for {cache.limit} tokens and is to hold {total}",
-                code="internal_inconsistency",
-            )
+        check_room(cache, total)
+        inputs = {
+            "inputs_embeds": embeddings[None],
+            **{f"deepstack.{index}": feature[None] for index, feature in enumerate(deepstack)},
+            "position_ids": places[:, None],
+            "last": np.array([[count - 1]]),
+        }
+        scores: Logits = self._run(cache.binding, inputs, np.array([total]), how)[0]
+        cache.tokens = total
+        return scores
+
+    def step(
+        self,
+        binding: Any,
+        embeddings: Floats,
+        places: NDArray[np.int64],
+        held: NDArray[np.int64],
+    ) -> NDArray[np.float32]:
+        """One token for each row: ``embeddings`` [rows, 1, hidden] at ``places`` [3, rows, 1].
+
+        ``held`` [rows]: tokens in each row before. Returns the scores [rows, vocab].
+        """
+        rows = len(embeddings)
+        inputs = {
+            "inputs_embeds": embeddings,
+            **{f"deepstack.{index}": np.zeros_like(embeddings) for index in range(self.deepstack)},
+            "position_ids": places,
+            "last": np.zeros((rows, 1), np.int64),
+        }
+        return self._run(binding, inputs, held + 1, ort.RunOptions())
+
+    def _bind(self, values: Sequence[Any]) -> Any:
+        binding = self.session.io_binding()
+        for past, value in zip(self._cached, values, strict=True):
+            # one array as past and as present: a run writes the new tokens in place
+            binding.bind_ortvalue_input(past, value)
+            binding.bind_ortvalue_output(past.replace("past_key_values", "present"), value)
+        return binding
+
+    def _run(
+        self, binding: Any, inputs: Mapping[str, Any], totals: NDArray[np.int64], how: ort.RunOptions
+    ) -> NDArray[np.float32]:
+        """``totals`` [rows]: tokens in each row after the run."""
         self._loaded.check()
-        binding = cache.binding
-        binding.bind_cpu_input("inputs_embeds", embeddings[None])
-        for index, feature in enumerate(deepstack):
-            binding.bind_cpu_input(f"deepstack.{index}", feature[None])
-        binding.bind_cpu_input("position_ids", np.ascontiguousarray(places[:, None]))
-        binding.bind_cpu_input("seqlens_k", np.array([total - 1], np.int32))
-        binding.bind_cpu_input("total_sequence_length", np.array(total, np.int32))
-        binding.bind_cpu_input("last", np.array([[count - 1]], np.int64))
+        for name, values in inputs.items():
+            binding.bind_cpu_input(name, np.ascontiguousarray(values))
+        binding.bind_cpu_input("seqlens_k", (totals - 1).astype(np.int32))
+        binding.bind_cpu_input("total_sequence_length", np.array(totals.max(), np.int32))
         binding.bind_output("logits")
         with named_errors("the decoder failed"):
             self.session.run_with_iobinding(binding, how)
-        cache.tokens = total
         # outputs come in the order in which they were bound: the scores after the cache
-        return np.array(binding.get_outputs()[-1].numpy()[0], np.float32)
+        scores: NDArray[np.float32] = np.array(binding.get_outputs()[-1].numpy(), np.float32)
+        return scores
+
+
+def check_room(cache: Cache, tokens: int) -> None:
+    """BackendError when a session is to hold more than it was opened for."""
+    if not 0 < tokens <= min(cache.limit, cache.capacity):
+        raise BackendError(
+            f"the session was opened for {cache.limit} tokens and is to hold {tokens}",
+            code="internal_inconsistency",
+        )

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
-
-from backends.prefix import picture_digest
 
 KEPT_BYTES = 256 << 20  # some forty pictures of 1024 x 1024 for the 2B model
 
@@ -53,21 +52,31 @@ class FeatureCache:
         self._lock = threading.Lock()
 
     def encode(
-        self, patches: NDArray[np.float32], grid: NDArray[np.int64], run_options: ort.RunOptions | None = None
+        self,
+        patches: NDArray[np.float32],
+        grid: NDArray[np.int64],
+        digests: Sequence[bytes],
+        run_options: ort.RunOptions | None = None,
     ) -> Features:
-        """The features of all pictures, one after the other, as `Encoder.encode`."""
+        """The features of all pictures, one after the other, as `Encoder.encode`.
+
+        ``digests``: what tells each picture from others, see `backends.prefix.picture_digests`.
+        """
         each = []
-        for index, end in enumerate(np.cumsum(grid.prod(1))):
+        for index, (end, digest) in enumerate(zip(np.cumsum(grid.prod(1)), digests, strict=True)):
             rows = np.ascontiguousarray(patches[end - grid[index].prod() : end])
-            each.append(self._one(rows, grid[index : index + 1], run_options))
+            each.append(self._one(rows, grid[index : index + 1], digest, run_options))
         main = np.concatenate([features.main for features in each])
         layers = zip(*(features.deepstack for features in each), strict=True)
         return Features(main, tuple(np.concatenate(layer) for layer in layers))
 
     def _one(
-        self, patches: NDArray[np.float32], grid: NDArray[np.int64], run_options: ort.RunOptions | None
+        self,
+        patches: NDArray[np.float32],
+        grid: NDArray[np.int64],
+        key: bytes,
+        run_options: ort.RunOptions | None,
     ) -> Features:
-        key = picture_digest(patches, grid)
         with self._lock:
             if (kept := self._kept.get(key)) is not None:
                 self._kept.move_to_end(key)

@@ -13,7 +13,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from backends.base import BackendError, Logits, Prompt
-from backends.ort.decoder import Cache
+from backends.ort.cache import Cache
 from backends.ort.features import Features
 from backends.ort.memory import shrink_after, trim
 from backends.prefix import Content
@@ -69,7 +69,9 @@ class OnnxSession:
         places = np.full((3, 1), self._next_position)
         self._next_position += 1
         self._answer.append(token)
-        return self._run(embeddings, places, self._none(1))
+        with self._stoppable() as how:
+            assert self._cache is not None, "a prefill comes first"
+            return self._backend.batcher.decode(self._cache, embeddings, places, how)
 
     def close(self) -> None:
         """Stop what is running, and leave the cache to those that go on from it."""
@@ -83,7 +85,7 @@ class OnnxSession:
     def _start(self, content: Content) -> None:
         """Get a cache that holds the beginning of ``content``, or nothing."""
         backend, decoder = self._backend, self._backend.decoder
-        room = self._capacity + (SPARE if decoder.device == "cpu" else 0)
+        room = self._capacity + (SPARE if decoder.device == "cpu" else 0)  # elsewhere it is taken at once
         room = max(self._capacity, min(room, backend.context))
         with self._lock:
             self._check_open()
@@ -99,20 +101,23 @@ class OnnxSession:
 
     def _leave(self) -> None:
         """Give the cache away, with what it holds; the caller has the lock."""
-        if self._cache is not None and self._cache.tokens and self._backend.decoder.device == "cpu":
+        if self._cache is not None:
+            self._backend.batcher.leave(self._cache)
+        if self._cache is not None and self._cache.tokens and self._cache.store is not None:
             held = self._content.then(self._answer).first(self._cache.tokens)
             self._backend.caches.give(held, self._cache, self._cache.nbytes)
         self._cache = None
 
     def _see(self, prompt: Prompt) -> Features | None:
-        """The features of the prompt's pictures, with the time they took."""
+        """The features of the pictures in ``prompt``, the end of the whole one, with the time they took."""
         self.vision_seconds = 0.0
         if prompt.patches is None or prompt.grid is None:
             return None
         started = time.perf_counter()
+        digests = [shown.sha256 for shown in self._content.pictures[-len(prompt.grid) :]]
         with self._stoppable() as how:
             shrink_after(how)
-            features = self._backend.features.encode(prompt.patches, prompt.grid, how)
+            features = self._backend.features.encode(prompt.patches, prompt.grid, digests, how)
         trim()
         self.vision_seconds = time.perf_counter() - started
         if len(features.main) != prompt.image_tokens:

@@ -11,6 +11,7 @@ from typing import NoReturn
 
 import click
 
+from router.cli.bench import bench
 from router.cli.chat import chat
 from router.cli.doctor import doctor
 from router.cli.export import export
@@ -41,7 +42,7 @@ def hybrid(context: click.Context, debug: bool) -> None:
         click.echo(context.get_help())
 
 
-for command in (generate, chat, serve, route, export, verify, models, doctor):
+for command in (generate, chat, serve, route, bench, export, verify, models, doctor):
     hybrid.add_command(command)
 
 

@@ -14,23 +14,34 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def listening(what: str = "") -> Iterator[Listener]:
-    """Shows ``what`` goes on, then a bar with what is worked on and its bytes; says notices on lines."""
+def listening(what: str = "", *, counted: bool = False) -> Iterator[Listener]:
+    """Shows ``what`` goes on, then a bar with what is worked on and its bytes; says notices on lines.
+
+    ``counted``: what progresses are steps and not bytes.
+    """
     from router.models import Listener
 
     if not sys.stderr.isatty():
         yield Listener(notice=_say)
         return
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    done = MofNCompleteColumn() if counted else DownloadColumn()
+    columns = (TextColumn("{task.description}"), BarColumn(), done, TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as bars:
         task = bars.add_task(what, total=None)
 
         def progress(name: str, done: int, total: int) -> None:
-            bars.update(task, description=name[-60:], completed=done, total=total)
+            bars.update(task, description=name[-60:], completed=done, total=total or None)
 
         yield Listener(progress, lambda text: console.print(f"hybrid: {text}", markup=False, highlight=False))
 

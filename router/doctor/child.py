@@ -35,6 +35,7 @@ EXPORTING = "exporting the model"  # a stage that may take as long as it needs
 TEXT = "What can you do?"
 ABOUT_PICTURE = "What colour is the top left?"
 PICTURE = Path(__file__).parent.parent / "scenes" / "samples" / "quadrants.png"
+_OF_ONE_PROCESS = "only the process that registered it has it; the entry point hybrid.backends is for all"
 _PARENT_DIES = 1  # linux/prctl.h: PR_SET_PDEATHSIG
 
 
@@ -76,7 +77,9 @@ def main() -> None:
         except BackendError as error:
             tell(**{"refused" if error.code == "backend_unavailable" else "error": str(error)})
         except RequestError as error:
-            tell(error=str(error))
+            # registered in the process that asks, which this one knows nothing of
+            known = error.code != "backend_not_found"
+            tell(**{"error": str(error)} if known else {"refused": _OF_ONE_PROCESS})
         except Exception as error:  # whatever the backend of another package may raise
             tell(error=f"{type(error).__name__}: {error}")
         tell(ended=True)  # and not by an exit that a library took

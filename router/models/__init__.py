@@ -17,6 +17,7 @@ from router.models.exports import (
 from router.models.find import find, find_folder
 from router.models.home import home
 from router.models.model import EMBEDDED, Model
+from router.models.packed import ensure_packed
 
 __all__ = [
     "EMBEDDED",
@@ -26,6 +27,7 @@ __all__ = [
     "cached_export",
     "cached_exports",
     "ensure_export",
+    "ensure_packed",
     "export_place",
     "export_to",
     "exports_folder",

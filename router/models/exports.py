@@ -19,6 +19,7 @@ from backends.export.weights import Progress
 from router.models.home import home
 from router.models.identity import export_name, source_of
 from router.models.model import Model
+from router.models.packed import packed
 
 Exporter: TypeAlias = Callable[[Path, Path, Recipe, Progress], Sequence[MatrixError]]
 
@@ -132,6 +133,7 @@ def remove_export(name: str) -> Path:
             code="model_not_found",
             param="model",
         )
+    packed(folder).remove()
     remove_folder(folder)
     _seen(folder).unlink(missing_ok=True)
     return folder

@@ -13,6 +13,7 @@ from router.models.exports import cached_export, cached_exports, remove_export
 from router.models.find import find
 from router.models.hub import HubId, local, pulled, remove_pulled
 from router.models.model import EMBEDDED, Model
+from router.models.packed import packed
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Entry:
     name: str
     kind: Literal["checkpoint", "export", "damaged export"]
     path: Path
-    size: int  # bytes
+    size: int  # bytes, with what was made of it for this machine
     revision: str | None = None
     source: str | None = None  # what an export was made from
     recipe: dict[str, Any] | None = None
@@ -53,7 +54,7 @@ def remove(name: str) -> int:
     RequestError ``model_not_found``: no cache has it.
     """
     if (folder := cached_export(name)) is not None:
-        freed = _size(folder)
+        freed = _size(folder) + _packed_size(folder)
         remove_export(name)
         return freed
     wanted = HubId.parse(name)
@@ -68,11 +69,13 @@ def remove(name: str) -> int:
 
 def _export(name: str, folder: Path, manifest: Manifest | None) -> Entry:
     if manifest is None:
-        return Entry(name, "damaged export", folder, _size(folder))
-    source = manifest.source
-    return Entry(
-        name, "export", folder, manifest.size, source.revision, source.name, recipe_fields(manifest.recipe)
-    )
+        return Entry(name, "damaged export", folder, _size(folder) + _packed_size(folder))
+    source, size = manifest.source, manifest.size + _packed_size(folder)
+    return Entry(name, "export", folder, size, source.revision, source.name, recipe_fields(manifest.recipe))
+
+
+def _packed_size(export: Path) -> int:
+    return sum(map(_size, packed(export).made()))
 
 
 def _size(folder: Path) -> int:

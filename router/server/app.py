@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from backends.base import RequestError
 from router.openai import chat_ask, completion_ask, failure
 from router.openai.objects import (
+    ChatChunk,
     ChatCompletion,
     ModelList,
     ModelMeta,
@@ -66,7 +67,10 @@ def _answers(service: Service) -> APIRouter:
     @routes.post(
         "/v1/chat/completions",
         response_class=Response,
-        responses={200: answered(ChatCompletion), **errors(400, 404, 413, 415, 429, 500, 503, 504)},
+        responses={
+            200: answered(ChatCompletion, ChatChunk),
+            **errors(400, 404, 413, 415, 429, 500, 503, 504),
+        },
         openapi_extra=json_body("ChatBody"),
     )
     async def chat_completions(request: Request) -> Response:
@@ -76,7 +80,10 @@ def _answers(service: Service) -> APIRouter:
     @routes.post(
         "/v1/completions",
         response_class=Response,
-        responses={200: answered(TextCompletion), **errors(400, 404, 413, 415, 429, 500, 503, 504)},
+        responses={
+            200: answered(TextCompletion, TextCompletion),
+            **errors(400, 404, 413, 415, 429, 500, 503, 504),
+        },
         openapi_extra=json_body("CompletionBody"),
     )
     async def completions(request: Request) -> Response:

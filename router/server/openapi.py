@@ -10,7 +10,7 @@ from pydantic.json_schema import models_json_schema
 
 from router.openai.chat import ChatBody
 from router.openai.completions import CompletionBody
-from router.openai.objects import Error, Object
+from router.openai.objects import ChatChunk, Error, Object
 from router.server.door import PUBLIC
 
 _REFERENCE = "#/components/schemas/{model}"
@@ -21,10 +21,17 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": Error, "description": HTTPStatus(status).phrase} for status in statuses}
 
 
-def answered(whole: type[Object]) -> dict[str, Any]:
-    """That an answer comes whole, or as a stream of events."""
-    events = {"schema": {"type": "string", "description": "server-sent events, the last of them [DONE]"}}
-    return {"model": whole, "content": {"text/event-stream": events}}
+def answered(whole: type[Object], piece: type[Object]) -> dict[str, Any]:
+    """That an answer comes whole, or as a stream of events, each with a piece of it."""
+    schema = {"$ref": _REFERENCE.format(model=piece.__name__)}
+    data = {"type": "string", "contentMediaType": "application/json", "contentSchema": schema}
+    event = {
+        "type": "object",
+        "description": "A server-sent event; the last one is [DONE], or an error.",
+        "properties": {"data": data},
+        "required": ["data"],
+    }
+    return {"model": whole, "content": {"text/event-stream": {"schema": event}}}
 
 
 def json_body(name: str) -> dict[str, Any]:
@@ -47,8 +54,8 @@ def describe(app: FastAPI) -> None:
 
 
 def _complete(found: dict[str, Any]) -> None:
-    bodies = [(ChatBody, "validation"), (CompletionBody, "validation")]
-    _, schemas = models_json_schema(bodies, ref_template=_REFERENCE)  # type: ignore[arg-type]
+    others = [(ChatBody, "validation"), (CompletionBody, "validation"), (ChatChunk, "serialization")]
+    _, schemas = models_json_schema(others, ref_template=_REFERENCE)  # type: ignore[arg-type]
     parts = found["components"]
     for unused in ("HTTPValidationError", "ValidationError"):
         parts["schemas"].pop(unused, None)

@@ -10,10 +10,12 @@ from typing import Any
 import httpx2
 import pytest
 
-from backends.scripted import ScriptedBackend
+from backends.scripted import ScriptedBackend, ScriptedSession
+from router.openai import read
+from router.server import exchange
 from router.server.line import Line
 from router.server.metrics import Meter
-from tests.server.conftest import ANSWER, ASK, Served, post, read_all, script, until
+from tests.server.conftest import ANSWER, ASK, Served, post, read_all, read_until, script, until
 
 STREAM = json.dumps({**ASK, "stream": True, "ignore_eos": True, "max_tokens": 4000}).encode()
 WHOLE = json.dumps({**ASK, "ignore_eos": True, "max_tokens": 4000}).encode()
@@ -116,10 +118,10 @@ def test_a_waiter_that_leaves_gives_its_place_to_the_next(start) -> None:
         with served.connected(post(WHOLE)):
             until(lambda: served.service.line.inside == 2)
             assert served.ask().status_code == 429
-        assert until(lambda: served.service.line.inside == 1) < 1.5
+        until(lambda: served.service.line.inside == 1)
         with served.connected(post(STREAM)) as next_one:
             assert b" 200 " in next_one.recv(4096)
-    assert until(served.idle) < 1.5
+    until(served.idle)  # far sooner than the answer would have ended
     assert served.ask().status_code == 200
 
 
@@ -130,13 +132,13 @@ def test_computing_ends_when_the_client_leaves(served: Served, body: bytes, dela
     with served.connected(post(body)):
         until(lambda: served.backend.open_sessions == 1)
         time.sleep(0.05)
-    assert until(served.idle) < 1.5
+    until(served.idle)  # far sooner than the answer would have ended
     served.plays()
     assert served.ask().status_code == 200
 
 
 def storm(served: Served, times: int) -> None:
-    served.plays(delay=0.002)
+    served.plays(delay=0.01)
     for number in range(times):
         with served.connected(post(STREAM if number % 4 else WHOLE)) as connection:
             if number % 4:
@@ -144,7 +146,7 @@ def storm(served: Served, times: int) -> None:
                     pass
             elif number % 8:
                 until(lambda: served.service.line.inside >= 1)
-    assert until(served.idle) < 1.5
+    until(served.idle)  # far sooner than the answer would have ended
     assert served.service.state.watches == set()
     assert served.service.bodies.held == served.service.preparing.held == 0
     served.plays()
@@ -160,24 +162,21 @@ def test_two_hundred_leaving_clients_leave_nothing_behind(served: Served) -> Non
     storm(served, 200)
 
 
-def test_nothing_more_is_computed_one_second_after_they_left(served: Served, monkeypatch) -> None:
+def test_nothing_more_is_computed_after_they_left(served: Served, monkeypatch) -> None:
     steps: list[float] = []
-    playing = type(served.backend.open(1))._play
-    served.backend.sessions.clear()
+    playing = ScriptedSession._play
     monkeypatch.setattr(
-        "backends.scripted.ScriptedSession._play",
-        lambda self: steps.append(time.monotonic()) or playing(self),
+        ScriptedSession, "_play", lambda self: steps.append(time.monotonic()) or playing(self)
     )
     served.plays(delay=0.005)
     for _ in range(5):
         with served.connected(post(STREAM)) as connection:
-            connection.recv(4096)
+            read_until(connection, b"content")
             until(lambda: served.backend.open_sessions == 1)
-    left = time.monotonic()
     until(served.idle)
-    time.sleep(0.3)
-    assert steps
-    assert max(steps) - left < 1
+    count = len(steps)
+    time.sleep(0.2)
+    assert len(steps) == count > 0
 
 
 def test_an_answer_that_takes_too_long_is_given_up(start) -> None:
@@ -220,21 +219,37 @@ def test_a_backend_that_does_not_stop_makes_the_service_unhealthy(start, monkeyp
     until(served.idle)
 
 
-def test_health_answers_while_much_is_asked(start) -> None:
-    served = start(max_queue=20)
-    served.plays(delay=0.002)
-    long = json.dumps({**ASK, "messages": [{"role": "user", "content": "\u4f60a" * 400_000}]}).encode()
-    with ThreadPoolExecutor(8) as pool:
-        sent = [pool.submit(served.client.post, "/v1/chat/completions", content=long,
-                            headers={"content-type": "application/json"}) for _ in range(4)]  # fmt: skip
-        sent += [pool.submit(served.ask) for _ in range(4)]
-        slowest = 0.0
-        while not all(future.done() for future in sent):
-            start_ = time.monotonic()
-            assert served.client.get("/health").status_code == 200
-            slowest = max(slowest, time.monotonic() - start_)
-    assert [future.result().status_code for future in sent] == [400] * 4 + [200] * 4
-    assert slowest < 2, "the event loop was held"
+def test_health_answers_while_requests_are_read_and_prepared(start, monkeypatch) -> None:
+    served = start()
+    gate, reached = threading.Event(), threading.Semaphore(0)
+
+    def held(work: Any) -> Any:
+        def wait(*arguments: Any) -> Any:
+            reached.release()
+            assert gate.wait(30)
+            return work(*arguments)
+
+        return wait
+
+    router = type(served.service.router)
+    monkeypatch.setattr(exchange, "read", held(exchange.read))  # of a large body
+    monkeypatch.setattr(router, "answer", held(router.answer))  # of any
+    monkeypatch.setattr(exchange, "SMALL", 1000)
+    with ThreadPoolExecutor(2) as pool:
+        sent = [pool.submit(served.ask, user="x" * 2000)]
+        assert reached.acquire(timeout=10)
+        assert served.client.get("/health").status_code == 200
+        gate.set()
+        assert sent[0].result().status_code == 200
+        gate.clear()
+        monkeypatch.setattr(exchange, "SMALL", 10**6)
+        monkeypatch.setattr(exchange, "read", read)
+        sent.append(pool.submit(served.ask))
+        assert reached.acquire(timeout=10)
+        assert reached.acquire(timeout=10)
+        assert served.client.get("/health").status_code == 200
+        gate.set()
+        assert sent[1].result().status_code == 200
 
 
 def test_prepared_pictures_wait_for_memory(start) -> None:

@@ -29,13 +29,13 @@ def examined(served: Served, folder: Path, *arguments: str) -> str:
 
 
 def test_generated_requests_get_what_the_document_says(served: Served, tmp_path: Path) -> None:
-    said = examined(served, tmp_path, "--phases", "fuzzing", "--max-examples", "14", "--seed", "1")
+    said = examined(served, tmp_path, "--phases", "fuzzing", "--max-examples", "10", "--seed", "1")
     found = re.search(r"(\d+) generated", said)
     assert found, said
-    assert int(found[1]) > 50
+    assert int(found[1]) > 30
     told = served.client.get("/metrics").text
     answers = re.findall(r'hybrid_requests_total{.*finish_reason="stop".*} (\d+)', told)
-    assert sum(map(int, answers)) > 5, "some of them reach the model"
+    assert sum(map(int, answers)) > 3, "some of them reach the model"
 
 
 @pytest.mark.slow

@@ -1,0 +1,39 @@
+"""How far a backend's weights are from the checkpoint's: a speed counts only with the fidelity it has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from backends.export.recipe import MatrixError
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """Relative weight errors ||W - Wq|| / ||W||: the mean over the matrices of each part."""
+
+    body: float  # the language model's layers
+    head: float  # the matrix that gives the scores
+    vision: float
+
+    @classmethod
+    def of(cls, matrices: Sequence[MatrixError]) -> Fidelity:
+        """What an export's manifest says; a part that was not rounded has no error."""
+        vision = [matrix.error for matrix in matrices if "visual." in matrix.name]
+        tables = [matrix.error for matrix in matrices if "embed_tokens" in matrix.name]
+        heads = [matrix.error for matrix in matrices if "lm_head" in matrix.name]
+        body = [matrix.error for matrix in matrices if "model.layers." in matrix.name]
+        return cls(_mean(body), _mean(heads or tables), _mean(vision))  # a tied table is the head
+
+    def text(self, *, vision: bool) -> str:
+        """As tables have it: body / head, and the picture tower where that took part."""
+        errors = (self.body, self.head, self.vision)[: 3 if vision else 2]
+        return " / ".join(f"{error:.3f}" if error else "0" for error in errors)
+
+
+EXACT = Fidelity(0.0, 0.0, 0.0)
+"""The checkpoint's own weights, in bfloat16 or in more."""
+
+
+def _mean(errors: Sequence[float]) -> float:
+    return sum(errors) / len(errors) if errors else 0.0

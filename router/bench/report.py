@@ -1,0 +1,145 @@
+"""What a run found, with everything it was found on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from router.bench.contenders import Contender
+from router.bench.fidelity import Fidelity
+from router.bench.idle import is_busy
+from router.bench.machine import Machine
+from router.bench.metrics import Spread, measured
+from router.bench.roofline import Rates, Shares
+from router.bench.runs import Outcome
+from router.bench.samples import Facts, Turn
+from router.bench.workloads import Workload
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Row:
+    """One target at one workload."""
+
+    target: str
+    workload: str
+    measured: Mapping[str, Spread] = field(default_factory=dict)  # by the name of the metric
+    problem: str | None = None
+    shares: Shares | None = None
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One target as a whole."""
+
+    name: str
+    numbers: str = ""  # what it computes with
+    load_seconds: float | None = None
+    disk_bytes: int | None = None
+    peak_bytes: int | None = None  # loading and every turn
+    fidelity: Fidelity | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What was asked for, and of what."""
+
+    model: str
+    revision: str | None
+    command: str
+    threads: int
+    repeats: int
+    warmup: int
+    device: str
+    dtype: str
+    vision: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything of one run."""
+
+    setting: Setting
+    machine: Machine
+    versions: Mapping[str, str]
+    commit: str | None
+    date: str  # ISO 8601, UTC
+    workloads: tuple[Workload, ...]
+    standings: tuple[Standing, ...]
+    rows: tuple[Row, ...]
+    rates: Rates | None = None
+    notes: tuple[str, ...] = ()  # what a reader must know to trust the figures
+
+    def of(self, workload: Workload) -> list[Row]:
+        """The rows of a workload, in the order of the targets."""
+        return [row for row in self.rows if row.workload == workload.name]
+
+    def fields(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        named = [asdict(workload) | {"name": workload.name} for workload in self.workloads]
+        return {"format": FORMAT, "program": "hybrid bench"} | asdict(self) | {"workloads": named}
+
+
+def rows(
+    outcomes: Iterable[Outcome], workloads: Sequence[Workload], targets: Sequence[str]
+) -> tuple[Row, ...]:
+    """A row for each target at each workload that was begun; turns to warm up are left out."""
+    turns: dict[tuple[str, str], list[Turn]] = {}
+    problems: dict[tuple[str, str], str] = {}
+    for outcome in outcomes:
+        key = (outcome.step.workload.name, outcome.step.target)
+        turns.setdefault(key, [])
+        if outcome.problem is not None:
+            problems[key] = outcome.problem
+        elif outcome.turn is not None and outcome.step.repeat > 0:
+            turns[key].append(outcome.turn)
+    keys = [(workload.name, target) for workload in workloads for target in targets]
+    return tuple(
+        Row(key[1], key[0], {} if key in problems else measured(turns[key]), problems.get(key))
+        for key in keys
+        if key in problems or turns.get(key)
+    )
+
+
+def standing(
+    contender: Contender, facts: Facts | None, problem: str | None, found: Sequence[Row]
+) -> Standing:
+    """One target, with the most memory it held in any of its rows ``found``."""
+    known = facts or Facts()
+    peaks = [row.measured["peak_megabytes"].high * 1e6 for row in found if "peak_megabytes" in row.measured]
+    if known.peak_bytes is not None:
+        peaks.append(known.peak_bytes)
+    return Standing(
+        name=contender.name,
+        numbers=known.numbers,
+        load_seconds=known.load_seconds,
+        disk_bytes=contender.disk_bytes,
+        peak_bytes=int(max(peaks)) if peaks else None,
+        fidelity=contender.fidelity,
+        problem=contender.problem or problem,
+    )
+
+
+def with_shares(report: Report, shares: Mapping[tuple[str, str], Shares]) -> Report:
+    """The report with how much of the machine each (target, workload) reached."""
+    found = tuple(replace(row, shares=shares.get((row.target, row.workload))) for row in report.rows)
+    return replace(report, rows=found)
+
+
+def busy_notes(before: float | None, laps: Mapping[str, float | None], cores: int) -> tuple[str, ...]:
+    """What is to be said of other processes: ``before`` the run, and during each workload."""
+    notes = []
+    if is_busy(before):
+        notes.append(f"just before the run other processes used {before:.2f} of {cores} cores")
+    busy = {name: used for name, used in laps.items() if name and used is not None and is_busy(used)}
+    if busy:
+        worst = max(busy, key=lambda name: busy[name])
+        where = f"'{worst}'" if len(busy) == 1 else f"{len(busy)} workloads, most at '{worst}',"
+        notes.append(
+            f"during {where} other processes used {busy[worst]:.2f} of {cores} cores: "
+            "these are not the figures of an idle machine"
+        )
+    return tuple(notes)
