@@ -1,4 +1,4 @@
-"""Many streams that are left at one moment: what is computed a second later, and when the next is answered."""
+"""Many streams that are left at one moment: what is computed later, and when the next is answered."""
 
 from __future__ import annotations
 
