@@ -1,5 +1,6 @@
 """Clients that are slow, silent or many do not hold the server."""
 
+import socket
 import time
 
 import pytest
@@ -76,6 +77,14 @@ def crowd(served: Served, many: int) -> None:
     assert served.ask().status_code == 200
     for context in connections:
         context.__exit__(None, None, None)
+
+
+def test_what_is_sent_goes_out_at_once(served: Served) -> None:
+    with served.connected(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n") as connection:
+        read_until(connection, b"ok")
+        found = [at.transport.get_extra_info("socket") for at in served.server.server_state.connections]
+        assert [own.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) for own in found].count(0) == 0
+        assert found
 
 
 def test_a_crowd_of_silent_clients_does_not_keep_others_out(served: Served) -> None:

@@ -1,0 +1,78 @@
+"""Many requests, half of them bad: the memory, files and threads of the server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+import numpy as np
+
+from benchmarks.load.bodies import CHAT, bad, client, good
+from benchmarks.served import Process, Server, served
+
+SCRIPT = json.dumps({"tokens": [40, 41, 42, 43] * 8 + [1012]})
+_CLIENTS = 4
+_LOOKS = 50  # at the server on the way
+
+
+def measure_soak(count: int) -> None:
+    """The slope of the memory over the requests after the first fifth, and the files and threads."""
+    with served("--max-queue", "16", HYBRID_SCRIPT=SCRIPT) as server:
+        since = time.perf_counter()
+        found, ends = asyncio.run(soak(server, count))
+        seconds = time.perf_counter() - since
+    warm = [at for at in found if at.requests >= count // 5]
+    thousands = np.array([at.requests for at in warm]) / 1000
+    megabytes = np.array([at.process.memory for at in warm]) / 1e6
+    slope = float(np.polyfit(thousands, megabytes, 1)[0])
+    print(f"{count} requests in {seconds:.0f} s: {dict(sorted(ends.items()))}")
+    print(
+        f"memory: {megabytes[0]:.1f} to {megabytes[-1]:.1f} MB after {warm[0].requests}, {slope:+.2f} MB/1,000"
+    )
+    for name in ("files", "threads"):
+        values = [getattr(at.process, name) for at in warm]
+        print(f"{name}: {values[0]} at first, {values[-1]} at last, from {min(values)} to {max(values)}")
+
+
+@dataclass(frozen=True)
+class Soaked:
+    """The server after so many requests."""
+
+    requests: int
+    process: Process
+
+
+async def soak(server: Server, count: int) -> tuple[list[Soaked], Counter[str]]:
+    """Mixed requests by four clients; a look at the server fifty times on the way."""
+    draw = random.Random(7)
+    asked = iter([(i, draw.choice(bad() if i % 2 else good())) for i in range(count)])
+    ends: Counter[str] = Counter()
+    found: list[Soaked] = []
+
+    async def ask() -> None:
+        async with client(server, 1) as asking:
+            for i, said in asked:
+                ends[await _once(asking, said, leaves=draw.random() < 0.02)] += 1
+                if i % (count // _LOOKS) == 0:
+                    found.append(Soaked(i, server.process()))
+
+    await asyncio.gather(*(ask() for _ in range(_CLIENTS)))
+    await asyncio.sleep(1.0)
+    found.append(Soaked(count, server.process()))
+    return found, ends
+
+
+async def _once(asking: httpx2.AsyncClient, said: Any, leaves: bool) -> str:
+    data = said if isinstance(said, str) else json.dumps(said)
+    headers = {"content-type": "application/json"}
+    async with asking.stream("POST", CHAT, content=data, headers=headers) as response:
+        if leaves:
+            return "left"
+        await response.aread()
+    return str(response.status_code)
