@@ -33,7 +33,8 @@ def measure_soak(count: int) -> None:
     slope = float(np.polyfit(thousands, megabytes, 1)[0])
     print(f"{count} requests in {seconds:.0f} s: {dict(sorted(ends.items()))}")
     print(
-        f"memory: {megabytes[0]:.1f} to {megabytes[-1]:.1f} MB after {warm[0].requests}, {slope:+.2f} MB/1,000"
+        f"memory: {megabytes[0]:.1f} to {megabytes[-1]:.1f} MB after {warm[0].requests}, "
+        f"{slope:+.2f} MB/1,000"
     )
     for name in ("files", "threads"):
         values = [getattr(at.process, name) for at in warm]
