@@ -62,6 +62,11 @@ class Prompt:
         """How many of the ids are places for picture features."""
         return 0 if self.spans is None else int((self.spans[:, 1] - self.spans[:, 0]).sum())
 
+    @property
+    def images(self) -> int:
+        """How many pictures it has."""
+        return 0 if self.grid is None else len(self.grid)
+
     def after(self, tokens: int) -> Prompt:
         """What follows the first ``tokens``, which cut through no picture; places count from there."""
         if self.spans is None or self.grid is None or self.patches is None:
@@ -111,6 +116,8 @@ class Session(Protocol):
     """Seconds that the last prefill spent on encoding pictures; 0.0 without a picture."""
     cached_tokens: int
     """How many tokens of the prompt the last prefill found in a cache and did not read again."""
+    cached_images: int
+    """How many pictures of the prompt the last prefill did not encode again."""
 
     def prefill(self, prompt: Prompt) -> Logits:
         """Read a whole prompt; return the scores of the token after it."""

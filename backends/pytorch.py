@@ -84,6 +84,7 @@ class TorchSession:
     def __init__(self, backend: TorchBackend) -> None:
         self.vision_seconds = 0.0
         self.cached_tokens = 0
+        self.cached_images = 0
         self._backend = backend
         self._model = backend.model.model
         self._cache: Any = None
@@ -177,6 +178,7 @@ class TorchSession:
         """
         self.vision_seconds = 0.0
         rest = prompt.after(self.cached_tokens)
+        self.cached_images = prompt.images - rest.images
         if rest.spans is None:
             return None, None
         started = time.perf_counter()

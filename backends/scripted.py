@@ -85,6 +85,7 @@ class ScriptedSession:
 
     vision_seconds = 0.0
     cached_tokens = 0
+    cached_images = 0
 
     def __init__(self, backend: ScriptedBackend) -> None:
         self.backend = backend

@@ -95,6 +95,7 @@ def generate(
             decode_seconds=clock.lap(),
             resized=prompt.resized,
             cached_tokens=session.cached_tokens,
+            cached_images=session.cached_images,
         )
     yield Chunk(shown + text.flush(), (token,), scores, finish, stats)
 

@@ -151,6 +151,7 @@ class Stats:
     decode_seconds: float  # all that came after the prefill
     resized: tuple[tuple[int, int], ...] = ()  # width and height in pixels of each picture as it was read
     cached_tokens: int = 0  # of the prompt's, found in a kept cache and not read again
+    cached_images: int = 0  # of the prompt's, not encoded again
 
     @property
     def first_token_seconds(self) -> float:

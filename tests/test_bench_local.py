@@ -38,6 +38,7 @@ class TimedSession(ScriptedSession):
         self.backend.clock.now += 2.0
         self.vision_seconds = 0.5 if prompt.patches is not None else 0.0
         self.cached_tokens = 3
+        self.cached_images = 0
         return super().prefill(prompt)
 
     def decode(self, token: int) -> Logits:

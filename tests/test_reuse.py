@@ -72,6 +72,7 @@ def test_a_follow_up_reads_what_is_new_and_scores_as_if_it_read_all(
     assert session.cached_tokens >= len(opening.ids)
     assert session.cached_tokens == same
     assert session.vision_seconds == 0
+    assert session.cached_images == opening.images
     alone, session = prefilled(cold, follow_up)
     assert session.cached_tokens == 0
     assert np.abs(scores - alone).max() <= 1e-4
@@ -85,7 +86,7 @@ def test_another_picture_of_the_same_size_is_read(builder: PromptBuilder, name: 
     other = turn(builder, say(picture(160, 128, 2), "Which colours do you see here?"))
     assert np.array_equal(other.ids, turn(builder, *PICTURED).ids)
     scores, session = prefilled(backend, other)
-    assert session.cached_tokens == 0
+    assert (session.cached_tokens, session.cached_images) == (0, 0)
     assert np.abs(scores - prefilled(cold, other)[0]).max() <= 1e-5
     assert np.abs(scores - prefilled(cold, turn(builder, *PICTURED))[0]).max() > 1e-2
 
@@ -98,6 +99,7 @@ def test_a_new_picture_after_a_kept_one_is_put_where_it_stands(builder: PromptBu
     scores, session = prefilled(backend, turn(builder, *second))
     assert session.cached_tokens > 0
     assert session.vision_seconds > 0
+    assert session.cached_images == 1
     assert np.abs(scores - prefilled(cold, turn(builder, *second))[0]).max() <= 1e-4
 
 
@@ -191,3 +193,13 @@ def test_closing_stops_a_pass_of_pytorch_between_two_layers(builder: PromptBuild
     for hook in hooks:
         hook.remove()
     assert asked(backend, prompt)[0] == fresh
+
+
+def test_a_picture_shown_again_after_other_words_is_not_encoded_again(builder: PromptBuilder) -> None:
+    backend, cold = LOADERS["onnx"](RUNTIME), LOADERS["onnx"](replace(RUNTIME, kept_bytes=0))
+    shown = picture(160, 128, 1)
+    asked(backend, turn(builder, say("Which colours do you see?", shown)))
+    again = turn(builder, say("What is on the left?", shown))
+    scores, session = prefilled(backend, again)
+    assert (session.cached_tokens, session.cached_images) == (0, 1)
+    assert np.abs(scores - prefilled(cold, again)[0]).max() <= 1e-5

@@ -37,6 +37,7 @@ class GenaiSession:
     """
 
     vision_seconds = 0.0
+    cached_images = 0
 
     def __init__(self, backend: GenaiBackend, capacity: int) -> None:
         self.cached_tokens = 0

@@ -51,6 +51,11 @@ class FeatureCache:
         self._kept: OrderedDict[bytes, Features] = OrderedDict()
         self._lock = threading.Lock()
 
+    def count(self, digests: Sequence[bytes]) -> int:
+        """How many of these pictures' features are kept."""
+        with self._lock:
+            return sum(digest in self._kept for digest in digests)
+
     def encode(
         self,
         patches: NDArray[np.float32],

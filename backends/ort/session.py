@@ -36,6 +36,7 @@ class OnnxSession:
     def __init__(self, backend: OnnxBackend, capacity: int) -> None:
         self.vision_seconds = 0.0
         self.cached_tokens = 0
+        self.cached_images = 0
         self._backend = backend
         self._capacity = capacity
         self._cache: Cache | None = None
@@ -55,6 +56,7 @@ class OnnxSession:
         places, self._next_position = positions(count, prompt.spans, prompt.grid, self._backend.merge)
         self._start(Content.of(prompt))
         rest = prompt.after(self.cached_tokens)
+        self.cached_images = prompt.images - rest.images
         features, slots = self._see(rest), _slots(rest.spans)
         for first in range(0, len(rest.ids), CHUNK):
             part = slice(first, first + CHUNK)
@@ -115,6 +117,7 @@ class OnnxSession:
             return None
         started = time.perf_counter()
         digests = [shown.sha256 for shown in self._content.pictures[-len(prompt.grid) :]]
+        self.cached_images += self._backend.features.count(digests)
         with self._stoppable() as how:
             shrink_after(how)
             features = self._backend.features.encode(prompt.patches, prompt.grid, digests, how)

@@ -33,6 +33,8 @@ class Metrics:
         self.image_tokens = self._counter("image_tokens", "Tokens of pictures.")
         self.prefix_queries = self._counter("prefix_cache_queries", "Tokens looked for in kept caches.")
         self.prefix_hits = self._counter("prefix_cache_hits", "Tokens found in kept caches.")
+        self.image_queries = self._counter("mm_cache_queries", "Pictures looked for in kept caches.")
+        self.image_hits = self._counter("mm_cache_hits", "Pictures that were not encoded again.")
         self.first_token = self._histogram("time_to_first_token_seconds", "Request to first token.", _LONG)
         self.between = self._histogram("inter_token_latency_seconds", "Between two tokens.", _SHORT)
         self.whole = self._histogram("e2e_request_latency_seconds", "Request to end.", _LONG)
@@ -146,6 +148,8 @@ class Meter:
             (metrics.image_tokens, stats.image_tokens),
             (metrics.prefix_queries, stats.prompt_tokens),
             (metrics.prefix_hits, stats.cached_tokens),
+            (metrics.image_queries, len(stats.resized)),
+            (metrics.image_hits, stats.cached_images),
         ):
             counter.labels(*self._labels or ()).inc(amount)
         self._observe(metrics.prefill, stats.prefill_seconds)
