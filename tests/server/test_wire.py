@@ -266,6 +266,8 @@ def test_health_and_metrics(served: Served) -> None:
         "vision_encode_seconds_bucket",
         "prefix_cache_queries_total",
         "prefix_cache_hits_total",
+        "mm_cache_queries_total",
+        "mm_cache_hits_total",
         "route_decisions_total",
         "fallbacks_total",
     ):
