@@ -32,14 +32,7 @@ def measure_soak(count: int) -> None:
     megabytes = np.array([at.process.memory for at in warm]) / 1e6
     slope = float(np.polyfit(thousands, megabytes, 1)[0])
     print(f"{count} requests in {seconds:.0f} s: {dict(sorted(ends.items()))}")
-<<<<<<< HEAD
-    print(
-        f"memory: {megabytes[0]:.1f} to {megabytes[-1]:.1f} MB after {warm[0].requests}, "
-        f"{slope:+.2f} MB/1,000"
-    )
-=======
     print(f"memory: {megabytes[0]:.1f} MB, then {megabytes[-1]:.1f} MB, {slope:+.2f} MB for each 1,000")
->>>>>>> clients
     for name in ("files", "threads"):
         values = [getattr(at.process, name) for at in warm]
         print(f"{name}: {values[0]} at first, {values[-1]} at last, from {min(values)} to {max(values)}")
