@@ -35,7 +35,7 @@ def serve_options(command: Any) -> Any:
                    help="Web pages that may call it, such as https://app.example."),
             option("--allowed-image-hosts", default="", metavar="A,B",
                    help="Hosts from which pictures may be fetched; none by default."),
-            option("--max-concurrency", type=_COUNT, default=1, show_default=True, metavar="N",
+            option("--max-concurrency", type=_COUNT, default=4, show_default=True, metavar="N",
                    help="Answers computed at once."),
             option("--max-queue", type=click.IntRange(min=0), default=8, show_default=True, metavar="N",
                    help="Requests that may wait for them."),
