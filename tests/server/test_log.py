@@ -9,7 +9,7 @@ import pytest
 
 from router.server import log
 from tests.picture_corpus import encoded, photo
-from tests.server.conftest import ASK, Served, read_all
+from tests.server.conftest import ASK, Served, read_all, until
 
 CANARY = "canary-7f3a"
 PICTURE = encoded(photo(), "PNG")
@@ -17,12 +17,22 @@ PICTURE = encoded(photo(), "PNG")
 
 @pytest.fixture
 def lines(capsys, monkeypatch):
-    """What the log holds, set up as the command does it."""
+    """What the log holds, once so many requests are in it: a line follows the last byte of its answer."""
+    written: list[str] = []
+
+    def read(requests: int = 0) -> list[str]:
+        def collected() -> bool:
+            written.extend(capsys.readouterr().err.splitlines())
+            return sum("POST" in line for line in written) >= requests
+
+        until(collected)
+        return written
+
     state = [
         (logging.getLogger(n), logging.getLogger(n).handlers[:])
         for n in (log.NAME, "uvicorn.error", "asyncio")
     ]
-    yield lambda: capsys.readouterr().err.splitlines()
+    yield read
     for logger, handlers in state:
         logger.handlers = handlers
     logging.getLogger("uvicorn.access").disabled = False
@@ -84,7 +94,7 @@ def test_nothing_that_was_said_is_in_the_log_or_the_metrics(start, lines, monkey
     monkeypatch.setattr(type(served.service.router), "answer", fail)
     assert served.ask().status_code == 500
     metrics = served.client.get("/metrics").text
-    written = lines()
+    written = lines(20)
     assert len(written) > 20
     text = "\n".join(written)
     assert CANARY not in text
@@ -99,7 +109,7 @@ def test_a_line_has_sizes_and_times(start, lines) -> None:
     served = start()
     served.client.post("/v1/chat/completions", json=ASK, headers={"x-request-id": "my-id"})
     served.client.get("/health")
-    written = [json.loads(line) for line in lines()]
+    written = [json.loads(line) for line in lines(1)]
     (line,) = [line for line in written if line["message"] == "POST /v1/chat/completions"]
     assert (line["level"], line["status"], line["id"]) == ("info", 200, "my-id")
     assert (line["backend"], line["finish"]) == ("scripted", "stop")
@@ -115,7 +125,7 @@ def test_a_failure_is_an_error_with_its_reason_and_place(start, lines) -> None:
     served.plays(fault="raise")
     served.ask()
     served.ask(stream=True)
-    written = [line for line in lines() if "POST" in line]
+    written = [line for line in lines(2) if "POST" in line]
     assert len(written) == 2
     assert " error: POST /v1/chat/completions status=500 " in written[0]
     assert "error=backend_error" in written[0]
@@ -133,7 +143,7 @@ def test_a_line_stays_one_line(capsys, lines) -> None:
 
 
 def test_a_leaving_client_is_in_the_log(start, lines) -> None:
-    from tests.server.conftest import post, until
+    from tests.server.conftest import post
     from tests.server.test_line import STREAM
 
     log.set_up(as_json=True)
@@ -143,4 +153,4 @@ def test_a_leaving_client_is_in_the_log(start, lines) -> None:
         connection.recv(4096)
         until(lambda: served.backend.open_sessions == 1)
     until(served.idle)
-    assert any(json.loads(line).get("finish") == "abort" for line in lines())
+    assert any(json.loads(line).get("finish") == "abort" for line in lines(1))
