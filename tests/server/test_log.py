@@ -82,7 +82,7 @@ def everything(served: Served) -> None:
 
 
 @pytest.mark.parametrize("as_json", [False, True])
-def test_nothing_that_was_said_is_in_the_log_or_the_metrics(start, lines, monkeypatch, as_json: bool) -> None:
+def test_nothing_that_was_said_is_in_the_log_or_the_metrics(lines, start, monkeypatch, as_json: bool) -> None:
     log.set_up(as_json)
     log.LOGGER.setLevel(logging.DEBUG)
     served = start()
@@ -104,7 +104,7 @@ def test_nothing_that_was_said_is_in_the_log_or_the_metrics(start, lines, monkey
     assert "ValueError at " in text, "where it failed is written down"
 
 
-def test_a_line_has_sizes_and_times(start, lines) -> None:
+def test_a_line_has_sizes_and_times(lines, start) -> None:
     log.set_up(as_json=True)
     served = start()
     served.client.post("/v1/chat/completions", json=ASK, headers={"x-request-id": "my-id"})
@@ -119,7 +119,7 @@ def test_a_line_has_sizes_and_times(start, lines) -> None:
     assert not any("/health" in line["message"] for line in written), "health checks are not worth a line"
 
 
-def test_a_failure_is_an_error_with_its_reason_and_place(start, lines) -> None:
+def test_a_failure_is_an_error_with_its_reason_and_place(lines, start) -> None:
     log.set_up(as_json=False)
     served = start()
     served.plays(fault="raise")
@@ -142,7 +142,7 @@ def test_a_line_stays_one_line(capsys, lines) -> None:
     assert line.endswith(r"one\ntwo reason=three\r\nfour\x1b[31m")
 
 
-def test_a_leaving_client_is_in_the_log(start, lines) -> None:
+def test_a_leaving_client_is_in_the_log(lines, start) -> None:
     from tests.server.conftest import post
     from tests.server.test_line import STREAM
 
