@@ -1,4 +1,4 @@
-"""What concerns the process a model is loaded in: the cores it may use, and that it is not forked away."""
+"""What concerns the process a model is loaded in: its cores, its memory, and that it is not forked away."""
 
 from __future__ import annotations
 
@@ -19,6 +19,14 @@ def usable_cores(quota: Path = _QUOTA) -> int:
     except (OSError, ValueError):
         return allowed
     return allowed if share == "max" else max(1, min(allowed, math.ceil(int(share) / int(period))))
+
+
+_NO_MEMORY = ("bad_alloc", "bad allocation", "failed to allocate", "cannot allocate", "out of memory")
+
+
+def tells_of_no_memory(message: str) -> bool:
+    """Whether a library's message says that the system gave it no memory."""
+    return any(sign in message.lower() for sign in _NO_MEMORY)
 
 
 class LoadedHere:

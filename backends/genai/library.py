@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.base import BackendError, Logits
+from backends.process import tells_of_no_memory
 
 _OUT: TypeAlias = POINTER(c_void_p)  # type: ignore[valid-type]
 
@@ -41,8 +42,6 @@ _CALLS: Mapping[str, tuple[Any, ...]] = {
     "OgaTensorGetShape": (c_void_p, POINTER(c_int64), c_size_t),
 }
 
-_NO_MEMORY = ("bad_alloc", "bad allocation", "failed to allocate", "cannot allocate", "out of memory")
-
 
 class GenaiError(Exception):
     """What the library says went wrong."""
@@ -54,7 +53,7 @@ def named_errors(what: str, *, code: str = "backend_error") -> Iterator[None]:
     try:
         yield
     except GenaiError as error:
-        if any(sign in str(error).lower() for sign in _NO_MEMORY):
+        if tells_of_no_memory(str(error)):
             raise BackendError(
                 "backend 'genai' ran out of memory; use a smaller context or model", code="out_of_memory"
             ) from error

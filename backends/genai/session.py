@@ -17,9 +17,7 @@ from backends.prefix import Content
 if TYPE_CHECKING:
     from backends.genai.backend import GenaiBackend
 
-CHUNK = (
-    512  # tokens of a prompt read in one run, as the onnx backend reads; in between others have their turn
-)
+CHUNK = 512  # tokens of a prompt read in one run, as on onnx; in between others have their turn
 
 # A generator fills the memory of its longest sequence with zeros when it is made, half a millisecond a token
 # for the 2B model, so it has room for an answer of ROOM tokens at first, and for the next turns if the answer

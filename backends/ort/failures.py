@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from backends.base import BackendError
+from backends.process import tells_of_no_memory
 
 _RAISED = (
     state.EPFail,
@@ -24,7 +25,6 @@ _RAISED = (
     RuntimeError,
     MemoryError,
 )
-_NO_MEMORY = ("bad_alloc", "bad allocation", "failed to allocate", "cannot allocate", "out of memory")
 
 
 @contextmanager
@@ -34,7 +34,7 @@ def named_errors(what: str, *, code: str = "backend_error") -> Iterator[None]:
         yield
     except _RAISED as error:
         text = str(error).strip().partition("\n")[0]
-        if isinstance(error, MemoryError) or any(sign in text.lower() for sign in _NO_MEMORY):
+        if isinstance(error, MemoryError) or tells_of_no_memory(text):
             raise out_of_memory() from error
         raise BackendError(f"backend 'onnx': {what}: {text}", code=code) from error
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from router.cli.options import F, option
+from router.cli.options import F, option, where_options
 
 if TYPE_CHECKING:
     from router.bench.workloads import Size
@@ -43,12 +43,7 @@ def bench_options(command: F) -> F:
                    help="How many requests at the same time."),
             option("--threads", type=click.IntRange(1, 1024), metavar="N",
                    help="Threads to compute with; all usable cores by default."),
-            option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto",
-                   help="Where to compute."),
-            option("--dtype", type=click.Choice(["auto", "bf16", "fp32"]), default="auto",
-                   help="Number format of the torch backend."),
-            option("--vision", type=click.Choice(["onnx", "torch"]), default="onnx",
-                   help="What encodes pictures for the onnx backend."),
+            *where_options(),
             option("--offline", is_flag=True, help="Do not ask the hub."),
             click.option("--url", metavar="URL",
                          help="Measure an OpenAI-compatible server, -m being its name of a model; the key is "

@@ -50,6 +50,18 @@ def conversation_options(command: F) -> F:
     return command
 
 
+def where_options() -> list[Callable[[F], F]]:
+    """Where and in which numbers to compute."""
+    return [
+        option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto",
+               help="Where to compute."),
+        option("--dtype", type=click.Choice(["auto", "bf16", "fp32"]), default="auto",
+               help="Number format of the torch backend."),
+        option("--vision", type=click.Choice(["onnx", "torch"]), default="onnx",
+               help="What encodes pictures for the onnx backend."),
+    ]  # fmt: skip
+
+
 def model_options(command: F) -> F:
     """Which model, on what."""
     for decorate in reversed(
@@ -64,12 +76,7 @@ def model_options(command: F) -> F:
             option("--memory", type=click.FloatRange(min=0, min_open=True), metavar="GB",
                    help="For loaded backends, all together; most of the machine's by default."),
             option("--offline", is_flag=True, help="Do not ask the hub."),
-            option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto",
-                   help="Where to compute."),
-            option("--dtype", type=click.Choice(["auto", "bf16", "fp32"]), default="auto",
-                   help="Number format of the torch backend."),
-            option("--vision", type=click.Choice(["onnx", "torch"]), default="onnx",
-                   help="What encodes pictures for the onnx backend."),
+            *where_options(),
             option("--threads", type=click.IntRange(1, 1024), metavar="N",
                    help="Threads to compute with; the library's own choice by default."),
         ]
