@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import sys
+import termios
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import click
 from prompt_toolkit import PromptSession
@@ -41,7 +44,8 @@ class Keyboard:
         interrupted = False
         while True:
             try:
-                return self._session.prompt(f"{pictures}> ")
+                with _terminal_restored():
+                    return self._session.prompt(f"{pictures}> ")
             except EOFError:
                 return None
             except KeyboardInterrupt:
@@ -51,6 +55,16 @@ class Keyboard:
                 interrupted = True
                 if empty:
                     click.echo("(Ctrl-C again, or Ctrl-D, leaves)", err=True)
+
+
+@contextmanager
+def _terminal_restored() -> Iterator[None]:
+    """Leave the terminal as it was; SIGTERM may be raised between prompt_toolkit's setting it and its own care."""
+    before = termios.tcgetattr(sys.stdin)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(sys.stdin, termios.TCSANOW, before)
 
 
 def _keys() -> KeyBindings:
