@@ -17,7 +17,7 @@ LAYERS = [
     ["backends"],
     ["router.types"],
     ["router.pictures", "router.text", "router.sampling", "router.prompt", "router.grammar", "router.pieces"],
-    ["router.generate"],
+    ["router.generate", "router.calibration"],
     ["router.models"],
     ["router.speeds", "router.footprint"],
     ["router.asked", "router.asynchronous", "router.policy", "router.model_backends", "router.loaded"],

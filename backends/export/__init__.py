@@ -6,11 +6,12 @@ import shutil
 from pathlib import Path
 
 from backends.base import RequestError
+from backends.export.calibration.samples import Samples
 from backends.export.recipe import MatrixError, Recipe
 from backends.export.weights import Progress, Weights
 from backends.qwen3vl.config import Config
 
-__all__ = ["MatrixError", "Progress", "Recipe", "export"]
+__all__ = ["MatrixError", "Progress", "Recipe", "Samples", "export"]
 
 COMPANIONS = (
     "config.json",
@@ -23,15 +24,23 @@ COMPANIONS = (
 )
 
 
-def export(source: Path, out: Path, recipe: Recipe, progress: Progress | None = None) -> list[MatrixError]:
+def export(
+    source: Path,
+    out: Path,
+    recipe: Recipe,
+    progress: Progress | None = None,
+    samples: Samples | None = None,
+) -> list[MatrixError]:
     """Write the graphs of checkpoint ``source`` into the empty folder ``out``; return each matrix's error.
 
-    ``progress`` is told the tensor being read, bytes read so far, and bytes of the checkpoint. BackendError
+    ``progress`` is told the tensor being read, bytes read so far, and bytes of the checkpoint; ``samples`` is
+    what a recipe that says ``calibrate`` is calibrated on, and for no other. BackendError
     ``model_invalid``: the checkpoint is not a whole Qwen3-VL. OSError: ``out`` cannot be written.
     """
     # onnx takes half a second to import, and every start reads a manifest of this package
     from backends.export import decoder, text, vision
     from backends.export.body import Body
+    from backends.export.calibration.matrices import CalibratedMatrices
     from backends.export.graph import DataFile
     from backends.export.matrices import Matrices
 
@@ -41,13 +50,21 @@ def export(source: Path, out: Path, recipe: Recipe, progress: Progress | None = 
             f"int8_layers must be from 0 to {config.text.layers - 1}, got {sorted(recipe.int8_layers)}",
             param="int8_layers",
         )
+    if recipe.calibrate != (samples is not None):
+        raise RequestError("an export is calibrated on samples; give both or none", param="calibrate")
     weights = Weights(source, progress)
+    # before the language model, which is calibrated on what the tower makes of pictures
+    tower = vision.write(out, weights, config.vision, recipe)
     with DataFile(out / "weights.data") as data:
-        matrices = Matrices(weights, data, recipe.accuracy_level)
+        matrices = (
+            Matrices(weights, data, recipe.accuracy_level)
+            if samples is None
+            else CalibratedMatrices(weights, data, recipe, config, samples, out)
+        )
         body = Body(weights, config.text, recipe, matrices)
         decoder.write(out, body, data, len(config.vision.deepstack))
         text.write(out, body, data, source)
     for name in COMPANIONS:
         if (source / name).is_file():
             shutil.copyfile(source / name, out / name)
-    return matrices.errors + vision.write(out, weights, config.vision, recipe)
+    return matrices.errors + tower

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from backends.export.graph import CONTRIB, FLOAT, Graph, Side
 from backends.export.matrices import Matrices, Stored
+from backends.export.quantize import Scheme
 from backends.export.recipe import Recipe
 from backends.export.rotary import Rotary
 from backends.export.weights import Weights
@@ -38,6 +39,11 @@ class Run:
     seqlens_k: str
     total_sequence_length: str
     deepstack: tuple[str, ...] = ()
+
+
+def embedding_table(config: TextConfig, recipe: Recipe) -> tuple[str, Scheme | None]:
+    """The tensor that embeds tokens, and how it is rounded."""
+    return _EMBEDDINGS, (recipe.head if config.tie else recipe.embeddings)(config.hidden)
 
 
 class Body:

@@ -14,7 +14,7 @@ from backends.export.recipe import MatrixError, Recipe
 from backends.qwen3vl.fields import Fields
 
 NAME = "manifest.json"
-FORMAT = 1
+FORMAT = 2
 EXPORTER = 1  # raise it whenever the exporter writes something else: older exports are then made again
 
 
@@ -90,7 +90,7 @@ class Manifest:
             "exporter": self.exporter,
             "source": asdict(self.source),
             "recipe": recipe_fields(self.recipe),
-            "matrices": [matrix._asdict() | {"error": float(matrix.error)} for matrix in self.matrices],
+            "matrices": [_numbers(matrix) for matrix in self.matrices],
             "files": {name: asdict(file) for name, file in self.files.items()},
         }
         return _dump(values | {"checksum": hashlib.sha256(_dump(values).encode()).hexdigest()})
@@ -110,6 +110,12 @@ def sha256(path: Path) -> str:
     """The sha256 of a file, in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _numbers(matrix: MatrixError) -> dict[str, Any]:
+    """A matrix as JSON holds it: floats are Python's own, and what was not measured is left out."""
+    fields = matrix._asdict().items()
+    return {key: float(value) if "error" in key else value for key, value in fields if value is not None}
 
 
 def _manifest(values: dict[str, Any]) -> Manifest:

@@ -67,6 +67,14 @@ class Matrices:
             self._data.write(name + ".zeros", np.concatenate(zeros))
         return stored
 
+    def _write(self, name: str, rounded: Rounded, stored: Stored) -> Stored:
+        """Write a matrix that is whole in memory."""
+        self._data.write(name, rounded.packed)
+        self._data.write(name + ".scales", rounded.scales)
+        if rounded.zeros is not None:
+            self._data.write(name + ".zeros", rounded.zeros)
+        return stored
+
     def vector(self, source: str, length: int) -> str:
         """Write a tensor of one axis as it is, in float32; return its name."""
         self._weights.expect(source, (length,))
@@ -170,14 +178,19 @@ class Matrices:
             yield from pool.map(partial(_round, scheme=scheme, source=source), pieces)
 
 
-def _round(piece: Matrix, scheme: Scheme, source: str) -> tuple[Rounded, float, float]:
-    """Rounded rows of tensor ``source``, the squared error, and the squared norm."""
-    norm = float(np.vdot(piece, piece))
+def check_finite(source: str, norm: float) -> None:
+    """BackendError ``model_invalid`` where the squared norm of tensor ``source`` is not a number."""
     if not np.isfinite(norm):
         raise BackendError(
             f"'{source}' holds values that are not finite numbers; download the checkpoint again",
             code="model_invalid",
         )
+
+
+def _round(piece: Matrix, scheme: Scheme, source: str) -> tuple[Rounded, float, float]:
+    """Rounded rows of tensor ``source``, the squared error, and the squared norm."""
+    norm = float(np.vdot(piece, piece))
+    check_finite(source, norm)
     rounded = quantise(piece, scheme)
     back = dequantise(rounded, scheme, piece.shape[1])
     back -= piece

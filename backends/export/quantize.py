@@ -7,6 +7,7 @@ the earlier one in the lower half.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -15,8 +16,8 @@ from numpy.typing import NDArray
 
 Matrix: TypeAlias = NDArray[np.float32]  # [rows, columns]
 Bytes: TypeAlias = NDArray[np.uint8]
-_Blocks: TypeAlias = NDArray[np.float32]  # [rows, blocks, block]
-_PerBlock: TypeAlias = NDArray[np.float32]  # [rows, blocks, 1]
+Blocks: TypeAlias = NDArray[np.float32]  # [rows, blocks, block]
+PerBlock: TypeAlias = NDArray[np.float32]  # [rows, blocks, 1]
 
 # Of the range of a block, how much the codes span: clipping the extremes pays for 4 bits, not for 8
 _SPANS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.74)
@@ -55,6 +56,13 @@ class Rounded:
     scales: NDArray[np.float32]  # [rows, blocks]
     zeros: Bytes | None  # [rows, ceil(blocks * bits / 8)]
 
+    @classmethod
+    def joined(cls, parts: Sequence[Rounded]) -> Rounded:
+        """The matrix whose rows ``parts`` have, one below the other."""
+        zeros = [part.zeros for part in parts if part.zeros is not None]
+        packed, scales = [part.packed for part in parts], [part.scales for part in parts]
+        return cls(np.concatenate(packed), np.concatenate(scales), np.concatenate(zeros) if zeros else None)
+
 
 def quantise(matrix: Matrix, scheme: Scheme) -> Rounded:
     """Round rows to ``scheme``; with ``search`` the scales keep the squared error of each block small."""
@@ -62,12 +70,26 @@ def quantise(matrix: Matrix, scheme: Scheme) -> Rounded:
     blocks = scheme.blocks(columns)
     if blocks * scheme.block != columns:
         matrix = np.pad(matrix, ((0, 0), (0, blocks * scheme.block - columns)))
-    values: _Blocks = matrix.reshape(rows, blocks, scheme.block)
-    scale, zero = _searched(values, scheme) if scheme.search else _spanning(values, scheme, 1.0)
+    values: Blocks = matrix.reshape(rows, blocks, scheme.block)
+    scale, zero = scales(values, scheme)
     codes = _steps(values, scale, zero, scheme)
     codes += zero
+    return pack(codes.astype(np.uint8), scale, zero, scheme)
+
+
+def scales(
+    values: Blocks, scheme: Scheme, weights: NDArray[np.float32] | None = None
+) -> tuple[PerBlock, PerBlock]:
+    """Scale and zero point of each block; ``weights`` [block]: what the squared error of each counts."""
+    if not scheme.search:
+        return _spanning(values, scheme, 1.0)
+    return _searched(values, scheme, weights)
+
+
+def pack(codes: Bytes, scale: PerBlock, zero: PerBlock, scheme: Scheme) -> Rounded:
+    """Codes [rows, blocks, block] with the scales and zero points they belong to."""
     zeros = None if scheme.symmetric else _pack(zero[..., 0].astype(np.uint8), scheme)
-    return Rounded(_pack(codes.astype(np.uint8), scheme), np.ascontiguousarray(scale[..., 0]), zeros)
+    return Rounded(_pack(codes, scheme), np.ascontiguousarray(scale[..., 0]), zeros)
 
 
 def dequantise(rounded: Rounded, scheme: Scheme, columns: int) -> Matrix:
@@ -82,7 +104,7 @@ def dequantise(rounded: Rounded, scheme: Scheme, columns: int) -> Matrix:
     return codes.reshape(rows, -1)[:, :columns]
 
 
-def _spanning(values: _Blocks, scheme: Scheme, span: float) -> tuple[_PerBlock, _PerBlock]:
+def _spanning(values: Blocks, scheme: Scheme, span: float) -> tuple[PerBlock, PerBlock]:
     """Scales and zero points with which the codes reach over ``span`` of each block's range."""
     if scheme.symmetric:
         return _symmetric(values, scheme, span)
@@ -91,19 +113,21 @@ def _spanning(values: _Blocks, scheme: Scheme, span: float) -> tuple[_PerBlock, 
     return _between(low * np.float32(span), high * np.float32(span), scheme)
 
 
-def _symmetric(values: _Blocks, scheme: Scheme, span: float) -> tuple[_PerBlock, _PerBlock]:
+def _symmetric(values: Blocks, scheme: Scheme, span: float) -> tuple[PerBlock, PerBlock]:
     # the lowest code reaches one step further than the highest, so the larger side gets it
     low, high = values.min(-1, keepdims=True), values.max(-1, keepdims=True)
     widest = np.where(-low > high, -low, -high) * np.float32(span)
     return _nonzero(widest / np.float32(scheme.middle)), np.full_like(widest, scheme.middle)
 
 
-def _between(low: _PerBlock, high: _PerBlock, scheme: Scheme) -> tuple[_PerBlock, _PerBlock]:
+def _between(low: PerBlock, high: PerBlock, scheme: Scheme) -> tuple[PerBlock, PerBlock]:
     scale = _nonzero((high - low) / np.float32(scheme.top))
     return scale, np.clip(np.rint(-low / scale), 0, scheme.top)
 
 
-def _searched(values: _Blocks, scheme: Scheme) -> tuple[_PerBlock, _PerBlock]:
+def _searched(
+    values: Blocks, scheme: Scheme, weights: NDArray[np.float32] | None
+) -> tuple[PerBlock, PerBlock]:
     """The best of several spans for each block, each with the scale of least squares for its codes.
 
     For codes c (zero point taken off) the best scale is w.c / c.c, and it takes (w.c)^2 / c.c off the squared
@@ -114,25 +138,27 @@ def _searched(values: _Blocks, scheme: Scheme) -> tuple[_PerBlock, _PerBlock]:
     best_gain = np.full_like(best_scale, -1)
     trials = [_spanning(values, scheme, span) for span in _SPANS]
     for scale, zero in [*trials, _symmetric(values, scheme, 1.0)]:
-        _keep(values, scale, zero, scheme, best_scale, best_zero, best_gain)
+        _keep(values, scale, zero, scheme, weights, best_scale, best_zero, best_gain)
     # once more with the scales just found: the codes that belong to them may be others
-    _keep(values, best_scale.copy(), best_zero.copy(), scheme, best_scale, best_zero, best_gain)
+    _keep(values, best_scale.copy(), best_zero.copy(), scheme, weights, best_scale, best_zero, best_gain)
     return best_scale, best_zero
 
 
 def _keep(
-    values: _Blocks,
-    scale: _PerBlock,
-    zero: _PerBlock,
+    values: Blocks,
+    scale: PerBlock,
+    zero: PerBlock,
     scheme: Scheme,
-    best_scale: _PerBlock,
-    best_zero: _PerBlock,
-    best_gain: _PerBlock,
+    weights: NDArray[np.float32] | None,
+    best_scale: PerBlock,
+    best_zero: PerBlock,
+    best_gain: PerBlock,
 ) -> None:
     """Overwrite the best where the least-squares scale for these codes gains more."""
     steps = _steps(values, scale, zero, scheme)
-    along = np.einsum("rbk,rbk->rb", values, steps)[..., None]
-    square = np.einsum("rbk,rbk->rb", steps, steps)[..., None]
+    weighted = steps if weights is None else steps * weights
+    along = np.einsum("rbk,rbk->rb", values, weighted)[..., None]
+    square = np.einsum("rbk,rbk->rb", steps, weighted)[..., None]
     fitted = along / np.maximum(square, _TINY)
     gain = along * fitted
     better = gain > best_gain
@@ -141,7 +167,7 @@ def _keep(
     np.copyto(best_zero, zero, where=better)
 
 
-def _steps(values: _Blocks, scale: _PerBlock, zero: _PerBlock, scheme: Scheme) -> _Blocks:
+def _steps(values: Blocks, scale: PerBlock, zero: PerBlock, scheme: Scheme) -> Blocks:
     """Codes less their zero point, as floats."""
     steps = values * np.reciprocal(scale)
     np.rint(steps, out=steps)
@@ -149,7 +175,7 @@ def _steps(values: _Blocks, scale: _PerBlock, zero: _PerBlock, scheme: Scheme) -
     return steps
 
 
-def _nonzero(scale: _PerBlock) -> _PerBlock:
+def _nonzero(scale: PerBlock) -> PerBlock:
     return np.where(np.abs(scale) < _TINY, _TINY, scale).astype(np.float32, copy=False)
 
 

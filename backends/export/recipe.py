@@ -16,12 +16,18 @@ BLOCK_SIZES = (16, 32, 64, 128, 256)
 
 
 class MatrixError(NamedTuple):
-    """How far a matrix moved when it was rounded: ||W - Wq|| / ||W||, Frobenius norms."""
+    """How far a matrix moved when it was rounded: ||W - Wq|| / ||W||, Frobenius norms.
+
+    Of a calibrated export it is known too how far that moved its outputs, on prompts that it was not
+    calibrated on: ||X (W - Wq)|| / ||X W||.
+    """
 
     name: str
     bits: int
     block: int  # values that share a scale along a row; 0 where a whole row or column does
     error: float
+    output_error: float | None = None
+    plain_output_error: float | None = None  # what rounding each value by itself would have come to
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,7 @@ class Recipe:
     head_bits: Literal[4, 8] | None = None
     int8_layers: frozenset[int] = frozenset()  # decoder layers kept at 8 bits
     vision_precision: VisionPrecision | None = None
+    calibrate: bool = False  # round 4-bit layers by what goes into them: error-compensated, on prompts
 
     def __post_init__(self) -> None:
         for name, allowed in _ALLOWED.items():
@@ -49,6 +56,11 @@ class Recipe:
                 raise RequestError(
                     f"{name} must be one of {', '.join(map(str, allowed))}, got {value}", param=name
                 )
+        if self.calibrate and self.precision != "int4":
+            raise RequestError(
+                f"calibrate is for precision int4, got {self.precision}; leave one of them out",
+                param="calibrate",
+            )
 
     def body(self, layer: int, columns: int) -> Scheme | None:
         """How a decoder layer's matrices with rows of ``columns`` values are rounded; None: not at all."""
@@ -95,5 +107,6 @@ _ALLOWED: dict[str, tuple[object, ...]] = {
     "accuracy_level": (0, 1, 4),
     "head_bits": (4, 8),
     "vision_precision": get_args(VisionPrecision),
+    "calibrate": (True, False),
 }
 _LEFT_OPEN = ("block_size", "head_bits", "vision_precision")

@@ -44,6 +44,11 @@ if TYPE_CHECKING:
 @option("--block-size", type=int, metavar="N", help="Values that share a scale: 16, 32, 64, 128 or 256.")
 @option("--symmetric/--asymmetric", default=None, help="Without or with zero points.")
 @option("--search/--no-search", default=True, help="Choose scales that keep the error least.")
+@option(
+    "--calibrate/--no-calibrate",
+    default=False,
+    help="Round each layer by what goes into it, on built-in prompts: nearer, and slower to export.",
+)
 @option("--head-bits", type=click.Choice(["4", "8"]), help="Of the matrix that gives the scores.")
 @option("--int8-layers", metavar="N,N..", default="", help="Decoder layers kept at 8 bits.")
 @option(
@@ -98,6 +103,22 @@ def worst_errors(manifest: Manifest) -> Iterator[str]:
         worst = max(matrices, key=lambda matrix: matrix.error)
         count = f"{len(matrices)} matrices" if len(matrices) > 1 else "1 matrix"
         yield f"{kind}: {count}, relative error at most {worst.error:.4f} ({worst.name})"
+    yield from _output_errors(manifest)
+
+
+def _output_errors(manifest: Manifest) -> Iterator[str]:
+    """What calibration gave: how far the outputs of the layers' matrices are off in the mean."""
+    pairs = [
+        (matrix.output_error, matrix.plain_output_error)
+        for matrix in manifest.matrices
+        if matrix.output_error is not None and matrix.plain_output_error is not None
+    ]
+    if pairs:
+        calibrated, plain = (sum(errors) / len(pairs) for errors in zip(*pairs, strict=True))
+        yield (
+            f"calibrated: relative error of the outputs {calibrated:.4f} in the mean, {plain:.4f} without "
+            "(on prompts kept apart)"
+        )
 
 
 def _kind(matrix: MatrixError) -> str:
@@ -121,6 +142,7 @@ def _recipe(said: dict[str, Any]) -> Recipe:
         head_bits=int(said["head_bits"]) if said["head_bits"] else None,  # type: ignore[arg-type]
         int8_layers=_layers(said["int8_layers"]),
         vision_precision=said["vision_precision"],
+        calibrate=said["calibrate"],
     )
 
 

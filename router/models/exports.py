@@ -16,6 +16,7 @@ from backends.export.manifest import EXPORTER, NAME, Manifest
 from backends.export.recipe import MatrixError, Recipe
 from backends.export.sizes import check_memory, estimate
 from backends.export.weights import Progress
+from router.calibration import samples
 from router.models.home import home
 from router.models.identity import export_name, source_of
 from router.models.model import Model
@@ -140,14 +141,16 @@ def remove_export(name: str) -> Path:
 
 
 def _fill(part: Path, *, model: Model, recipe: Recipe, progress: Progress, exporter: Exporter | None) -> None:
-    matrices = (exporter or _exporter())(model.folder, part, recipe, progress)
+    matrices = (exporter or _exporter(model, recipe))(model.folder, part, recipe, progress)
     Manifest.describe(part, source_of(model), recipe, matrices).write(part)
 
 
-def _exporter() -> Exporter:
+def _exporter(model: Model, recipe: Recipe) -> Exporter:
     import backends.export
 
-    return backends.export.export
+    if not recipe.calibrate:
+        return backends.export.export
+    return partial(backends.export.export, samples=samples(model.folder))
 
 
 def _intact(folder: Path, listener: Listener) -> bool:

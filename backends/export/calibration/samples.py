@@ -1,0 +1,65 @@
+"""What an export is calibrated on: prompts, and the hidden states that they begin with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backends.base import Prompt
+from backends.qwen3vl.config import Config
+from backends.qwen3vl.positions import positions
+
+Floats: TypeAlias = NDArray[np.float32]
+See: TypeAlias = Callable[[Prompt], list[Floats]]  # features, then DeepStack's: [image_tokens, hidden] each
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Prompts of the model itself, and what its picture tower makes of their pictures."""
+
+    prompts: Sequence[Prompt]  # whose inputs are collected, in two halves that are alike
+    held_out: Sequence[Prompt]  # on which is measured what that gave
+    load_tower: Callable[[Path], See]  # from a folder with vision.onnx
+
+
+@dataclass(frozen=True, eq=False)
+class States:
+    """All prompts on their way through the model, one behind the other."""
+
+    hidden: Floats  # [tokens, hidden]
+    places: NDArray[np.int64]  # [3, tokens]: time, row and column
+    ends: tuple[int, ...]  # of each prompt, in tokens
+    slots: NDArray[np.int64]  # [image_tokens]: the tokens that are places of pictures
+    deepstack: tuple[Floats, ...]  # [image_tokens, hidden] each: added there after layers 0, 1 ...
+
+
+def begin(
+    prompts: Sequence[Prompt], config: Config, embed: Callable[[NDArray[np.int64]], Floats], see: See
+) -> States:
+    """Embed the prompts and put the features of their pictures into them, as the onnx backend does."""
+    ends = np.cumsum([len(prompt.ids) for prompt in prompts])
+    hidden = embed(np.concatenate([prompt.ids for prompt in prompts]))
+    places = [
+        positions(len(prompt.ids), prompt.spans, prompt.grid, config.vision.merge).ids for prompt in prompts
+    ]
+    slots = np.concatenate(
+        [slots_of(prompt) + end - len(prompt.ids) for prompt, end in zip(prompts, ends, strict=True)]
+    )
+    seen = [see(prompt) for prompt in prompts if prompt.patches is not None]
+    features = [np.concatenate(parts) for parts in zip(*seen, strict=True)]
+    if features:
+        hidden[slots] = features[0]
+    return States(hidden, np.concatenate(places, 1), tuple(ends.tolist()), slots, tuple(features[1:]))
+
+
+def slots_of(prompt: Prompt) -> NDArray[np.int64]:
+    """Which of the prompt's tokens are places of pictures."""
+    none = np.empty(0, np.int64)
+    if prompt.spans is None:
+        return none
+    return np.concatenate([none, *(np.arange(first, end) for first, end in prompt.spans.tolist())])
