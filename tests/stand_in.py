@@ -21,7 +21,7 @@ def content(name: str, recipe: Recipe) -> bytes:
     return (seed * (SIZES[name] // len(seed) + 1))[: SIZES[name]]
 
 
-def export(source, out, recipe, progress, pause: float = 0.0) -> tuple[MatrixError, ...]:
+def export(source, out, recipe, progress, pause: float = 0.0, samples=None) -> tuple[MatrixError, ...]:
     """Has the exporter's signature; ``pause`` seconds pass before each of about 30 pieces."""
     assert list(out.iterdir()) == []
     total = sum(SIZES.values())

@@ -15,7 +15,7 @@ import pytest
 from backends.export.checks import verify
 from backends.export.lock import locked
 from backends.export.manifest import Manifest
-from backends.export.recipe import Recipe
+from backends.export.recipe import MatrixError, Recipe
 from router.cli import run
 from router.cli.progress import size
 from router.models import export_place, exports_folder, find
@@ -66,6 +66,22 @@ def test_the_path_is_on_stdout_and_the_summary_on_stderr(quick, capsys) -> None:
     assert err.startswith(f"{told(place)}, exported before\n")
 
 
+def test_a_calibrated_export_says_what_that_gave(capsys, monkeypatch) -> None:
+    def calibrated(source, out, recipe, progress, samples):
+        assert len(samples.prompts) > 20
+        stand_in.export(source, out, recipe, progress)
+        return (
+            MatrixError("layers.0", 4, 128, 0.1, 0.02, 0.06),
+            MatrixError("layers.1", 4, 128, 0.1, 0.04, 0.1),
+        )
+
+    monkeypatch.setattr("backends.export.export", calibrated)
+    _, err = exported(capsys, "--recipe", "fast", "--calibrate")
+    assert err.splitlines()[-1] == (
+        "calibrated: outputs of these matrices are off by 0.0300 in the mean, by 0.0800 if rounded plainly"
+    )
+
+
 def test_force_makes_it_anew(quick, capsys) -> None:
     place, _ = exported(capsys)
     before = (place / "weights.data").stat().st_ino
@@ -77,10 +93,10 @@ def test_force_makes_it_anew(quick, capsys) -> None:
 def test_the_options_make_the_recipe(quick, capsys) -> None:
     options = (
         "--precision int4 --recipe fast --vision-precision w8 --block-size 64 --symmetric --no-search "
-        "--head-bits 4 --int8-layers 0,3 --accuracy-level 0"
+        "--head-bits 4 --int8-layers 0,3 --accuracy-level 0 --calibrate"
     )
     place, _ = exported(capsys, *options.split())
-    wanted = Recipe("int4", "fast", 64, True, False, 0, 4, frozenset({0, 3}), "w8")
+    wanted = Recipe("int4", "fast", 64, True, False, 0, 4, frozenset({0, 3}), "w8", True)
     assert Manifest.read(place).recipe == wanted
     plain, _ = exported(capsys)
     assert Manifest.read(plain).recipe == Recipe()

@@ -47,9 +47,13 @@ def test_a_manifest_is_read_as_it_was_written(folder: Path) -> None:
 def test_errors_of_any_number_type_are_kept(folder: Path) -> None:
     import numpy as np
 
-    matrices = [MatrixError("w", 4, 32, np.float32(0.5))]
+    matrices = [
+        MatrixError("w", 4, 32, np.float32(0.5)),
+        MatrixError("v", 4, 128, 0.5, np.float32(0.25), 0.75),
+    ]
     Manifest.describe(folder, SOURCE, RECIPE, matrices).write(folder)
-    assert Manifest.read(folder).matrices == (MatrixError("w", 4, 32, 0.5),)
+    assert Manifest.read(folder).matrices == tuple(matrices)
+    assert (folder / "manifest.json").read_text().count("output_error") == 2
 
 
 def test_a_whole_export_passes_every_check(folder: Path, tmp_path: Path) -> None:
@@ -139,7 +143,7 @@ def test_a_manifest_cannot_name_files_elsewhere(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["{", "[]", "{}", '{"format": 2}', '{"format": 1}', '{"format": 1, "files": 3}']
+    "text", ["{", "[]", "{}", '{"format": 1}', '{"format": 2}', '{"format": 2, "files": 3}']
 )
 def test_what_is_no_manifest_is_named(folder: Path, text: str) -> None:
     (folder / "manifest.json").write_text(text)

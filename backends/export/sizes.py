@@ -10,6 +10,7 @@ from backends.base import BackendError
 from backends.export.quantize import Scheme
 from backends.export.recipe import Recipe
 from backends.export.weights import Weights
+from backends.qwen3vl.config import Config, TextConfig
 
 _REST = 8 << 20  # graphs, manifest, and the space between tensors that start on pages
 MEMORY = 1 << 30  # bytes; tensors are read in parts, so a larger model takes no more
@@ -25,12 +26,13 @@ def estimate(folder: Path, recipe: Recipe) -> int:
     return int(tensors) + copied + _REST
 
 
-def check_memory(folder: Path) -> None:
+def check_memory(folder: Path, recipe: Recipe) -> None:
     """BackendError ``out_of_memory`` when the machine has too little free to export the checkpoint."""
     free = available_memory()
-    if free is not None and free < MEMORY:
+    needed = MEMORY + (_calibration(Config.read(folder).text) if recipe.calibrate else 0)
+    if free is not None and free < needed:
         raise BackendError(
-            f"exporting {folder} needs {MEMORY} bytes of memory, {free} are free; close something, "
+            f"exporting {folder} needs {needed} bytes of memory, {free} are free; close something, "
             "or export on another machine and copy the folder",
             code="out_of_memory",
         )
@@ -44,6 +46,13 @@ def available_memory() -> int | None:
 def total_memory() -> int | None:
     """Bytes of memory that the machine has, or the control group may take; None where that is not told."""
     return min([*_told("MemTotal"), *_group_limit()], default=None)
+
+
+def _calibration(config: TextConfig) -> int:
+    """Bytes that calibration takes: for the inputs of the widest matrix, and for the largest matrix."""
+    widest = max(config.hidden, config.intermediate, config.heads * config.head_dim)
+    # X^T X of each half in float32, and it and its factor in float64; a matrix as it was and as it became
+    return 24 * widest**2 + 16 * 2 * config.intermediate * config.hidden
 
 
 def _told(name: str) -> list[int]:

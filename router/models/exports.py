@@ -88,7 +88,7 @@ def export_to(
         remove_leftovers(target.parent)
     else:
         _check_target(target, model, recipe, force=force)
-    check_memory(model.folder)
+    check_memory(model.folder, recipe)
     written = write_folder(
         target,
         partial(_fill, model=model, recipe=recipe, progress=listener.progress, exporter=exporter),
