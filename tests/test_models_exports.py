@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,14 @@ def test_too_little_memory_is_told_before_anything_is_read(
     with pytest.raises(BackendError, match="1000 are free") as raised:
         ensure(model)
     assert raised.value.code == "out_of_memory"
+
+
+def test_calibration_asks_for_more_memory(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    scenes = find().folder
+    monkeypatch.setattr(sizes, "available_memory", lambda: sizes.MEMORY)
+    sizes.check_memory(scenes, INT4)
+    with pytest.raises(BackendError, match=f"{sizes.MEMORY} are free"):
+        sizes.check_memory(scenes, replace(INT4, calibrate=True))
 
 
 def test_the_machine_tells_its_free_memory() -> None:
