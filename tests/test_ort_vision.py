@@ -17,8 +17,9 @@ ort = pytest.importorskip("onnxruntime")
 
 from backends.base import BackendError, Runtime  # noqa: E402
 from backends.export.graph import FLOAT, DataFile, Graph  # noqa: E402
+from backends.ort.decoder import int8_options  # noqa: E402
 from backends.ort.torch_vision import TorchVisionEncoder  # noqa: E402
-from backends.ort.vision import VisionEncoder, tower_options  # noqa: E402
+from backends.ort.vision import VisionEncoder  # noqa: E402
 from backends.processor import Processor  # noqa: E402
 from backends.qwen3vl.config import Config, VisionConfig  # noqa: E402
 from tests import tiny, towers  # noqa: E402
@@ -176,7 +177,7 @@ def product(folder: Path, options: Any) -> float:
 
 def test_int8_sums_are_whole_on_every_processor(tmp_path: Path) -> None:
     (tmp_path / "ours").mkdir()
-    assert product(tmp_path / "ours", tower_options(RUNTIME)) == 255 * 127 * 512
+    assert product(tmp_path / "ours", int8_options(RUNTIME)) == 255 * 127 * 512
     if Processor.read().sums_whole:
         pytest.skip("nothing to see without the option: this processor adds them whole by itself")
     (tmp_path / "theirs").mkdir()

@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from backends.export.columns import signed_or_not, zero_points
 from backends.export.graph import CONTRIB, Graph
 from backends.export.quantize import Matrix, Rounded, Scheme, dequantise, quantise
 from backends.export.recipe import MatrixError, VisionPrecision, fitting
@@ -73,10 +74,10 @@ class Linears:
     def _columns(self, x: str, name: str, matrix: Matrix, bias: str, called: str | None) -> str:
         graph = self._graph
         rounded = self._round(name, matrix, Scheme(8, matrix.shape[1], symmetric=True, search=False))
-        signed = (rounded.packed[:, 0] ^ 0x80).view(np.int8)  # from 0 .. 255 around 128 to -128 .. 127
-        weight = graph.constant(signed.T, f"{name}.weight")
+        weight = graph.constant(signed_or_not(rounded.packed[:, 0]).T, f"{name}.weight")
+        zero = zero_points(graph, len(matrix))
         scale = graph.constant(rounded.scales[:, 0], f"{name}.scale")
-        return graph.op("DynamicQuantizeMatMul", x, weight, scale, "", bias, name=called, domain=CONTRIB)
+        return graph.op("DynamicQuantizeMatMul", x, weight, scale, zero, bias, name=called, domain=CONTRIB)
 
     def _blocks(self, x: str, name: str, matrix: Matrix, bias: str, called: str | None) -> str:
         graph = self._graph
