@@ -1,4 +1,4 @@
-"""An export with matrices of 8 bits for reading long prompts."""
+"""An export with matrices of 7 bits for reading long prompts."""
 
 from collections.abc import Callable
 from contextlib import closing
@@ -11,17 +11,21 @@ import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
-pytest.importorskip("onnxruntime")
+ort = pytest.importorskip("onnxruntime")
+
+from safetensors.numpy import save_file  # noqa: E402
 
 from backends import BackendError, Prompt, Runtime  # noqa: E402
 from backends.export import Recipe, export  # noqa: E402
+from backends.export.columns import Columns  # noqa: E402
+from backends.export.graph import FLOAT, DataFile, Graph  # noqa: E402
 from backends.export.manifest import recipe_fields  # noqa: E402
 from backends.export.sizes import estimate  # noqa: E402
+from backends.export.weights import Weights  # noqa: E402
 from backends.ort import session as session_module  # noqa: E402
 from backends.ort.backend import OnnxBackend  # noqa: E402
 from backends.ort.prefill import LEAST  # noqa: E402
 from backends.prefix import TAIL  # noqa: E402
-from backends.processor import Processor  # noqa: E402
 from tests.exports import Models, fp32, with_its_tower  # noqa: E402
 from tests.test_onnx import flat_positions, no_deepstack, pictured  # noqa: E402
 
@@ -44,7 +48,7 @@ def exported_fixture(models: Models, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture(scope="module", name="filling")
 def filling_fixture(exported: Path) -> OnnxBackend:
-    """float32, but long prompts are read by 8 bits."""
+    """float32, but long prompts are read by 7 bits."""
     return OnnxBackend.load(exported, RUNTIME)
 
 
@@ -63,12 +67,12 @@ def apart(ours: list[np.ndarray], theirs: list[np.ndarray]) -> float:
     return max(float(np.linalg.norm(a - b) / np.linalg.norm(b)) for a, b in zip(ours, theirs, strict=True))
 
 
-def test_what_it_keeps_is_what_float32_keeps_but_for_8_bits(filling: OnnxBackend) -> None:
+def test_what_it_keeps_is_what_float32_keeps_but_for_rounding(filling: OnnxBackend) -> None:
     (scores, kept), (exact, whole) = (
         read(backend, pictured(PICTURE)) for backend in (filling, with_its_tower())
     )
-    assert 1e-4 < apart(kept, whole) < 0.03
-    assert np.linalg.norm(scores - exact) < 0.03 * np.linalg.norm(exact)
+    assert 1e-4 < apart(kept, whole) < 0.05
+    assert np.linalg.norm(scores - exact) < 0.05 * np.linalg.norm(exact)
 
 
 @pytest.mark.parametrize("damage", [flat_positions, no_deepstack])
@@ -116,6 +120,22 @@ def test_a_token_far_larger_than_the_others_costs_only_itself(
     assert not np.array_equal(kept[0][:, ~others], quiet[0][:, ~others])
 
 
+def test_no_sum_is_cut_at_16_bits(tmp_path: Path) -> None:
+    weights = np.full((16, 512), -64, np.float32)
+    weights[0, 0] = 63  # codes reach from -64 to 63
+    save_file({"matrix": weights}, tmp_path / "model.safetensors")
+    with DataFile(tmp_path / "ones.data") as data:
+        columns, graph = Columns(Weights(tmp_path), data), Graph("ones", data)
+        by = columns.store("matrix", ["matrix"], None)
+        graph.output(
+            columns.multiply(graph, graph.input("x", FLOAT, [1, 1, 512]), by, "y"), FLOAT, [1, 1, 16]
+        )
+    graph.save(tmp_path / "ones.onnx")
+    session = ort.InferenceSession(tmp_path / "ones.onnx", providers=["CPUExecutionProvider"])
+    y = session.run(None, {"x": np.full((1, 1, 512), 127, np.float32)})[0][0, 0]
+    assert y[1:] == pytest.approx(127 * -64 * 512, rel=1e-5)
+
+
 def test_the_same_prompt_scores_the_same_when_its_cache_was_kept(exported: Path) -> None:
     backend = OnnxBackend.load(exported, replace(RUNTIME, kept_bytes=1 << 24))
     prompt = Prompt(np.arange(300, 450))
@@ -139,24 +159,6 @@ def test_it_stops_in_the_middle(filling: OnnxBackend, monkeypatch: pytest.Monkey
     with pytest.raises(BackendError) as caught:
         session.prefill(pictured(PICTURE))
     assert caught.value.code == "cancelled"
-
-
-def test_signed_and_unsigned_matrices_give_the_same(
-    models: Models, filling: OnnxBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    here = Processor.read()
-    other = replace(here, architecture="aarch64" if not here.sums_whole else "x86_64", features=frozenset())
-    assert other.sums_whole is not here.sums_whole
-    recipe = replace(RECIPE, vision_precision="int8")
-    kept = []
-    for name, processor in (("here", here), ("other", other)):
-        (tmp_path / name).mkdir()
-        with monkeypatch.context() as patched:
-            patched.setattr(Processor, "read", lambda processor=processor: processor)
-            export(models.folder, tmp_path / name, recipe)
-        kept.append(read(OnnxBackend.load(tmp_path / name, RUNTIME), pictured(PICTURE))[1])
-    assert (tmp_path / "here/prefill.data").read_bytes() != (tmp_path / "other/prefill.data").read_bytes()
-    assert apart(*kept) < 1e-5
 
 
 def test_its_size_is_foreseen(models: Models, exported: Path) -> None:

@@ -184,6 +184,27 @@ def test_int8_sums_are_whole_on_every_processor(tmp_path: Path) -> None:
     assert product(tmp_path / "theirs", ort.SessionOptions()) < 0.9 * 255 * 127 * 512
 
 
+def test_signed_and_unsigned_matrices_give_the_same(
+    checkpoint: Path,
+    rounded: VisionEncoder,
+    config: VisionConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    exports: dict[str, Path],
+) -> None:
+    architecture = "aarch64" if not Processor.read().sums_whole else "x86_64"
+    other = replace(Processor.read(), architecture=architecture, features=frozenset())
+    assert other.sums_whole is not Processor.read().sums_whole
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(Processor, "read", lambda: other)
+        towers.export(checkpoint, tmp_path, "int8")
+    assert (tmp_path / "vision.onnx").read_bytes() != (exports["int8"] / "vision.onnx").read_bytes()
+    values, grid = towers.patches(MIXED)
+    carried = VisionEncoder(tmp_path, config, RUNTIME)
+    ours, theirs = (towers.flat(each.encode(values, grid)) for each in (rounded, carried))
+    assert towers.distance(ours, theirs) <= 2e-5
+
+
 GROWTH = """
 import sys
 from pathlib import Path

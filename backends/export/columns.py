@@ -1,7 +1,8 @@
-"""Matrices at 8 bits with a scale for each output value, multiplied by what is rounded to 8 bits itself.
+"""Matrices at 7 bits with a scale for each output value, multiplied by what is rounded to 8 bits itself.
 
-Each token has a scale of its own, so that one whose values are far larger than the others' costs only itself,
-and a token's result does not depend on what is read beside it.
+x86 without VNNI adds products of int8 two by two in 16 bits, which hold 2 * 255 * 64 and not 2 * 255 * 127:
+at 7 bits its fastest sums are right. Each token has a scale of its own, so that one whose values are far
+larger than the others' costs only itself, and a token's result does not depend on what is read beside it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from backends.export.graph import CONTRIB, DataFile, Graph
 from backends.export.quantize import Matrix, Scheme, dequantise, quantise
 from backends.export.recipe import MatrixError
 from backends.export.weights import Weights
-from backends.processor import Processor
 
 _PIECE = 1 << 20  # values rounded at once
 _TOP = 127  # the largest step on either side of 0
@@ -24,26 +24,11 @@ _TOP = 127  # the largest step on either side of 0
 
 @dataclass(frozen=True)
 class Column:
-    """A matrix in the data file, transposed: int8 [columns, rows] or uint8 around 128, and a scale a row."""
+    """A matrix in the data file, transposed: int8 [columns, rows] from -64 to 63, and a scale [rows]."""
 
     name: str
     rows: int
     columns: int
-
-
-def signed_or_not(codes: NDArray[np.uint8]) -> NDArray[np.uint8] | NDArray[np.int8]:
-    """Codes around 128 as this processor adds products of them fastest without cutting sums at 16 bits.
-
-    Either is right everywhere: `backends.ort.decoder.int8_options` has signed ones turned where it must be.
-    """
-    return (codes ^ 0x80).view(np.int8) if Processor.read().sums_whole else codes
-
-
-def zero_points(graph: Graph, rows: int) -> str:
-    """Add which codes stand for 0 in a matrix of `signed_or_not` with ``rows`` output values; "" for 0."""
-    if Processor.read().sums_whole:
-        return ""
-    return graph.once(f"middle_{rows}", np.full(rows, 128, np.uint8))
 
 
 class Columns:
@@ -54,12 +39,11 @@ class Columns:
         self._weights = weights
         self._data = data
 
-    def store(self, name: str, sources: Sequence[str], scheme: Scheme | None) -> Column:
+    def store(self, name: str, sources: Sequence[str], _scheme: Scheme | None) -> Column:
         """Write the tensors ``sources`` [rows, columns], side by side once transposed, as ``name``."""
-        assert scheme is not None
-        parts = [self._rounded(source, scheme) for source in sources]
+        parts = [self._rounded(source) for source in sources]
         codes = np.concatenate([codes for codes, _ in parts])
-        self._data.write(name, signed_or_not(codes).T)
+        self._data.write(name, codes.T)
         self._data.write(f"{name}.scales", np.concatenate([scales for _, scales in parts]))
         return Column(name, *codes.shape)
 
@@ -81,7 +65,6 @@ class Columns:
             graph.once("one", np.array(1, np.float32)),
             graph.external(f"{by.name}.scales"),
             middle,
-            zero_points(graph, by.rows),
             domain=CONTRIB,
         )
         scaled = graph.op("Mul", product, graph.op("Unsqueeze", step, graph.ints(1)))
@@ -90,17 +73,17 @@ class Columns:
     def _steps(self, graph: Graph, tokens: str) -> str:
         """The steps [tokens] that the values of ``tokens`` [tokens, columns] are rounded to."""
         largest = graph.op("ReduceMax", graph.op("Abs", tokens), graph.ints(1), keepdims=0)
-        largest = graph.op(
-            "Max", largest, graph.once("tiny", np.array(1e-30, np.float32))
-        )  # zeros stay zeros
+        # a token of zeros would be divided by zero
+        largest = graph.op("Max", largest, graph.once("tiny", np.array(1e-30, np.float32)))
         return graph.op("Mul", largest, graph.once("share", np.array(1 / _TOP, np.float32)))
 
-    def _rounded(self, source: str, scheme: Scheme) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """Codes [rows, columns] around 128 and scales [rows] of one tensor, its error noted."""
+    def _rounded(self, source: str) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+        """Codes [rows, columns] and scales [rows] of one tensor, its error noted."""
+        scheme = Scheme(7, self._weights.shape(source)[1], symmetric=True, search=False)
         codes, scales, moved, whole = [], [], 0.0, 0.0
         for piece in self._pieces(source):
             rounded = quantise(piece, scheme)
-            codes.append(rounded.packed[:, 0])
+            codes.append(rounded.packed[:, 0].view(np.int8) - np.int8(scheme.middle))
             scales.append(rounded.scales[:, 0])
             back = dequantise(rounded, scheme, piece.shape[1]) - piece
             moved += float(np.vdot(back, back))

@@ -1,4 +1,4 @@
-"""prefill.onnx: fills a session's cache with a long text, by matrices of 8 bits in prefill.data.
+"""prefill.onnx: fills a session's cache with a long text, by matrices of 7 bits in prefill.data.
 
 Its inputs and its cache are those of decoder.onnx, for one row; it gives no scores. Products of int8 by int8
 are up to twice as fast as those of 4-bit blocks where many tokens are read at once, and nearer to the
@@ -12,7 +12,6 @@ from pathlib import Path
 from backends.export.body import Layers, Run
 from backends.export.columns import Columns
 from backends.export.graph import FLOAT, INT32, INT64, DataFile, Graph, Side
-from backends.export.quantize import Scheme
 from backends.export.recipe import MatrixError
 from backends.export.rotary import in_space
 from backends.export.weights import Weights
@@ -29,7 +28,7 @@ def write(out: Path, weights: Weights, config: TextConfig, deepstack: int) -> li
     """
     with DataFile(out / DATA) as data:
         columns = Columns(weights, data)
-        layers = Layers(weights, config, columns, _whole_rows)
+        layers = Layers(weights, config, columns, lambda *_: None)  # they have one way of their own
         graph = Graph("prefill", data)
         hidden: list[Side] = [1, "tokens", config.hidden]
         embeddings = graph.input("inputs_embeds", FLOAT, hidden)
@@ -41,7 +40,3 @@ def write(out: Path, weights: Weights, config: TextConfig, deepstack: int) -> li
         layers.fill(graph, embeddings, Run(in_space(graph, config, places), seqlens_k, total, features))
     graph.save(out / MODEL)
     return [error._replace(name=f"{PREFIX}{error.name}") for error in columns.errors]
-
-
-def _whole_rows(_layer: int, columns: int) -> Scheme:
-    return Scheme(8, columns, symmetric=True, search=False)
