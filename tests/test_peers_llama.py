@@ -230,10 +230,10 @@ def test_the_table_has_a_row_for_each_that_ran_and_a_reason_for_each_that_did_no
     assert head == [
         "",
         "decode tok/s",
-        "prefill 128 tok/s",
-        "prefill 512 tok/s",
-        "vision 2 x 64x32 patches/s",
-        "TTFT 2 x 64x32 s",
+        "prefill tok/s 128",
+        "prefill tok/s 512",
+        "vision patches/s 2 x 64x32",
+        "TTFT s 2 x 64x32",
         "peak GB",
         "disk GB",
         "weight error body / head / vision",
@@ -243,6 +243,7 @@ def test_the_table_has_a_row_for_each_that_ran_and_a_reason_for_each_that_did_no
     assert "- genai cannot run: onnxruntime_genai not installed: pip install onnxruntime-genai" in lines
     torch = _cells(next(line for line in lines if line.startswith("| torch")))
     assert torch[4:6] == ["-", "-"]
+    assert "- torch, 2 pictures 64x32: it reads text only" in lines
     assert not any(line.startswith("| genai") for line in lines)
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,13 +28,9 @@ from router.bench.files import as_json
 from router.bench.prompts import Writer, check_room
 from router.bench.report import Report, Setting
 from router.bench.workloads import Size, Workload, workloads
+from router.cli.progress import listening
 from router.models import Listener, Model, find
 from router.prompt import PromptBuilder
-
-LISTENER = Listener(
-    progress=lambda name, _done, _total: print(name, file=sys.stderr),
-    notice=lambda text: print(text, file=sys.stderr),
-)
 
 
 def main() -> None:
@@ -63,11 +59,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--peers", type=_names, metavar="NAME,..", help="which to measure, by the beginning of their names")
     add("--work", type=Path, metavar="DIR", help="for converted models; ./peers/<model> by default")
     add("-p", "--prompt-tokens", type=_numbers, default=(128, 1024), metavar="N,..")
-    add("-n", "--output-tokens", type=int, default=64, metavar="N", help="of every answer, at least 2")
+    add("-n", "--output-tokens", type=_least(2), default=64, metavar="N", help="of every answer")
     add("--image-size", type=_sizes, default=(Size(448, 448), Size(1024, 1024)), metavar="WxH,..")
-    add("-r", "--repeats", type=int, default=5, metavar="N")
-    add("--warmup", type=int, default=1, metavar="N")
-    add("--threads", type=int, default=usable_cores(), metavar="N")
+    add("-r", "--repeats", type=_least(1), default=5, metavar="N")
+    add("--warmup", type=_least(0), default=1, metavar="N")
+    add("--threads", type=_least(1), default=usable_cores(), metavar="N")
     add("--follow-ups", action="store_true", help="measure second questions too")
     add("--save", type=_file, metavar="FILE.json", help="everything that was measured")
     add("--plot", type=_file, metavar="FILE.png")
@@ -77,29 +73,35 @@ def _parser() -> argparse.ArgumentParser:
 
 def _measured(said: argparse.Namespace) -> Report:
     """Convert, load and measure; Ctrl-C ends with what was found so far."""
-    model = find(said.model, LISTENER)
+    with listening("reading the model") as listener:
+        plan = _plan(find(said.model, listener), said, listener)
+    with listening("starting", counted=True) as listener:
+        bench = Bench(plan, listener)
+        try:
+            bench.run()
+        except KeyboardInterrupt:
+            listener.notice("stopped; this is what was measured")
+    report = bench.report()
+    return replace(report, versions={**report.versions, **versions()})
+
+
+def _plan(model: Model, said: argparse.Namespace, listener: Listener) -> Plan:
     if model.is_export:
         raise RequestError(f"{model.folder} is an export; give the checkpoint, which every peer converts")
-    work = (said.work or Path("peers") / model.name).resolve()
-    work.mkdir(parents=True, exist_ok=True)
     wanted = peers() if said.peers is None else chosen(peers(), said.peers)
     builder = PromptBuilder.read(model.folder)
-    plan = Plan(
+    asked = _workloads(said)
+    check_room(asked, builder.config.text.context)
+    work = (said.work or Path("peers") / model.name).resolve()
+    work.mkdir(parents=True, exist_ok=True)
+    return Plan(
         setting=_setting(model, said),
-        contenders=tuple(enter(peer, model.folder, work, said.threads, LISTENER) for peer in wanted),
-        workloads=_workloads(said),
+        contenders=tuple(enter(peer, model.folder, work, said.threads, listener) for peer in wanted),
+        workloads=asked,
         writer=Writer(builder),
         config=builder.config,
         roofline=False,
     )
-    check_room(plan.workloads, builder.config.text.context)
-    bench = Bench(plan, LISTENER)
-    try:
-        bench.run()
-    except KeyboardInterrupt:
-        print("stopped; this is what was measured", file=sys.stderr)
-    report = bench.report()
-    return replace(report, versions={**report.versions, **versions()})
 
 
 def _workloads(said: argparse.Namespace) -> tuple[Workload, ...]:
@@ -135,11 +137,23 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _numbers(text: str) -> tuple[int, ...]:
-    return tuple(int(number) for number in text.split(","))
+    return tuple(map(_least(1), text.split(",")))
+
+
+def _least(least: int) -> Callable[[str], int]:
+    def whole(text: str) -> int:
+        if not text.strip().isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"must be a whole number of at least {least}, got '{text}'")
+        return int(text)
+
+    return whole
 
 
 def _sizes(text: str) -> tuple[Size, ...]:
-    return tuple(Size(*map(int, size.split("x"))) for size in text.split(","))
+    sides = [size.split("x") for size in text.split(",")]
+    if any(len(pair) != 2 for pair in sides):
+        raise argparse.ArgumentTypeError(f"must be WxH,.. such as 448x448, got '{text}'")
+    return tuple(Size(*map(_least(1), pair)) for pair in sides)
 
 
 def _file(text: str) -> Path:

@@ -28,10 +28,8 @@ def errors(file: Path, folder: Path, *, vision: bool) -> list[MatrixError]:
     for tensor in filter(is_matrix, stored(weights, Config.read(folder), vision=vision)):
         held = found[tensor.name]
         block, size = gguf.GGML_QUANT_SIZES[held.tensor_type]
-        # as manifests have it: the language model is the model
-        name = tensor.source.replace("language_model.", "")
         error = relative_error(_pieces(tensor, held, weights))
-        matrices.append(MatrixError(name, 8 * size // block, block, error))
+        matrices.append(MatrixError(tensor.source, 8 * size // block, block, error))
     return matrices
 
 

@@ -84,6 +84,8 @@ def _quantize(plain: Path, file: Path, kind: str) -> None:
     """As llama.cpp does by itself: which matrices get more bits is its own choice."""
     import llama_cpp
 
+    silent = llama_cpp.llama_log_callback(lambda _level, _text, _data: None)
+    llama_cpp.llama_log_set(silent, None)  # it tells of every matrix
     settings = llama_cpp.llama_model_quantize_default_params()
     settings.ftype = KINDS[kind]
     settings.nthread = len(os.sched_getaffinity(0))

@@ -28,11 +28,11 @@ def _columns(report: Report) -> Iterator[tuple[str, _Cell]]:
     for text in texts[:1]:
         yield "decode tok/s", _median(text, "decode_tokens_per_second")
     for text in texts:
-        yield f"prefill {text.prompt_tokens} tok/s", _median(text, "prefill_tokens_per_second")
+        yield f"prefill tok/s {text.prompt_tokens}", _median(text, "prefill_tokens_per_second")
     for picture in seen:
-        yield f"vision {_pictures(picture)} patches/s", _median(picture, "vision_patches_per_second")
+        yield f"vision patches/s {_pictures(picture)}", _median(picture, "vision_patches_per_second")
     for picture in seen:
-        yield f"TTFT {_pictures(picture)} s", _median(picture, "ttft_ms", 1000)
+        yield f"TTFT s {_pictures(picture)}", _median(picture, "ttft_ms", 1000)
     yield "peak GB", lambda _, standing: _gigabytes(standing.peak_bytes)
     yield "disk GB", lambda _, standing: _gigabytes(standing.disk_bytes)
     yield "weight error body / head / vision", lambda _, standing: _error(standing)
@@ -49,7 +49,9 @@ def _median(workload: Workload, metric: str, scale: float = 1) -> _Cell:
 
 
 def _pictures(workload: Workload) -> str:
-    return str(workload.size) if workload.pictures == 1 else f"{workload.pictures} x {workload.size}"
+    size = workload.size
+    shown = f"{size.width} px" if size and size.width == size.height else str(size)
+    return shown if workload.pictures == 1 else f"{workload.pictures} x {shown}"
 
 
 def _gigabytes(count: int | None) -> str:
@@ -67,9 +69,11 @@ def _ran(report: Report, standing: Standing) -> bool:
 def _problems(report: Report) -> Iterator[str]:
     """Why a contender has no row, or an empty place in it."""
     lines = [f"- {one.name} cannot run: {one.problem}" for one in report.standings if one.problem]
-    lines += [
-        f"- {row.target} did not run '{row.workload}': {row.problem}" for row in report.rows if row.problem
-    ]
+    failed: dict[tuple[str, str], list[str]] = {}
+    for row in report.rows:
+        if row.problem:
+            failed.setdefault((row.target, row.problem), []).append(row.workload)
+    lines += [f"- {target}, {' and '.join(names)}: {why}" for (target, why), names in failed.items()]
     if lines:
         yield "\n".join(lines)
 
@@ -89,7 +93,7 @@ def _words(report: Report) -> Iterator[str]:
     yield (
         "Decode: after the shortest prompt. TTFT: from the picture and a question of 32 words to the first "
         "token. Peak: resident memory of the process, mapped weights included. Weight error: "
-        "||W - Wq|| / ||W||, read back from the converted files, the mean over matrices."
+        "||W - Wq|| / ||W||, the mean over matrices, measured on what each converted; 0: the checkpoint's own."
     )
     yield from report.notes
 
