@@ -11,6 +11,8 @@ from backends.qwen3vl.config import Config
 from benchmarks.peers import Peer, enter
 from benchmarks.peers.__main__ import _telling
 from benchmarks.peers.arrivals import sample
+from benchmarks.peers.columns import able, columns
+from benchmarks.peers.drawing import draw
 from benchmarks.peers.gguf_errors import relative_error
 from benchmarks.peers.gguf_files import is_matrix, stored
 from benchmarks.peers.gguf_names import gguf_name
@@ -239,7 +241,7 @@ def test_the_table_has_a_row_for_each_that_ran_and_a_reason_for_each_that_did_no
         "weight error body / head / vision",
     ]
     # 4 tokens in 0.8 s; 128 in 0.64 s; 512 in 1.28 s; 800 patches in 0.5 s; the first token after 1 s
-    assert onnx == ["onnx", "5", "200", "400", "1600", "1", "0.50", "0.00", "0.077 / 0.006 / 0.005"]
+    assert onnx == ["onnx", "5", "200", "400", "1600", "1", "0.500", "0.003", "0.077 / 0.006 / 0.005"]
     assert "- genai cannot run: onnxruntime_genai not installed: pip install onnxruntime-genai" in lines
     torch = _cells(next(line for line in lines if line.startswith("| torch")))
     assert torch[4:6] == ["-", "-"]
@@ -262,6 +264,18 @@ def test_the_table_says_where_and_how_it_was_measured() -> None:
 def test_a_figure_is_a_median_and_not_the_last() -> None:
     (line,) = [line for line in markdown(benches.report()).splitlines() if line.startswith("| torch")]
     assert _cells(line)[1] == "1.25"  # 4 tokens in 0.8 s, slower by 4, 5 and 3
+
+
+def test_the_plot_has_a_panel_for_each_figure_and_a_bar_for_each_that_has_it(tmp_path: Path) -> None:
+    draw(benches.report(), tmp_path / "a.svg")
+    drawn = (tmp_path / "a.svg").read_text()
+    assert (tmp_path / "a.svg").stat().st_size > 10_000
+    made = benches.report()
+    told = {column.title: column for column in columns(made)}
+    seen = told["vision patches/s 2 x 64x32"]
+    assert [one.name for one in able(made) if seen.spread(one)] == ["onnx"]
+    assert told["TTFT s 2 x 64x32"].more_is_better is False
+    assert "<svg" in drawn
 
 
 def test_the_command_is_told_without_what_changes_no_figure() -> None:

@@ -17,10 +17,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import router.bench.plot as drawing
+import router.bench.plot as plotting
 from backends.base import BackendError, RequestError
 from backends.process import usable_cores
 from benchmarks.peers import enter
+from benchmarks.peers.drawing import draw
 from benchmarks.peers.known import chosen, peers, versions
 from benchmarks.peers.table import markdown
 from router.bench.bench import Bench, Plan
@@ -38,7 +39,7 @@ def main() -> None:
     said = _parser().parse_args()
     try:
         if said.plot is not None:
-            drawing.check()
+            plotting.check()
         report = _measured(said)
     except (RequestError, BackendError) as error:
         sys.exit(f"benchmarks.peers: {error}")
@@ -48,7 +49,7 @@ def main() -> None:
     if said.save is not None:
         said.save.write_text(as_json(report), "utf-8")
     if said.plot is not None:
-        drawing.plot(report, said.plot)
+        draw(report, said.plot)
 
 
 def _parser() -> argparse.ArgumentParser:

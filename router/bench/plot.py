@@ -17,20 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_COLOURS = (
-    "#3b6fb6",
-    "#e08a1e",
-    "#2f9e6e",
-    "#b0476b",
-    "#7a5fb0",
-    "#5b6b7b",
-    "#a5832f",
-    "#3aa0b5",
-    "#8fb8e8",
-    "#f2c48a",
-    "#8fd0b5",
-    "#d9a0b5",
-)
+_COLOURS = ("#3b6fb6", "#e08a1e", "#2f9e6e", "#b0476b", "#7a5fb0", "#5b6b7b", "#a5832f", "#3aa0b5")
 _INK, _FAINT, _LINE = "#222b36", "#7d8792", "#e4e8ec"
 _WHISKERS = {"ecolor": _INK, "elinewidth": 1.0, "capsize": 2.5, "alpha": 0.7}
 
