@@ -1,11 +1,12 @@
 """Peers: files for llama.cpp, what it goes on from, transformers' generate, and the table of them all."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from backends.base import RequestError, Runtime
+from backends.base import BackendError, RequestError, Runtime
 from backends.export.weights import Weights
 from backends.qwen3vl.config import Config
 from benchmarks.peers import Peer, enter
@@ -18,12 +19,13 @@ from benchmarks.peers.gguf_files import is_matrix, stored
 from benchmarks.peers.gguf_names import gguf_name
 from benchmarks.peers.gguf_tokens import ADDED, CONTROL, NORMAL, UNUSED, merges, tokens
 from benchmarks.peers.known import MODULES, chosen, peers
-from benchmarks.peers.llama_cpp import Held
+from benchmarks.peers.llama_cpp import Held, LlamaEngine
 from benchmarks.peers.table import markdown
 from benchmarks.peers.transformers_generate import Arrivals, Transformers, TransformersEngine
 from router.bench.contenders import Contender
 from router.bench.local import Local
 from router.bench.prompts import Writer
+from router.bench.samples import Facts
 from router.bench.workloads import Size, Workload, workloads
 from router.models import SILENT
 from router.prompt import PromptBuilder
@@ -136,6 +138,95 @@ def _rest() -> tuple[Message, Message]:
 def test_the_last_token_of_a_prompt_is_always_read(checkpoint: Path) -> None:
     held = _conversation(PromptBuilder.read(checkpoint), Message.of("user", "Which colour?"))
     assert held.common(held.plan) == len(held.plan.ids) - 1
+
+
+class Scripted:
+    """Says tokens 5, 6, 7 and so on, and keeps what it was told to do."""
+
+    def __init__(self, room: int = 10_000) -> None:
+        self.done: list[tuple[object, ...]] = []
+        self._room = room
+        self._next = 5
+
+    def make_room(self, tokens: int) -> bool:
+        return tokens <= self._room
+
+    def keep(self, position: int) -> None:
+        self.done.append(("keep", position))
+
+    def read(self, ids: np.ndarray, position: int) -> None:
+        self.done.append(("read", ids.tolist(), position))
+
+    def look(self, pixels: np.ndarray) -> SimpleNamespace:
+        return SimpleNamespace(tokens=pixels.shape[0] * pixels.shape[1] // 32**2)
+
+    def encode(self, look: SimpleNamespace) -> None:
+        self.done.append(("encode", look.tokens))
+
+    def place(self, look: SimpleNamespace, position: int) -> None:
+        self.done.append(("place", look.tokens, position))
+
+    def best(self) -> int:
+        self._next += 1
+        return self._next - 1
+
+
+def _engine(checkpoint: Path, library: Scripted) -> LlamaEngine:
+    return LlamaEngine(library, PromptBuilder.read(checkpoint), Facts())  # type: ignore[arg-type]
+
+
+def test_llama_cpp_reads_a_prompt_and_its_picture_where_they_stand(checkpoint: Path) -> None:
+    library = Scripted()
+    asked = (Message.of("user", "Look.", Picture(np.zeros((128, 160, 3), np.uint8)), "Which colour?"),)
+    builder = PromptBuilder.read(checkpoint)
+    plan = builder.plan(asked)
+    [(first, end)] = plan.spans.tolist()
+    answer = _engine(checkpoint, library).answer(asked, 3)
+    ids, side = plan.ids.tolist(), 5  # a picture of 4 x 5 places moves what follows by 5
+    assert library.done == [
+        ("keep", 0),
+        ("read", ids[:first], 0),
+        ("encode", 20),
+        ("place", 20, first),
+        ("read", ids[end:], first + side),
+        ("read", [5], first + side + len(ids) - end),
+        ("read", [6], first + side + len(ids) - end + 1),  # the last token is not read
+    ]
+    assert answer.text == builder.tokenizer.decode([5, 6, 7])
+    assert (answer.sample.output_tokens, answer.sample.patches, answer.sample.cached_tokens) == (3, 80, 0)
+    assert answer.sample.prompt_tokens == len(ids)
+
+
+def test_llama_cpp_reads_of_a_follow_up_what_is_new_and_of_others_all(checkpoint: Path) -> None:
+    library = Scripted()
+    engine = _engine(checkpoint, library)
+    asked = Message.of("user", Picture(np.zeros((128, 160, 3), np.uint8)), "Which colour?")
+    engine.answer((asked,), 3)
+    library.done.clear()
+    follow_up = (asked, Message.of("assistant", "red"), Message.of("user", "And?"))
+    plan = PromptBuilder.read(checkpoint).plan(follow_up)
+    kept = engine.answer(follow_up, 2).sample.cached_tokens
+    assert 0 < kept < len(plan.ids)
+    shift = 20 - 5  # the picture has 20 places and 5 positions
+    assert library.done[:2] == [("keep", kept - shift), ("read", plan.ids[kept:].tolist(), kept - shift)]
+    library.done.clear()
+    assert engine.answer((Message.of("user", "Something else."),), 2).sample.cached_tokens == 0
+    assert library.done[0] == ("keep", 0)
+
+
+def test_a_picture_of_another_size_than_the_others_read_is_refused(checkpoint: Path) -> None:
+    asked = (Message.of("user", Picture(np.zeros((32, 32, 3), np.uint8)), "Which colour?"),)
+    with pytest.raises(BackendError, match=r"brings this picture to 1 tokens, the others to \d+"):
+        _engine(checkpoint, Scripted()).answer(asked, 2)
+
+
+def test_llama_cpp_holds_nothing_after_it_made_more_room(checkpoint: Path) -> None:
+    library = Scripted(room=0)
+    engine = _engine(checkpoint, library)
+    asked = Message.of("user", "Which colour?")
+    engine.answer((asked,), 3)
+    follow_up = (asked, Message.of("assistant", "red"), Message.of("user", "And?"))
+    assert engine.answer(follow_up, 3).sample.cached_tokens == 0
 
 
 def test_a_sample_is_timed_by_its_arrivals() -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from backends.base import BackendError
 from backends.qwen3vl.positions import Positions, positions
 from benchmarks.peers import Peer
 from benchmarks.peers.arrivals import sample
@@ -28,7 +29,7 @@ from router.prompt import Plan, PromptBuilder
 from router.types import Message
 
 if TYPE_CHECKING:
-    from benchmarks.peers.llama_library import Look
+    from benchmarks.peers.llama_library import Library, Look
 
 
 @dataclass(frozen=True)
@@ -43,21 +44,23 @@ class LlamaCpp:
 
     def __call__(self) -> LlamaEngine:
         """Load it."""
-        return LlamaEngine(self)
+        started = time.perf_counter()
+        from benchmarks.peers.llama_library import Library
+
+        library = Library(self.text, self.vision, self.threads)
+        seconds = time.perf_counter() - started
+        facts = Facts(seconds, f"{self.kind}, vision F16", "cpu", peak_bytes())
+        return LlamaEngine(library, PromptBuilder.read(self.checkpoint), facts)
 
 
 class LlamaEngine:
     """One model, which answers one request after the other."""
 
-    def __init__(self, what: LlamaCpp) -> None:
-        started = time.perf_counter()
-        from benchmarks.peers.llama_library import Library
-
-        self._library = Library(what.text, what.vision, what.threads)
-        seconds = time.perf_counter() - started
-        self._builder = PromptBuilder.read(what.checkpoint)
+    def __init__(self, library: Library, builder: PromptBuilder, facts: Facts) -> None:
+        self.facts = facts
+        self._library = library
+        self._builder = builder
         self._held: Held | None = None
-        self.facts = Facts(seconds, f"{what.kind}, vision F16", "cpu", peak_bytes())
 
     def answer(self, messages: Sequence[Message], output_tokens: int) -> Answer:
         """Answer greedily with exactly ``output_tokens`` tokens."""
@@ -96,6 +99,11 @@ class LlamaEngine:
         seconds, done = 0.0, kept
         for number, look in looks.items():
             first, end = map(int, plan.spans[number])
+            if look.tokens != end - first:
+                raise BackendError(
+                    f"llama.cpp brings this picture to {look.tokens} tokens, the others to {end - first}; "
+                    "choose another size"
+                )
             self._read(plan.ids[done:first], places, done)
             started = time.perf_counter()
             self._library.encode(look)
