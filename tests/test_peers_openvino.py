@@ -190,7 +190,7 @@ def test_a_tool_that_fails_is_quoted(tmp_path: Path) -> None:
     log = tmp_path / "tool.log"
     run([sys.executable, "-c", "print('well')"], log)
     assert log.read_text() == "well\n"
-    with pytest.raises(BackendError, match="no such matrix.*tool.log has the rest"):
+    with pytest.raises(BackendError, match=r"no such matrix.*tool\.log has the rest"):
         run([sys.executable, "-c", "print('at work'); raise SystemExit('no such matrix')"], log)
 
 
