@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from backends.base import RequestError
 from benchmarks.peers import Peer
 
-MODULES = ("hybrid", "llama_cpp", "transformers_generate")
+MODULES = ("hybrid", "llama_cpp", "openvino_genai", "genai_own", "transformers_generate")
 PACKAGES = ("llama-cpp-python", "gguf", "openvino", "openvino-genai", "optimum-intel")
 
 
