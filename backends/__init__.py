@@ -53,6 +53,7 @@ class _Shipped:
     needs: tuple[str, ...] = ()
     install: str = ""
     reads_export: bool = False
+    decodes_together: bool = False
     devices: tuple[Device, ...] = ("auto", "cpu", "cuda")
 
 
@@ -71,6 +72,7 @@ _SHIPPED = {
         needs=("onnxruntime",),
         install="pip install onnxruntime",
         reads_export=True,
+        decodes_together=True,
     ),
     "genai": _Shipped(
         "backends.genai.backend",
@@ -114,7 +116,7 @@ def capability(name: str, device: Device = "auto") -> Capability:
     problem = f"{' and '.join(missing)} not installed: {shipped.install}" if missing else None
     if not missing and device not in shipped.devices:
         problem = f"it does not compute on the device '{device}'"
-    return Capability(shipped.sees_images, problem, shipped.reads_export)
+    return Capability(shipped.sees_images, problem, shipped.reads_export, shipped.decodes_together)
 
 
 def load(name: str, model: Path, runtime: Runtime | None = None) -> Backend:
@@ -152,7 +154,11 @@ def _other(name: str) -> type[Backend]:
 def _others_capability(name: str) -> Capability:
     try:
         backend = _other(name)
-        return Capability(bool(backend.sees_images), reads_export=getattr(backend, "reads_export", False))
+        return Capability(
+            bool(backend.sees_images),
+            reads_export=getattr(backend, "reads_export", False),
+            decodes_together=getattr(backend, "decodes_together", False),
+        )
     except RequestError:
         raise
     except Exception as error:  # whatever the code of another package raises; it shall not stop the others

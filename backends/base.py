@@ -91,6 +91,7 @@ class Capability:
     sees_images: bool
     problem: str | None = None  # why it cannot be used here, in words; None when it can
     reads_export: bool = False  # its model folder is an export, not a checkpoint
+    decodes_together: bool = False  # tokens of several answers in one run, for little more than those of one
     exported: bool | None = None  # whether that export is there; None: it reads none, or nobody looked
     context: int | None = None  # most tokens of prompt and answer together
     memory: int | None = None  # bytes that it takes while it answers, estimated

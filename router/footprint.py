@@ -83,7 +83,11 @@ def _export(model: Model, sees_images: bool) -> int:
     if not folder.is_dir():
         return estimate(model.folder, Recipe())
     files = [file for file in folder.iterdir() if file.suffix in (".onnx", ".data")]
-    return sum(file.stat().st_size for file in files if sees_images or not file.name.startswith("vision"))
+    return sum(
+        file.stat().st_size
+        for file in files
+        if sees_images or not file.name.startswith(("vision", "prefill"))
+    )
 
 
 def _count(folder: Path) -> int:

@@ -2,7 +2,8 @@
 
 A policy is a function of the request and the `Outlook`. Ours, by name::
 
-    auto            a picture anywhere in the conversation: onnx, torch; text only: genai, onnx, torch
+    auto            a picture anywhere in the conversation: onnx, torch; text only: genai, onnx, torch,
+                    or first one that decodes several answers together while there are others to give
     prefer:a,b,c    the first of these that can, and no other
     fastest         the one that takes least by what `hybrid bench` measured here
     onnx            a backend's name: that one, or an error
@@ -32,6 +33,7 @@ class Outlook:
 
     available: Mapping[str, Capability]
     seconds: Mapping[str, float] = field(default_factory=dict)  # each backend would take, loading included
+    others: int = 0  # requests that are being answered, or wait for it, at the same time
 
 
 Policy: TypeAlias = Callable[[Request, Outlook], Decision]
@@ -80,7 +82,11 @@ def find_policy(name: str, backends: Iterable[str]) -> Policy:
 
 def auto(request: Request, outlook: Outlook) -> Decision:
     """The first usable by what the conversation holds, all of it and not only its last turn."""
-    return _first(_order(request), _what(request), request, outlook)
+    order = _order(request)
+    if outlook.others and (together := _together(order, request, outlook)):
+        order = tuple(dict.fromkeys([*together, *order]))
+        return _first(order, f"{_what(request)}, decoded together with others", request, outlook)
+    return _first(order, _what(request), request, outlook)
 
 
 def prefer(order: tuple[str, ...]) -> Policy:
@@ -118,6 +124,12 @@ _OURS: Mapping[str, Policy] = {"auto": auto, "fastest": fastest}
 
 def _order(request: Request) -> tuple[str, ...]:
     return FOR_PICTURES if request.has_image else FOR_TEXT
+
+
+def _together(order: tuple[str, ...], request: Request, outlook: Outlook) -> list[str]:
+    """Those of ``order`` that can answer ``request`` and others in the same runs."""
+    found = {name: outlook.available[name] for name in order if name in outlook.available}
+    return [name for name, can in found.items() if can.decodes_together and refusal(request, can) is None]
 
 
 def _what(request: Request) -> str:

@@ -78,17 +78,22 @@ class Router:
         """Which backend would answer ``request``, and why; nothing is loaded."""
         return self.route(request).decision
 
-    def route(self, request: Request) -> Route:
+    def route(self, request: Request, others: int = 0) -> Route:
         """What is decided about ``request``, and from what; nothing is loaded.
 
-        RequestError, BackendError: as `answer` would raise before it loads anything.
+        ``others``: requests that are to be answered at the same time. RequestError, BackendError: as `answer`
+        would raise before it loads anything.
         """
-        return self._route(self._questions.ask(request))
+        return self._route(self._questions.ask(request), others)
 
-    def answer(self, request: Request) -> Answer:
-        """Everything up to the first token: errors come from here, not from the middle of the stream."""
+    def answer(self, request: Request, others: int = 0) -> Answer:
+        """Everything up to the first token: errors come from here, not from the middle of the stream.
+
+        ``others``: requests that are to be answered at the same time.
+        """
         asked = self._questions.ask(request)
-        decision, backend = self._load(self._route(asked).decision, again=request.backend is not None)
+        decided = self._route(asked, others).decision
+        decision, backend = self._load(decided, again=request.backend is not None)
         sampling = replace(asked.sampling, max_tokens=asked.room(self._context(backend.context)))
         prompt = asked.plan.prompt()
         builder, stop = self._questions.builder, Stop()
@@ -128,7 +133,7 @@ class Router:
         """Let go of every loaded backend; a later request loads what it needs again."""
         self._loaded.clear()
 
-    def _route(self, asked: Asked) -> Route:
+    def _route(self, asked: Asked, others: int) -> Route:
         request, plan = asked.request, asked.plan
         # refused before a backend is loaded, where the model itself is too small
         most = asked.room(self._context(self._questions.builder.config.text.context))
@@ -140,7 +145,7 @@ class Router:
             if name in (*backends.offered(), request.backend)
         ]
         return Route(
-            decision=decide(request, Outlook(available, seconds), self.policy),
+            decision=decide(request, Outlook(available, seconds, others), self.policy),
             candidates=tuple(candidates),
             prompt_tokens=len(plan.ids),
             image_tokens=plan.image_tokens,

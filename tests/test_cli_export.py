@@ -96,7 +96,7 @@ def test_the_options_make_the_recipe(quick, capsys) -> None:
         "--head-bits 4 --int8-layers 0,3 --accuracy-level 0 --calibrate"
     )
     place, _ = exported(capsys, *options.split())
-    wanted = Recipe("int4", "fast", 64, True, False, 0, 4, frozenset({0, 3}), "w8", True)
+    wanted = Recipe("int4", "fast", 64, True, False, 0, 4, frozenset({0, 3}), "w8", calibrate=True)
     assert Manifest.read(place).recipe == wanted
     plain, _ = exported(capsys)
     assert Manifest.read(plain).recipe == Recipe()

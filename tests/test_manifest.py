@@ -143,7 +143,7 @@ def test_a_manifest_cannot_name_files_elsewhere(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["{", "[]", "{}", '{"format": 1}', '{"format": 2}', '{"format": 2, "files": 3}']
+    "text", ["{", "[]", "{}", '{"format": 2}', '{"format": 1}', '{"format": 1, "files": 3}']
 )
 def test_what_is_no_manifest_is_named(folder: Path, text: str) -> None:
     (folder / "manifest.json").write_text(text)

@@ -17,8 +17,9 @@ ort = pytest.importorskip("onnxruntime")
 
 from backends.base import BackendError, Runtime  # noqa: E402
 from backends.export.graph import FLOAT, DataFile, Graph  # noqa: E402
+from backends.ort.decoder import int8_options  # noqa: E402
 from backends.ort.torch_vision import TorchVisionEncoder  # noqa: E402
-from backends.ort.vision import VisionEncoder, tower_options  # noqa: E402
+from backends.ort.vision import VisionEncoder  # noqa: E402
 from backends.processor import Processor  # noqa: E402
 from backends.qwen3vl.config import Config, VisionConfig  # noqa: E402
 from tests import tiny, towers  # noqa: E402
@@ -176,11 +177,32 @@ def product(folder: Path, options: Any) -> float:
 
 def test_int8_sums_are_whole_on_every_processor(tmp_path: Path) -> None:
     (tmp_path / "ours").mkdir()
-    assert product(tmp_path / "ours", tower_options(RUNTIME)) == 255 * 127 * 512
+    assert product(tmp_path / "ours", int8_options(RUNTIME)) == 255 * 127 * 512
     if Processor.read().sums_whole:
         pytest.skip("nothing to see without the option: this processor adds them whole by itself")
     (tmp_path / "theirs").mkdir()
     assert product(tmp_path / "theirs", ort.SessionOptions()) < 0.9 * 255 * 127 * 512
+
+
+def test_signed_and_unsigned_matrices_give_the_same(
+    checkpoint: Path,
+    rounded: VisionEncoder,
+    config: VisionConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    exports: dict[str, Path],
+) -> None:
+    architecture = "aarch64" if not Processor.read().sums_whole else "x86_64"
+    other = replace(Processor.read(), architecture=architecture, features=frozenset())
+    assert other.sums_whole is not Processor.read().sums_whole
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(Processor, "read", lambda: other)
+        towers.export(checkpoint, tmp_path, "int8")
+    assert (tmp_path / "vision.onnx").read_bytes() != (exports["int8"] / "vision.onnx").read_bytes()
+    values, grid = towers.patches(MIXED)
+    carried = VisionEncoder(tmp_path, config, RUNTIME)
+    ours, theirs = (towers.flat(each.encode(values, grid)) for each in (rounded, carried))
+    assert towers.distance(ours, theirs) <= 2e-5
 
 
 GROWTH = """

@@ -49,6 +49,18 @@ def test_auto_takes_the_first_usable(
     assert (decision.backend, decision.fallbacks) == (backend, fallbacks)
 
 
+def test_auto_answers_texts_together_where_there_are_several() -> None:
+    together = ALL | {"onnx": Capability(True, decodes_together=True)}
+    decision = decide(TEXT, Outlook(together, others=1))
+    assert (decision.backend, decision.fallbacks) == ("onnx", ("genai", "torch"))
+    assert decision.reason == "text only, decoded together with others"
+    assert decide(TEXT, Outlook(together)).backend == "genai"
+    assert decide(TEXT, Outlook(ALL, others=1)).backend == "genai"
+    broken = together | {"onnx": Capability(True, "not installed", decodes_together=True)}
+    assert decide(TEXT, Outlook(broken, others=1)).backend == "genai"
+    assert decide(PICTURED, Outlook(together, others=1)).backend == "onnx"
+
+
 def test_the_reason_names_what_decided() -> None:
     assert decide(TEXT, Outlook(ALL)).reason == "text only"
     assert decide(LATER, Outlook(ALL)).reason == "the conversation has a picture"

@@ -38,7 +38,7 @@ def export(
     ``model_invalid``: the checkpoint is not a whole Qwen3-VL. OSError: ``out`` cannot be written.
     """
     # onnx takes half a second to import, and every start reads a manifest of this package
-    from backends.export import decoder, text, vision
+    from backends.export import decoder, prefill, text, vision
     from backends.export.body import Body
     from backends.export.calibration.matrices import CalibratedMatrices
     from backends.export.graph import DataFile
@@ -64,7 +64,10 @@ def export(
         body = Body(weights, config.text, recipe, matrices)
         decoder.write(out, body, data, len(config.vision.deepstack))
         text.write(out, body, data, source)
+    errors = matrices.errors
+    if recipe.prefill_precision is not None:
+        errors = errors + prefill.write(out, weights, config.text, len(config.vision.deepstack))
     for name in COMPANIONS:
         if (source / name).is_file():
             shutil.copyfile(source / name, out / name)
-    return matrices.errors + tower
+    return errors + tower

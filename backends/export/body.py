@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 from backends.export.graph import CONTRIB, FLOAT, Graph, Side
-from backends.export.matrices import Matrices, Stored
+from backends.export.matrices import Matrices
 from backends.export.quantize import Scheme
 from backends.export.recipe import Recipe
 from backends.export.rotary import Rotary
@@ -21,10 +22,10 @@ _EMBEDDINGS, _HEAD = _MODEL + "embed_tokens.weight", "lm_head.weight"
 class Layer:
     """One decoder layer's matrices and norms in the data file."""
 
-    qkv: Stored
-    out: Stored
-    gate_up: Stored
-    down: Stored
+    qkv: Any  # as the store has it
+    out: Any
+    gate_up: Any
+    down: Any
     before_attention: str
     before_mlp: str
     query_norm: str
@@ -46,49 +47,53 @@ def embedding_table(config: TextConfig, recipe: Recipe) -> tuple[str, Scheme | N
     return _EMBEDDINGS, (recipe.head if config.tie else recipe.embeddings)(config.hidden)
 
 
-class Body:
-    """The language model's tensors in a data file, and the nodes that compute with them."""
+class Store(Protocol):
+    """Where matrices are written, and how graphs multiply by them."""
 
-    def __init__(self, weights: Weights, config: TextConfig, recipe: Recipe, matrices: Matrices) -> None:
-        """Write the tensors; BackendError names one that is missing or has another shape."""
+    def store(self, name: str, sources: Sequence[str], scheme: Scheme | None) -> Any:
+        """Write the tensors ``sources`` [rows, columns], one below the other, as the matrix ``name``."""
+        ...
+
+    def vector(self, source: str, length: int) -> str:
+        """Write a tensor of one axis; return its name."""
+        ...
+
+    def multiply(self, graph: Graph, x: str, by: Any, name: str | None = None) -> str:
+        """Add ``x`` [..., columns] times the transposed matrix: [..., rows]."""
+        ...
+
+
+class Layers:
+    """The decoder layers' tensors in a data file, and the nodes that compute with them."""
+
+    def __init__(
+        self,
+        weights: Weights,
+        config: TextConfig,
+        store: Store,
+        scheme: Callable[[int, int], Scheme | None],
+    ) -> None:
+        """``scheme``: how the matrices of a layer, with rows of so many values, are rounded.
+
+        BackendError names a tensor that is missing or has another shape.
+        """
         self.config = config
         self._weights = weights
-        self._recipe = recipe
-        self._matrices = matrices
+        self._store = store
+        self._scheme = scheme
         self._layers = [self._store_layer(index) for index in range(config.layers)]
-        self._norm = matrices.vector(_MODEL + "norm.weight", config.hidden)
-        size, scheme = (config.vocab, config.hidden), recipe.head(config.hidden)
-        weights.expect(_EMBEDDINGS, size)
-        if config.tie:
-            self.head = self.embeddings = matrices.store("head", [_EMBEDDINGS], scheme)
-            return
-        weights.expect(_HEAD, size)
-        self.head = matrices.store("head", [_HEAD], scheme)
-        self.embeddings = matrices.store("embeddings", [_EMBEDDINGS], recipe.embeddings(config.hidden))
 
     def layers(self, graph: Graph, embeddings: str, run: Run) -> str:
         """Add all layers over ``embeddings`` [B, S, hidden]: the output of the last one, not normalised."""
-        x, added = embeddings, ""
-        for index, layer in enumerate(self._layers):
-            normed, x = self._join(graph, x, added, layer.before_attention)
-            attended = self._attention(graph, index, layer, normed, run)
-            normed, x = self._join(graph, x, attended, layer.before_mlp)
-            added = self._mlp(graph, layer, normed)
-            if index < len(run.deepstack):
-                added = graph.op("Add", added, run.deepstack[index])
-        return graph.op("Add", x, added)
+        return graph.op("Add", *self._through(graph, embeddings, run, self.config.layers))
 
-    def scores(self, graph: Graph, x: str, name: str) -> str:
-        """Add the last norm and the head over ``x`` [..., hidden]: [..., vocab], called ``name``."""
-        return self._matrices.multiply(graph, self._normalise(graph, x, self._norm), self.head, name)
-
-    def embed(self, graph: Graph, ids: str) -> str:
-        """Add the embeddings of ``ids`` int64 [B, S]: [B, S, hidden]."""
-        return self._matrices.gather(graph, ids, self.embeddings)
-
-    def table(self) -> str:
-        """Where the embeddings stand in the data file: JSON for `backends.ort.embeddings`."""
-        return self._matrices.places(self.embeddings)
+    def fill(self, graph: Graph, embeddings: str, run: Run) -> None:
+        """Add what writes the keys and values of ``embeddings``, and nothing behind the last of them."""
+        index = self.config.layers - 1
+        x, added = self._through(graph, embeddings, run, index)
+        layer = self._layers[index]
+        normed, _ = self._join(graph, x, added, layer.before_attention)
+        self._attended(graph, index, layer, normed, run)
 
     def cache(self, graph: Graph) -> None:
         """Declare the cache's inputs and outputs, [B, kv_heads, capacity, head_dim] each."""
@@ -102,14 +107,14 @@ class Body:
         config, prefix = self.config, f"{_MODEL}layers.{index}."
         queries, keys = config.heads * config.head_dim, config.kv_heads * config.head_dim
 
-        def matrix(name: str, columns: int, sources: Mapping[str, int]) -> Stored:
+        def matrix(name: str, columns: int, sources: Mapping[str, int]) -> Any:
             for source, rows in sources.items():
                 self._weights.expect(f"{prefix}{source}.weight", (rows, columns))
             full = [f"{prefix}{source}.weight" for source in sources]
-            return self._matrices.store(f"layers.{index}.{name}", full, self._recipe.body(index, columns))
+            return self._store.store(f"layers.{index}.{name}", full, self._scheme(index, columns))
 
         def vector(name: str, length: int) -> str:
-            return self._matrices.vector(f"{prefix}{name}.weight", length)
+            return self._store.vector(f"{prefix}{name}.weight", length)
 
         attention = {"self_attn.q_proj": queries, "self_attn.k_proj": keys, "self_attn.v_proj": keys}
         gates = {"mlp.gate_proj": config.intermediate, "mlp.up_proj": config.intermediate}
@@ -124,12 +129,26 @@ class Body:
             key_norm=vector("self_attn.k_norm", config.head_dim),
         )
 
-    def _attention(self, graph: Graph, index: int, layer: Layer, x: str, run: Run) -> str:
+    def _through(self, graph: Graph, embeddings: str, run: Run, count: int) -> tuple[str, str]:
+        """The first ``count`` layers: two values whose sum is what they give."""
+        x, added = embeddings, ""
+        for index, layer in enumerate(self._layers[:count]):
+            normed, x = self._join(graph, x, added, layer.before_attention)
+            attended = self._attended(graph, index, layer, normed, run)
+            normed, x = self._join(
+                graph, x, self._store.multiply(graph, attended, layer.out), layer.before_mlp
+            )
+            added = self._mlp(graph, layer, normed)
+            if index < len(run.deepstack):
+                added = graph.op("Add", added, run.deepstack[index])
+        return x, added
+
+    def _attended(self, graph: Graph, index: int, layer: Layer, x: str, run: Run) -> str:
         config, stem = self.config, f"layers.{index}"
         queries, keys = config.heads * config.head_dim, config.kv_heads * config.head_dim
         q, k, v = graph.ops(
             "Split",
-            self._matrices.multiply(graph, x, layer.qkv),
+            self._store.multiply(graph, x, layer.qkv),
             graph.ints(queries, keys, keys),
             names=[f"{stem}.{part}" for part in "qkv"],
             axis=-1,
@@ -148,7 +167,7 @@ class Body:
             num_heads=config.heads,
             kv_num_heads=config.kv_heads,
         )
-        return self._matrices.multiply(graph, attended, layer.out)
+        return attended
 
     def _turn(self, graph: Graph, x: str, norm: str, heads: int, run: Run) -> str:
         """Normalise each head of ``x`` [B, S, heads * head_dim], and turn it by its token's position."""
@@ -160,13 +179,13 @@ class Body:
 
     def _mlp(self, graph: Graph, layer: Layer, x: str) -> str:
         size = self.config.intermediate
-        both = self._matrices.multiply(graph, x, layer.gate_up)
+        both = self._store.multiply(graph, x, layer.gate_up)
         gate, up = graph.ops(
             "Split", both, graph.ints(size, size), names=[f"{both}.gate", f"{both}.up"], axis=-1
         )
         # with alpha 1 this is x * sigmoid(x), SiLU, in one pass
         opened = graph.op("QuickGelu", gate, domain=CONTRIB, alpha=1.0)
-        return self._matrices.multiply(graph, graph.op("Mul", opened, up), layer.down)
+        return self._store.multiply(graph, graph.op("Mul", opened, up), layer.down)
 
     def _join(self, graph: Graph, x: str, added: str, norm: str) -> tuple[str, str]:
         """The normalised sum of the two, and the sum."""
@@ -192,3 +211,33 @@ class Body:
             epsilon=self.config.rms_norm_eps,
             stash_type=1,
         )
+
+
+class Body(Layers):
+    """The whole language model: its layers, its head and its embeddings."""
+
+    def __init__(self, weights: Weights, config: TextConfig, recipe: Recipe, matrices: Matrices) -> None:
+        """Write the tensors; BackendError names one that is missing or has another shape."""
+        super().__init__(weights, config, matrices, recipe.body)
+        self._matrices = matrices
+        self._norm = matrices.vector(_MODEL + "norm.weight", config.hidden)
+        size, scheme = (config.vocab, config.hidden), recipe.head(config.hidden)
+        weights.expect(_EMBEDDINGS, size)
+        if config.tie:
+            self.head = self.embeddings = matrices.store("head", [_EMBEDDINGS], scheme)
+            return
+        weights.expect(_HEAD, size)
+        self.head = matrices.store("head", [_HEAD], scheme)
+        self.embeddings = matrices.store("embeddings", [_EMBEDDINGS], recipe.embeddings(config.hidden))
+
+    def scores(self, graph: Graph, x: str, name: str) -> str:
+        """Add the last norm and the head over ``x`` [..., hidden]: [..., vocab], called ``name``."""
+        return self._matrices.multiply(graph, self._normalise(graph, x, self._norm), self.head, name)
+
+    def embed(self, graph: Graph, ids: str) -> str:
+        """Add the embeddings of ``ids`` int64 [B, S]: [B, S, hidden]."""
+        return self._matrices.gather(graph, ids, self.embeddings)
+
+    def table(self) -> str:
+        """Where the embeddings stand in the data file: JSON for `backends.ort.embeddings`."""
+        return self._matrices.places(self.embeddings)

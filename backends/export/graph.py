@@ -138,8 +138,11 @@ class Graph:
 
     def ints(self, *values: int) -> str:
         """Add a one-dimensional int64 constant, as shapes, axes and indices are given; equal ones are one."""
-        name = "ints" + "".join(f"_{value}" for value in values)
-        return name if name in self._tensors else self.constant(np.array(values, np.int64), name)
+        return self.once("ints" + "".join(f"_{value}" for value in values), np.array(values, np.int64))
+
+    def once(self, name: str, array: NDArray[Any]) -> str:
+        """Add the constant ``name``, unless it is there."""
+        return name if name in self._tensors else self.constant(array, name)
 
     def external(self, name: str) -> str:
         """Use the tensor ``name`` of the data file."""

@@ -14,7 +14,11 @@ from backends.export.recipe import MatrixError, Recipe
 from backends.qwen3vl.fields import Fields
 
 NAME = "manifest.json"
-FORMAT = 2
+FORMAT = 1
+_LATER = {
+    "prefill_precision": None,
+    "calibrate": False,
+}  # fields of a recipe that came later, as they were before
 EXPORTER = 1  # raise it whenever the exporter writes something else: older exports are then made again
 
 
@@ -102,8 +106,9 @@ class Manifest:
 
 
 def recipe_fields(recipe: Recipe) -> dict[str, Any]:
-    """A recipe as JSON holds it."""
-    return asdict(recipe) | {"int8_layers": sorted(recipe.int8_layers)}
+    """A recipe as JSON holds it; what earlier versions did not know is there only where it is chosen."""
+    fields = asdict(recipe) | {"int8_layers": sorted(recipe.int8_layers)}
+    return {name: value for name, value in fields.items() if name not in _LATER or value != _LATER[name]}
 
 
 def sha256(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Matrices rounded to 4 or 8 bits, with a scale and perhaps a zero point a block, as MatMulNBits reads them.
+"""Matrices rounded to a few bits, with a scale and perhaps a zero point a block, as MatMulNBits reads them.
 
 A value is ``(code - zero) * scale``; without zero points ``zero`` is the middle code. Rows are cut into
 blocks of consecutive values; the last block of a row is filled up with zeros. Two 4-bit codes share a byte,
@@ -28,7 +28,7 @@ _TINY = np.float32(1e-30)  # keeps a block of zeros from dividing by zero
 class Scheme:
     """How a matrix is rounded."""
 
-    bits: int  # 4 or 8
+    bits: int  # 4, 7 or 8; 7 take a byte each
     block: int  # values of a row that share a scale
     symmetric: bool = False
     search: bool = True
@@ -52,7 +52,7 @@ class Scheme:
 class Rounded:
     """A rounded matrix, or some rows of one."""
 
-    packed: Bytes  # [rows, blocks, block * bits / 8]
+    packed: Bytes  # [rows, blocks, block / 2 or block]
     scales: NDArray[np.float32]  # [rows, blocks]
     zeros: Bytes | None  # [rows, ceil(blocks * bits / 8)]
 
@@ -181,7 +181,7 @@ def _nonzero(scale: PerBlock) -> PerBlock:
 
 def _pack(codes: Bytes, scheme: Scheme) -> Bytes:
     """Codes along the last axis -> bytes."""
-    if scheme.bits == 8:
+    if scheme.bits > 4:
         return codes
     if codes.shape[-1] % 2:
         codes = np.pad(codes, [(0, 0)] * (codes.ndim - 1) + [(0, 1)])
@@ -189,6 +189,6 @@ def _pack(codes: Bytes, scheme: Scheme) -> Bytes:
 
 
 def _unpack(packed: Bytes, scheme: Scheme) -> Bytes:
-    if scheme.bits == 8:
+    if scheme.bits > 4:
         return packed
     return np.stack([packed & 15, packed >> 4], -1).reshape(*packed.shape[:-1], -1)

@@ -10,6 +10,7 @@ from backends.export.quantize import Scheme
 
 Precision: TypeAlias = Literal["int4", "int8", "fp32"]
 VisionPrecision: TypeAlias = Literal["int8", "w8", "fp32"]
+PrefillPrecision: TypeAlias = Literal["int8"]
 RecipeName: TypeAlias = Literal["faithful", "fast"]
 
 BLOCK_SIZES = (16, 32, 64, 128, 256)
@@ -47,6 +48,7 @@ class Recipe:
     head_bits: Literal[4, 8] | None = None
     int8_layers: frozenset[int] = frozenset()  # decoder layers kept at 8 bits
     vision_precision: VisionPrecision | None = None
+    prefill_precision: PrefillPrecision | None = None  # int8: more matrices, for reading long prompts faster
     calibrate: bool = False  # round 4-bit layers by what goes into them: error-compensated, on prompts
 
     def __post_init__(self) -> None:
@@ -107,6 +109,7 @@ _ALLOWED: dict[str, tuple[object, ...]] = {
     "accuracy_level": (0, 1, 4),
     "head_bits": (4, 8),
     "vision_precision": get_args(VisionPrecision),
+    "prefill_precision": get_args(PrefillPrecision),
     "calibrate": (True, False),
 }
-_LEFT_OPEN = ("block_size", "head_bits", "vision_precision")
+_LEFT_OPEN = ("block_size", "head_bits", "vision_precision", "prefill_precision")

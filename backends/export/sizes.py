@@ -21,7 +21,10 @@ _LAYER = re.compile(r"\.layers\.(\d+)\.")
 def estimate(folder: Path, recipe: Recipe) -> int:
     """Bytes on disk that the export of the checkpoint in ``folder`` will take, rather more than less."""
     weights = Weights(folder)
-    tensors = sum(_bytes(name, weights.shape(name), recipe) for name in weights.names)
+    tensors = sum(
+        _bytes(name, weights.shape(name), recipe) + _again(name, weights.shape(name), recipe)
+        for name in weights.names
+    )
     copied = sum(file.stat().st_size for file in folder.iterdir() if file.suffix in _COPIED)
     return int(tensors) + copied + _REST
 
@@ -101,6 +104,13 @@ def _bytes(name: str, shape: tuple[int, ...], recipe: Recipe) -> float:
     return blocks * (
         scheme.block * scheme.bits / 8 + 4 + 1
     )  # a float32 scale and at most a byte of zero point
+
+
+def _again(name: str, shape: tuple[int, ...], recipe: Recipe) -> int:
+    """Bytes of a tensor in prefill.data: 8 bits a value, and a scale a row."""
+    if recipe.prefill_precision is None or "visual." in name or not _LAYER.search(name):
+        return 0
+    return math.prod(shape) + 4 * shape[0] if len(shape) == 2 else 4 * math.prod(shape)
 
 
 def _scheme(name: str, columns: int, recipe: Recipe) -> Scheme | None:

@@ -14,6 +14,7 @@ from backends.ort.decoder import Decoder
 from backends.ort.embeddings import Embeddings
 from backends.ort.features import Encoder, FeatureCache
 from backends.ort.memory import trim
+from backends.ort.prefill import MODEL, Filler
 from backends.ort.session import OnnxSession
 from backends.ort.vision import VisionEncoder
 from backends.prefix import KEPT_BYTES, CachePool, picture_digests
@@ -33,10 +34,12 @@ class OnnxBackend:
         embeddings: Embeddings,
         encoder: Encoder,
         kept_bytes: int = KEPT_BYTES,
+        filler: Filler | None = None,
     ) -> None:
         self.context = config.text.context
         self.merge = config.vision.merge
         self.decoder = decoder
+        self.filler = filler  # reads long prompts, where the export has one
         self.embeddings = embeddings
         self.features = FeatureCache(encoder)
         self.batcher = Batcher(decoder)
@@ -60,8 +63,10 @@ class OnnxBackend:
             )
         embeddings = Embeddings.read(graphs, decoder.notes.get("embeddings", ""))
         encoder = _encoder(folder, config.vision, runtime)
+        on_processor = decoder.device == "cpu" and (folder / MODEL).is_file()
+        filler = Filler(folder, runtime) if on_processor else None
         trim()
-        return cls(config, decoder, embeddings, encoder, runtime.kept_bytes)
+        return cls(config, decoder, embeddings, encoder, runtime.kept_bytes, filler)
 
     @property
     def device(self) -> str:

@@ -15,6 +15,7 @@ from backends.base import BackendError, Device, Logits, Runtime
 from backends.ort.cache import Cache, Floats, Store, copy_row
 from backends.ort.failures import named_errors
 from backends.process import LoadedHere, usable_cores
+from backends.processor import Processor
 
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
@@ -40,6 +41,17 @@ def options(runtime: Runtime) -> ort.SessionOptions:
     chosen.add_session_config_entry("session.intra_op.allow_spinning", "1")
     chosen.add_session_config_entry("session.force_spinning_stop", "1")
     chosen.log_severity_level = 3  # errors; they come as exceptions too
+    return chosen
+
+
+def int8_options(runtime: Runtime) -> ort.SessionOptions:
+    """Session options for a graph of int8 products whose runs differ in size: sums are right everywhere."""
+    chosen = options(runtime)
+    # onnxruntime would keep a memory plan for every size it has seen
+    chosen.enable_mem_pattern = False
+    if not Processor.read().sums_whole:
+        # exact, and slower by a fifth; matrices that are unsigned already stay as they are
+        chosen.add_session_config_entry("session.x64quantprecision", "1")
     return chosen
 
 

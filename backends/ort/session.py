@@ -58,11 +58,20 @@ class OnnxSession:
         rest = prompt.after(self.cached_tokens)
         self.cached_images = prompt.images - rest.images
         features, slots = self._see(rest), _slots(rest.spans)
-        for first in range(0, len(rest.ids), CHUNK):
-            part = slice(first, first + CHUNK)
+        filler = self._backend.filler
+        filled = 0 if filler is None else filler.share(len(rest.ids))
+        logits: Logits | None = None
+        for part in (*_chunks(0, filled), *_chunks(filled, len(rest.ids))):
             embeddings = self._backend.embeddings(rest.ids[part])
-            deepstack = self._place(embeddings, features, slots - first)
-            logits = self._run(embeddings, places[:, self.cached_tokens :][:, part], deepstack)
+            deepstack = self._place(embeddings, features, slots - part.start)
+            here = places[:, self.cached_tokens :][:, part]
+            with self._stoppable() as how:
+                assert self._cache is not None, "it was started"
+                read = (
+                    filler.fill if filler is not None and part.start < filled else self._backend.decoder.run
+                )
+                logits = read(self._cache, embeddings, here, deepstack, how)
+        assert logits is not None, "the decoder reads the last tokens"
         return logits
 
     def decode(self, token: int) -> Logits:
@@ -151,16 +160,6 @@ class OnnxSession:
         decoder = self._backend.decoder
         return [np.zeros((tokens, decoder.hidden), np.float32)] * decoder.deepstack
 
-    def _run(
-        self,
-        embeddings: NDArray[np.float32],
-        places: NDArray[np.int64],
-        deepstack: list[NDArray[np.float32]],
-    ) -> Logits:
-        with self._stoppable() as how:
-            assert self._cache is not None, "a prefill comes first"
-            return self._backend.decoder.run(self._cache, embeddings, places, deepstack, how)
-
     @contextmanager
     def _stoppable(self) -> Iterator[ort.RunOptions]:
         """Options for a run that `close` ends; what it raises then is BackendError ``cancelled``."""
@@ -192,6 +191,11 @@ def _check_patches(prompt: Prompt) -> None:
             f"the prompt has {patches} patches, which do not fill its pictures",
             code="internal_inconsistency",
         )
+
+
+def _chunks(first: int, end: int) -> list[slice]:
+    """The tokens from ``first`` to ``end``, CHUNK at a time."""
+    return [slice(start, min(start + CHUNK, end)) for start in range(first, end, CHUNK)]
 
 
 def _slots(spans: NDArray[np.int64] | None) -> NDArray[np.int64]:

@@ -10,10 +10,9 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from backends.base import BackendError, Runtime
-from backends.ort.decoder import options, providers
+from backends.ort.decoder import int8_options, providers
 from backends.ort.failures import named_errors
 from backends.ort.features import Features
-from backends.processor import Processor
 from backends.qwen3vl.config import VisionConfig
 from backends.qwen3vl.tower import places
 
@@ -34,7 +33,7 @@ class VisionEncoder:
         path = folder / "vision.onnx"
         with named_errors(f"{path} cannot be loaded", code="model_invalid"):
             self._session = ort.InferenceSession(
-                path, tower_options(runtime), providers=providers(runtime.device)
+                path, int8_options(runtime), providers=providers(runtime.device)
             )
         self._outputs = ["features", *(f"deepstack.{index}" for index in range(len(config.deepstack)))]
         written = {value.name: value.shape[-1] for value in self._session.get_outputs()}
@@ -69,17 +68,6 @@ class VisionEncoder:
         }
         with named_errors("the picture tower failed"):
             return [part[0] for part in self._session.run(self._outputs, given, how)]
-
-
-def tower_options(runtime: Runtime) -> ort.SessionOptions:
-    """Session options under which the tower's int8 sums are right on every processor."""
-    chosen = options(runtime)
-    # onnxruntime would keep a memory plan for every size of picture it has seen
-    chosen.enable_mem_pattern = False
-    if not Processor.read().sums_whole:
-        # exact, and slower by a fifth
-        chosen.add_session_config_entry("session.x64quantprecision", "1")
-    return chosen
 
 
 def frames(patches: _Rows, grid: NDArray[np.int64], merge: int) -> Iterator[tuple[_Rows, int, int]]:

@@ -78,6 +78,8 @@ def _with_export(name: str, model: Model, runtime: Runtime, folder: Path) -> Con
     manifest = Manifest.read(folder)
     checkpoint = None if model.is_export else model.folder
     numbers = f"{manifest.recipe.precision}, {manifest.recipe.recipe}"
+    if manifest.recipe.prefill_precision is not None and name == "onnx":
+        numbers += f", {manifest.recipe.prefill_precision} prefill"
     make = Local(name, folder, model.folder, replace(runtime, checkpoint=checkpoint), numbers)
     graph = folder / _GRAPHS[name] if name in _GRAPHS else None
     return Contender(

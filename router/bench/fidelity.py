@@ -22,7 +22,11 @@ class Fidelity:
         vision = [matrix.error for matrix in matrices if "visual." in matrix.name]
         tables = [matrix.error for matrix in matrices if "embed_tokens" in matrix.name]
         heads = [matrix.error for matrix in matrices if "lm_head" in matrix.name]
-        body = [matrix.error for matrix in matrices if "model.layers." in matrix.name]
+        body = [
+            matrix.error
+            for matrix in matrices
+            if "model.layers." in matrix.name and not matrix.name.startswith("prefill.")
+        ]
         return cls(_mean(body), _mean(heads or tables), _mean(vision))  # a tied table is the head
 
     def text(self, *, vision: bool) -> str:

@@ -54,6 +54,11 @@ class Place:
         self._line = line
         self._since: float | None = None  # when its turn began
 
+    @property
+    def others(self) -> int:
+        """How many are being answered or wait besides this one."""
+        return self._line.inside - 1
+
     async def turn(self) -> None:
         """Wait for a turn to compute."""
         await self._line._free.acquire()

@@ -33,16 +33,19 @@ class Preparing:
         """See ``Router.answer``; what it holds is counted until ``place`` is left."""
         async with self._one:
             await self._room.wait()
-            answer = await in_thread(lambda: self._router.answer(self._request(ask, backend, fetched)))
+            others = place.others
+            answer = await in_thread(
+                lambda: self._router.answer(self._request(ask, backend, fetched), others)
+            )
         patches = answer.prompt.patches
         self._count(size := 0 if patches is None else patches.nbytes)
         place.ends.callback(self._count, -size)
         return answer
 
-    async def route(self, ask: Ask, backend: str | None, fetched: Fetched) -> Route:
+    async def route(self, ask: Ask, backend: str | None, fetched: Fetched, others: int) -> Route:
         """See ``Router.route``."""
         async with self._one:
-            return await in_thread(lambda: self._router.route(self._request(ask, backend, fetched)))
+            return await in_thread(lambda: self._router.route(self._request(ask, backend, fetched), others))
 
     def _request(self, ask: Ask, backend: str | None, fetched: Fetched) -> Request:
         limits = self._settings.pictures

@@ -50,7 +50,7 @@ async def dry_run(service: Service, request: Request) -> Response:
         data = await body.read(request.headers, request.receive)
         ask, backend = await understood(service, request, data, chat_ask)
         fetched = await fetch_all(ask.sources, service.settings)
-        route = await service.preparing.route(ask, backend, fetched)
+        route = await service.preparing.route(ask, backend, fetched, service.line.inside)
     return json_response(_object(route), routed(route.decision, ask.ignored))
 
 

@@ -11,6 +11,7 @@ import httpx2
 import pytest
 
 from backends.scripted import ScriptedBackend, ScriptedSession
+from router import Router
 from router.openai import read
 from router.server import exchange
 from router.server.line import Line
@@ -71,6 +72,33 @@ def test_turns_come_in_the_order_of_arrival(start) -> None:
         thread.join(30)
     assert ends == list(range(6))
     assert gauge(served, "requests_running") == gauge(served, "requests_waiting") == 0
+
+
+def test_the_router_is_told_how_many_others_there_are(start, monkeypatch) -> None:
+    served = start(max_queue=5)
+    served.plays("a b c d", delay=0.05)
+    seen: list[int] = []
+    route = Router._route
+
+    def listened(self: Router, asked: Any, others: int) -> Any:
+        seen.append(others)
+        return route(self, asked, others)
+
+    monkeypatch.setattr(Router, "_route", listened)
+    with ThreadPoolExecutor(3) as pool:
+        first = pool.submit(served.ask)
+        until(lambda: seen)
+        both = [pool.submit(served.ask) for _ in range(2)]
+        assert all(asked.result().status_code == 200 for asked in (first, *both))
+    served.ask()
+    assert seen[0] == 0
+    assert all(seen[1:3])
+    assert len(seen) == 4
+    assert seen[-1] == 0
+    with served.connected(post(WHOLE)):
+        until(lambda: served.service.line.inside == 1)
+        served.client.post("/v1/route", json=ASK)
+    assert seen[-1] == 1
 
 
 def test_two_turns_at_once_where_that_is_allowed(start) -> None:

@@ -59,7 +59,7 @@ class Keyboard:
 
 @contextmanager
 def _terminal_restored() -> Iterator[None]:
-    """Leave the terminal as it was; SIGTERM may be raised between prompt_toolkit's setting it and its own care."""
+    """Leave the terminal as it was, also when SIGTERM comes just after prompt_toolkit has set it."""
     before = termios.tcgetattr(sys.stdin)
     try:
         yield

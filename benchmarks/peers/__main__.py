@@ -1,0 +1,169 @@
+"""hybrid's backends and what people would use instead, with one checkpoint and the same requests, in turns.
+
+    pip install -r benchmarks/peers/requirements.txt
+    python -m benchmarks.peers -m ./Qwen3-VL-2B-Instruct --save all.json --plot all.png --markdown all.md
+    python -m benchmarks.peers -m ./Qwen3-VL-2B-Instruct --peers hybrid-onnx,llama.cpp
+
+A name stands for all peers that begin with it. Every peer is a process that holds its own model: where memory
+is short, measure some of them at a time. Conversions take minutes and gigabytes, once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import router.bench.plot as plotting
+from backends.base import BackendError, RequestError
+from backends.process import usable_cores
+from benchmarks.peers import enter
+from benchmarks.peers.drawing import draw
+from benchmarks.peers.known import chosen, peers, versions
+from benchmarks.peers.table import markdown
+from router.bench.bench import Bench, Plan
+from router.bench.files import as_json
+from router.bench.prompts import Writer, check_room
+from router.bench.report import Report, Setting
+from router.bench.workloads import Size, Workload, workloads
+from router.cli.progress import listening
+from router.models import Listener, Model, find
+from router.prompt import PromptBuilder
+
+
+def main() -> None:
+    """Measure what was asked for, and print the table."""
+    said = _parser().parse_args()
+    try:
+        if said.plot is not None:
+            plotting.check()
+        report = _measured(said)
+    except (RequestError, BackendError) as error:
+        sys.exit(f"benchmarks.peers: {error}")
+    print(markdown(report), end="")
+    if said.markdown is not None:
+        said.markdown.write_text(markdown(report), "utf-8")
+    if said.save is not None:
+        said.save.write_text(as_json(report), "utf-8")
+    if said.plot is not None:
+        draw(report, said.plot)
+
+
+def _parser() -> argparse.ArgumentParser:
+    text = (__doc__ or "").partition("\n")[0]
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=text)
+    add = parser.add_argument
+    add("-m", "--model", required=True, metavar="DIR", help="a Qwen3-VL checkpoint")
+    add("--peers", type=_names, metavar="NAME,..", help="which to measure, by the beginning of their names")
+    add("--work", type=Path, metavar="DIR", help="for converted models; ./peers/<model> by default")
+    add("-p", "--prompt-tokens", type=_numbers, default=(128, 1024), metavar="N,..")
+    add("-n", "--output-tokens", type=_least(2), default=64, metavar="N", help="of every answer")
+    add("--image-size", type=_sizes, default=(Size(448, 448), Size(1024, 1024)), metavar="WxH,..")
+    add("-r", "--repeats", type=_least(1), default=5, metavar="N")
+    add("--warmup", type=_least(0), default=1, metavar="N")
+    add("--threads", type=_least(1), default=usable_cores(), metavar="N")
+    add("--follow-ups", action="store_true", help="measure second questions too")
+    add("--save", type=_file, metavar="FILE.json", help="everything that was measured")
+    add("--plot", type=_file, metavar="FILE.png")
+    add("--markdown", type=_file, metavar="FILE.md", help="the table that is printed")
+    return parser
+
+
+def _measured(said: argparse.Namespace) -> Report:
+    """Convert, load and measure; Ctrl-C ends with what was found so far."""
+    with listening("reading the model") as listener:
+        plan = _plan(find(said.model, listener), said, listener)
+    with listening("starting", counted=True) as listener:
+        bench = Bench(plan, listener)
+        try:
+            bench.run()
+        except KeyboardInterrupt:
+            listener.notice("stopped; this is what was measured")
+    report = bench.report()
+    return replace(report, versions={**report.versions, **versions()})
+
+
+def _plan(model: Model, said: argparse.Namespace, listener: Listener) -> Plan:
+    if model.is_export:
+        raise RequestError(f"{model.folder} is an export; give the checkpoint, which every peer converts")
+    wanted = peers() if said.peers is None else chosen(peers(), said.peers)
+    builder = PromptBuilder.read(model.folder)
+    asked = _workloads(said)
+    check_room(asked, builder.config.text.context)
+    work = (said.work or Path("peers") / model.name).resolve()
+    work.mkdir(parents=True, exist_ok=True)
+    return Plan(
+        setting=_setting(model, said),
+        contenders=tuple(enter(peer, model.folder, work, said.threads, listener) for peer in wanted),
+        workloads=asked,
+        writer=Writer(builder),
+        config=builder.config,
+        roofline=False,
+    )
+
+
+def _workloads(said: argparse.Namespace) -> tuple[Workload, ...]:
+    found = workloads(said.prompt_tokens, said.output_tokens, said.image_size, (1,), ())
+    return tuple(each for each in found if said.follow_ups or not each.follow_up)
+
+
+def _setting(model: Model, said: argparse.Namespace) -> Setting:
+    return Setting(
+        model=model.name,
+        revision=model.revision,
+        command=shlex.join(["python", "-m", "benchmarks.peers", *_telling(sys.argv[1:])]),
+        threads=said.threads,
+        repeats=said.repeats,
+        warmup=said.warmup,
+        device="cpu",
+        dtype="auto",
+        vision="onnx",
+    )
+
+
+def _telling(words: Sequence[str]) -> list[str]:
+    """The command without what changes no figure."""
+    kept = list(words)
+    for name in ("--save", "--plot", "--markdown", "--work"):
+        for place in [number for number, word in enumerate(kept) if word == name][::-1]:
+            del kept[place : place + 2]
+    return kept
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(","))
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(map(_least(1), text.split(",")))
+
+
+def _least(least: int) -> Callable[[str], int]:
+    def whole(text: str) -> int:
+        if not text.strip().isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"must be a whole number of at least {least}, got '{text}'")
+        return int(text)
+
+    return whole
+
+
+def _sizes(text: str) -> tuple[Size, ...]:
+    sides = [size.split("x") for size in text.split(",")]
+    if any(len(pair) != 2 for pair in sides):
+        raise argparse.ArgumentTypeError(f"must be WxH,.. such as 448x448, got '{text}'")
+    return tuple(Size(*map(_least(1), pair)) for pair in sides)
+
+
+def _file(text: str) -> Path:
+    """A file that can be written, before minutes of measuring."""
+    file = Path(text)
+    if not file.absolute().parent.is_dir():
+        raise argparse.ArgumentTypeError(f"there is no folder {file.absolute().parent}")
+    return file
+
+
+if __name__ == "__main__":
+    main()
