@@ -35,8 +35,9 @@ class MatrixError(NamedTuple):
 class Recipe:
     """How a checkpoint becomes ONNX; a field left None is what ``recipe`` says.
 
-    ``faithful`` rounds no matrix worse than llama.cpp's Q4_0 does, ``fast`` uses the largest block that
-    onnxruntime's kernels are quickest with.
+    ``faithful`` rounds no worse than llama.cpp's Q4_0 does: no matrix, or, calibrated, no matrix's outputs in
+    the mean. ``fast`` uses the largest block that onnxruntime's kernels are quickest with, and 4 bits for the
+    head; calibrated, ``faithful`` uses that block too.
     """
 
     precision: Precision = "int4"
@@ -70,7 +71,9 @@ class Recipe:
             return None
         if self.precision == "int8" or layer in self.int8_layers:
             return self._eight(columns)
-        block = self.block_size or (32 if self.recipe == "faithful" else 128)
+        # what calibration gives is worth more than small blocks: see benchmarks/results/rounding.md
+        small = self.recipe == "faithful" and not self.calibrate
+        block = self.block_size or (32 if small else 128)
         return Scheme(4, fitting(block, columns), bool(self.symmetric), self.search)
 
     def head(self, columns: int) -> Scheme | None:

@@ -15,6 +15,7 @@ from router.models import Listener, export_to, find
 LIBRARIES = {"onnx": "onnxruntime", "genai": "onnxruntime_genai"}
 RECIPES = {
     "faithful": Recipe(),
+    "faithful-calibrated": Recipe(calibrate=True),
     "fast": Recipe(recipe="fast"),
     "fast-prefill": Recipe(recipe="fast", prefill_precision="int8"),
 }
