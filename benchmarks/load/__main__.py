@@ -9,6 +9,7 @@ python -m benchmarks.load reuse -m ./qwen3-vl-2b-int4
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 
 from benchmarks.load.corpus import measure_corpus
 from benchmarks.load.leaving import measure_leaving
@@ -18,29 +19,29 @@ from benchmarks.load.soak import measure_soak
 from benchmarks.load.streams import measure_streams
 from benchmarks.load.term import measure_term
 
+MEASURES: dict[str, Callable[[argparse.Namespace], None]] = {
+    "streams": lambda _: measure_streams(),
+    "leaving": lambda _: measure_leaving(),
+    "term": lambda _: measure_term(),
+    "corpus": lambda _: measure_corpus(),
+    "slow": lambda _: measure_slow(),
+    "reuse": lambda said: measure_reuse(said.model),
+    "soak": lambda said: measure_soak(said.requests),
+}
+
 
 def main() -> None:
     """Measure what was asked for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    said_model = "the model of reuse, which needs one that takes its time over a picture"
-    parser.add_argument("-m", "--model", default="scenes", help=said_model)
+    parser.add_argument("names", nargs="*", help=f"{', '.join(MEASURES)}; all by default")
+    parser.add_argument("-m", "--model", default="scenes", help="of reuse; large, so that pictures take time")
     parser.add_argument("-n", "--requests", type=int, default=10_000, help="of soak")
-    measures = {
-        "streams": measure_streams,
-        "leaving": measure_leaving,
-        "term": measure_term,
-        "corpus": measure_corpus,
-        "slow": measure_slow,
-        "reuse": lambda: measure_reuse(said.model),
-        "soak": lambda: measure_soak(said.requests),
-    }
-    parser.add_argument("names", nargs="*", help=f"{', '.join(measures)}; all by default")
     said = parser.parse_args()
-    if unknown := set(said.names) - set(measures):
-        parser.error(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(measures)}")
-    for name, measure in measures.items():
+    if unknown := set(said.names) - set(MEASURES):
+        parser.error(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(MEASURES)}")
+    for name, measure in MEASURES.items():
         if not said.names or name in said.names:
-            measure()
+            measure(said)
 
 
 if __name__ == "__main__":

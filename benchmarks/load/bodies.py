@@ -10,7 +10,7 @@ import httpx2
 from benchmarks.served import ROOT, Server
 
 CHAT = "/v1/chat/completions"
-ENDLESS = {"max_tokens": 3000, "ignore_eos": True}
+ENDLESS: dict[str, Any] = {"max_tokens": 3000, "ignore_eos": True}
 PICTURE = (ROOT / "router" / "scenes" / "samples" / "quadrants.png").read_bytes()
 _PATIENCE = 300.0  # seconds until a request counts as hanging
 

@@ -55,8 +55,8 @@ def measure_corpus() -> None:
         for sent in corpus():
             end, said = _answered(server, asking, sent)
             ends.setdefault(sent.kind, Counter())[end] += 1
-            if found := _TELLING.search(said):
-                telling.append(f"{sent.kind}, {sent.content[:80]!r}: {found[0]!r} in {said[:200]!r}")
+            if told := _TELLING.search(said):
+                telling.append(f"{sent.kind}, {sent.content[:80]!r}: {told[0]!r} in {said[:200]!r}")
             next_ones[_next_one(asking)] += 1
     for kind, found in ends.items():
         print(f"{kind}: " + ", ".join(f"{count} x {end}" for end, count in sorted(found.items())))

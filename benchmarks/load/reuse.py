@@ -6,6 +6,7 @@ import io
 import json
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import httpx2
 import numpy as np
@@ -63,7 +64,8 @@ def first_token(server: Server, data: bytes, question: str) -> Asked:
     asked = pictured(
         data, question, model="auto", max_tokens=_TOKENS, stream=True, stream_options={"include_usage": True}
     )
-    seconds, usage = 0.0, {}
+    seconds = 0.0
+    usage: dict[str, Any] = {}
     since = time.perf_counter()
     address = f"{server.address}{CHAT}"
     with httpx2.stream("POST", address, json=asked, timeout=_ANSWER_SECONDS) as response:
