@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import multiprocessing
+import random
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,8 +20,8 @@ from benchmarks.load.bodies import CHAT, PICTURE, body, pictured
 from benchmarks.served import Server, served
 
 SLOW = 500
-ROUNDS = 10  # without the crowd and with it, by turns
-_REQUESTS = 150  # in each half of a round
+ROUNDS = 6  # without the crowd and with it, by turns
+_REQUESTS = 250  # in each half of a round
 _BYTE_EVERY = 1.0  # seconds; the server gives up on each connection after 30 and it comes again
 _SCRIPT = json.dumps({"tokens": [40, 41, 42, 43] * 4 + [1012]})
 _HEAD = f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\n".encode()
@@ -28,10 +29,9 @@ _BEGUN = _HEAD + b'Content-Type: application/json\r\nContent-Length: 9999\r\n\r\
 
 
 def measure_slow() -> None:
-    """A script's answer, where what the server itself does is all there is, and answers of the model."""
+    """A script's answer, where what the server itself does is all there is, and the model's of a picture."""
     asked = {
         "a script's answer": body(model="scenes@scripted"),
-        "a text": body(max_tokens=8),
         "a picture": pictured(PICTURE, max_tokens=8),
     }
     with served(HYBRID_SCRIPT=_SCRIPT) as server:
@@ -85,8 +85,9 @@ def crowded(server: Server, crowd: Crowd) -> Iterator[None]:
     here, there = spawn.Pipe()
     process = spawn.Process(target=_trickle_all, args=(server.port, there), daemon=True)
     process.start()
-    here.recv()  # all are there
-    crowd.files = min(crowd.files, server.process().files)
+    here.recv()  # all have knocked
+    while server.process().files < SLOW:
+        time.sleep(0.1)
     try:
         yield
         crowd.files = min(crowd.files, server.process().files)
@@ -130,6 +131,7 @@ async def _trickle(port: int, number: int, found: _Trickled) -> None:
         try:
             writer.write(_HEAD if number % 2 else _BEGUN)
             found.open += 1
+            await asyncio.sleep(random.uniform(0, _BYTE_EVERY))  # they are not slow in step
             with suppress(ConnectionError):
                 while not reader.at_eof():
                     await asyncio.sleep(_BYTE_EVERY)
