@@ -38,14 +38,15 @@ class Asked:
     """One answer's beginning."""
 
     seconds: float  # to the first token
+    computed: float  # seconds of all cores by then: what other programs take does not count
     prompt_tokens: int
     image_tokens: int
     cached_tokens: int
 
     def __str__(self) -> str:
         return (
-            f"TTFT {self.seconds:.3f} s, {self.prompt_tokens} tokens of which {self.image_tokens} are the "
-            f"picture's and {self.cached_tokens} were kept"
+            f"TTFT {self.seconds:.3f} s, {self.computed:.2f} s of the cores; {self.prompt_tokens} tokens, "
+            f"{self.image_tokens} of them the picture's, {self.cached_tokens} of them kept"
         )
 
 
@@ -64,16 +65,16 @@ def first_token(server: Server, data: bytes, question: str) -> Asked:
     asked = pictured(
         data, question, model="auto", max_tokens=_TOKENS, stream=True, stream_options={"include_usage": True}
     )
-    seconds = 0.0
+    seconds = computed = 0.0
     usage: dict[str, Any] = {}
-    since = time.perf_counter()
+    since, before = time.perf_counter(), server.cpu_seconds()
     address = f"{server.address}{CHAT}"
     with httpx2.stream("POST", address, json=asked, timeout=_ANSWER_SECONDS) as response:
         response.raise_for_status()
         for line in response.iter_lines():
             found = json.loads(line[6:]) if line.startswith("data: {") else {}
             if not seconds and any(choice["delta"].get("content") for choice in found.get("choices", ())):
-                seconds = time.perf_counter() - since
+                seconds, computed = time.perf_counter() - since, server.cpu_seconds() - before
             usage = found.get("usage") or usage
     details = usage["prompt_tokens_details"]
-    return Asked(seconds, usage["prompt_tokens"], details["image_tokens"], details["cached_tokens"])
+    return Asked(seconds, computed, usage["prompt_tokens"], details["image_tokens"], details["cached_tokens"])
