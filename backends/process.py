@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
 from pathlib import Path
@@ -19,6 +20,25 @@ def usable_cores(quota: Path = _QUOTA) -> int:
     except (OSError, ValueError):
         return allowed
     return allowed if share == "max" else max(1, min(allowed, math.ceil(int(share) / int(period))))
+
+
+ARENAS = 2
+_M_ARENA_MAX = -8  # as glibc's malloc.h has it
+
+
+def use_few_arenas() -> None:
+    """Let all threads that begin from now on share ARENAS arenas of the C library's allocator.
+
+    By default there are eight for each core, and each keeps the most that any of its threads ever had: where
+    threads come and go, a process grows until every arena has seen the worst. A MALLOC_ARENA_MAX in the
+    environment stays as it is; where the library is not glibc, nothing is to be done.
+    """
+    if "MALLOC_ARENA_MAX" in os.environ:
+        return
+    try:
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, ARENAS)
+    except (AttributeError, OSError, TypeError):
+        return
 
 
 _NO_MEMORY = ("bad_alloc", "bad allocation", "failed to allocate", "cannot allocate", "out of memory")

@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx2
 
 ROOT = Path(__file__).resolve().parent.parent
-_START_SECONDS = 60.0
+_START_SECONDS = 300.0  # a large model's export may have to be arranged for this processor first
 _RUN = "from router.cli import main; main()"
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _TICK = os.sysconf("SC_CLK_TCK")
@@ -35,9 +35,14 @@ class Process:
 class Server:
     """A running server."""
 
-    pid: int
+    child: subprocess.Popen[bytes]
     port: int
     key: str = ""
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return self.child.pid
 
     @property
     def address(self) -> str:
@@ -69,7 +74,7 @@ class Server:
 
 @contextmanager
 def served(*options: str, **environment: str) -> Iterator[Server]:
-    """A server of the embedded model, ready; with these options and variables."""
+    """A server, ready, with these options and variables; of the embedded model unless they name another."""
     command = [sys.executable, "-c", _RUN, "serve", "--port", "0", *options]
     with tempfile.NamedTemporaryFile() as log:  # a pipe would fill up, and hold the server
         process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **environment}, stderr=log)
@@ -80,11 +85,18 @@ def served(*options: str, **environment: str) -> Iterator[Server]:
             process.wait(30)
 
 
-def _ready(process: subprocess.Popen[bytes], log: Path, key: str) -> Server:
+def _ready(child: subprocess.Popen[bytes], log: Path, key: str) -> Server:
     since = time.monotonic()
-    while time.monotonic() - since < _START_SECONDS and process.poll() is None:
+    while time.monotonic() - since < _START_SECONDS and child.poll() is None:
         found = re.search(r"http://[^ ]+:(\d+)\n", log.read_text())
-        if found and httpx2.get(f"http://127.0.0.1:{found[1]}/health").status_code == 200:
-            return Server(process.pid, int(found[1]), key)
+        if found and _answers(int(found[1])):
+            return Server(child, int(found[1]), key)
         time.sleep(0.1)
     raise SystemExit(f"the server did not become ready:\n{log.read_text()}")
+
+
+def _answers(port: int) -> bool:
+    try:
+        return httpx2.get(f"http://127.0.0.1:{port}/health").status_code == 200
+    except httpx2.TransportError:
+        return False  # it has ended again, and the log says why

@@ -1,33 +1,47 @@
-"""A crowd before ``hybrid serve``: many streams, many who leave, and many requests, half of them bad.
+"""A crowd before ``hybrid serve``: what it answers, what it refuses, and what it takes meanwhile.
 
-python -m benchmarks.load                      # all three, of the embedded model
+python -m benchmarks.load                      # all of them, of the embedded model
 python -m benchmarks.load streams leaving
 nice python -m benchmarks.load soak -n 10000
+python -m benchmarks.load reuse -m ./qwen3-vl-2b-int4
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 
+from benchmarks.load.corpus import measure_corpus
 from benchmarks.load.leaving import measure_leaving
+from benchmarks.load.reuse import measure_reuse
+from benchmarks.load.slow import measure_slow
 from benchmarks.load.soak import measure_soak
 from benchmarks.load.streams import measure_streams
+from benchmarks.load.term import measure_term
+
+MEASURES: dict[str, Callable[[argparse.Namespace], None]] = {
+    "streams": lambda _: measure_streams(),
+    "leaving": lambda _: measure_leaving(),
+    "term": lambda _: measure_term(),
+    "corpus": lambda _: measure_corpus(),
+    "slow": lambda _: measure_slow(),
+    "reuse": lambda said: measure_reuse(said.model),
+    "soak": lambda said: measure_soak(said.requests),
+}
 
 
 def main() -> None:
     """Measure what was asked for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("names", nargs="*", help="streams, leaving, soak; all by default")
-    parser.add_argument("-n", "--requests", type=int, default=10_000)
+    parser.add_argument("names", nargs="*", help=f"{', '.join(MEASURES)}; all by default")
+    parser.add_argument("-m", "--model", default="scenes", help="of reuse; large, so that pictures take time")
+    parser.add_argument("-n", "--requests", type=int, default=10_000, help="of soak")
     said = parser.parse_args()
-    measures = {
-        "streams": measure_streams,
-        "leaving": measure_leaving,
-        "soak": lambda: measure_soak(said.requests),
-    }
-    for name, measure in measures.items():
+    if unknown := set(said.names) - set(MEASURES):
+        parser.error(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(MEASURES)}")
+    for name, measure in MEASURES.items():
         if not said.names or name in said.names:
-            measure()
+            measure(said)
 
 
 if __name__ == "__main__":

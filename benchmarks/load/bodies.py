@@ -10,7 +10,7 @@ import httpx2
 from benchmarks.served import ROOT, Server
 
 CHAT = "/v1/chat/completions"
-ENDLESS = {"max_tokens": 3000, "ignore_eos": True}
+ENDLESS: dict[str, Any] = {"max_tokens": 3000, "ignore_eos": True}
 PICTURE = (ROOT / "router" / "scenes" / "samples" / "quadrants.png").read_bytes()
 _PATIENCE = 300.0  # seconds until a request counts as hanging
 
@@ -20,10 +20,14 @@ def body(question: str = "What can you do?", model: str = "scenes", **more: Any)
     return {"model": model, "messages": [{"role": "user", "content": question}], **more}
 
 
-def pictured(data: bytes, **more: Any) -> dict[str, Any]:
-    """A chat completion about a picture."""
-    url = "data:image/png;base64," + base64.b64encode(data).decode()
-    parts = [{"type": "text", "text": "Which colours?"}, {"type": "image_url", "image_url": {"url": url}}]
+def pictured(data: bytes, question: str = "Which colours?", **more: Any) -> dict[str, Any]:
+    """A chat completion about a picture, which stands before the question."""
+    return shown("data:image/png;base64," + base64.b64encode(data).decode(), question, **more)
+
+
+def shown(url: str, question: str = "Which colours?", **more: Any) -> dict[str, Any]:
+    """A chat completion about the picture at an address."""
+    parts = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": question}]
     return {**body(**more), "messages": [{"role": "user", "content": parts}]}
 
 

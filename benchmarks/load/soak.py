@@ -30,9 +30,12 @@ def measure_soak(count: int) -> None:
     warm = [at for at in found if at.requests >= count // 5]
     thousands = np.array([at.requests for at in warm]) / 1000
     megabytes = np.array([at.process.memory for at in warm]) / 1e6
-    slope = float(np.polyfit(thousands, megabytes, 1)[0])
+    (slope, _), spread = np.polyfit(thousands, megabytes, 1, cov=True)
     print(f"{count} requests in {seconds:.0f} s: {dict(sorted(ends.items()))}")
-    print(f"memory: {megabytes[0]:.1f} MB, then {megabytes[-1]:.1f} MB, {slope:+.2f} MB for each 1,000")
+    print(
+        f"memory: {megabytes[0]:.1f} MB, then {megabytes[-1]:.1f} MB, from {megabytes.min():.1f} to "
+        f"{megabytes.max():.1f}; {slope:+.2f} MB for each 1,000, to within {2 * spread[0, 0] ** 0.5:.2f}"
+    )
     for name in ("files", "threads"):
         values = [getattr(at.process, name) for at in warm]
         print(f"{name}: {values[0]} at first, {values[-1]} at last, from {min(values)} to {max(values)}")

@@ -13,6 +13,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from backends.base import BackendError
+from backends.process import use_few_arenas
 from router.server import log
 from router.server.protocol import protocol
 from router.server.service import Service
@@ -48,6 +49,7 @@ def serve(app: FastAPI, listener: socket.socket) -> int | None:
     A signal ends the service when the answers under way are whole, or after ``drain_timeout``; a second one
     ends it at once. Raises what kept the model from being loaded.
     """
+    use_few_arenas()  # several threads for each request, hardly one of which allocates beside another
     server = make_server(app)
     server.run(sockets=[listener])
     failure = server.state.failure

@@ -25,12 +25,12 @@ def test_a_dropped_picture_is_answered_and_the_next_question_knows_of_it(page: P
     assert page.ask("Which colours do you see?") == ANSWER
     facts = page.window.text(".facts")
     assert re.fullmatch(
-        r"onnx the conversation has a picture · \d+ tokens in(?: \(\d+ read before\))? · \d+ out · "
+        r"onnx the conversation has a picture\n\d+ tokens in(?: \(\d+ read before\))? · \d+ out · "
         r"first after \d+\.\d\d s · [\d.]+ tokens/s",
         facts,
     ), facts
     assert page.ask("Which colour is at the top left?") == "The top left is red."
-    assert page.window.text(".facts").startswith("onnx the conversation has a picture · ")
+    assert page.window.text(".facts").startswith("onnx the conversation has a picture\n")
     assert page.window.complaints() == []
 
 
@@ -41,7 +41,7 @@ def test_text_alone_goes_elsewhere_and_a_new_chat_forgets(page: Page) -> None:
     page.window.click("#new-chat")
     assert (page.count(".turn"), page.count("#tray li")) == (0, 0)
     assert page.ask("What can you do?") == "I can name the colours and shapes of simple pictures."
-    assert page.window.text(".facts").startswith("genai text only · ")
+    assert page.window.text(".facts").startswith("genai text only\n")
     first, second = page.sent()
     assert "image_url" in json.dumps(first)
     assert second["messages"] == [{"role": "user", "content": "What can you do?"}]
@@ -70,7 +70,7 @@ def test_what_was_said_until_the_stop_stays_and_the_server_stops_too(slow: Page)
         until(lambda: len(slow.window.text(f"{BUSY} .text")) > 5, "something is said")
         slow.window.click("#stop") if stop == "button" else slow.window.press(ESCAPE)
         assert SCRIPT.startswith(slow.answer()[:6])
-        assert slow.window.text(".facts") == "scripted asked for by name · stopped"
+        assert slow.window.text(".facts") == "scripted asked for by name\nstopped"
         assert slow.window.run("return document.getElementById('stop').hidden")
     said = slow.window.run("return document.querySelector('.answer .text').textContent")
     kept = slow.sent()[1]["messages"]
@@ -236,7 +236,7 @@ def test_the_settings_are_sent_and_wrong_ones_are_not(page: Page) -> None:
     assert (body["temperature"], body["seed"], body["max_tokens"]) == (0.5, 11, 3)
     assert body["messages"][0] == {"role": "system", "content": "Be short."}
     facts = page.window.text(".facts")
-    assert facts.startswith("onnx asked for by name · ")
+    assert facts.startswith("onnx asked for by name\n")
     assert facts.endswith(" · cut off at the most tokens allowed")
     page.window.click("summary")
     assert (

@@ -63,9 +63,7 @@ export class Turn {
     const { backend, reason } = this.#told;
     following(() => {
       this.#facts.replaceChildren(...(backend ? [make("strong", "", backend), " ", reason] : []));
-      for (const fact of facts.filter(Boolean)) {
-        this.#facts.append(this.#facts.hasChildNodes() ? " · " : "", make("span", "", fact));
-      }
+      this.#facts.append(line(facts.filter(Boolean)));
       this.#facts.removeAttribute("aria-hidden");
       this.#answer.setAttribute("aria-busy", "false");
     });
@@ -100,6 +98,13 @@ function figures(usage, timings) {
     `first after ${(timings.prompt_ms / 1000).toFixed(2)} s`,
     speed > 0 && `${speed.toFixed(speed < 100 ? 1 : 0)} tokens/s`,
   ];
+}
+
+/** Facts in a line of their own, none of which is broken in two. */
+function line(facts) {
+  const made = make("span", "line");
+  for (const fact of facts) made.append(made.hasChildNodes() ? " · " : " ", make("span", "", fact));
+  return made;
 }
 
 function make(kind, name, text = "") {
