@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.base import BackendError
+from backends.base import PATCH, BackendError
 from backends.qwen3vl.positions import Positions, positions
 from benchmarks.peers import Peer
 from benchmarks.peers.arrivals import sample
@@ -47,10 +47,12 @@ class LlamaCpp:
         started = time.perf_counter()
         from benchmarks.peers.llama_library import Library
 
-        library = Library(self.text, self.vision, self.threads)
+        builder = PromptBuilder.read(self.checkpoint)
+        side = PATCH * builder.config.vision.merge  # a token's, in pixels
+        least, most = (pixels // side**2 for pixels in (builder.limits.min_pixels, builder.limits.max_pixels))
+        library = Library(self.text, self.vision, self.threads, least, most)
         seconds = time.perf_counter() - started
-        facts = Facts(seconds, f"{self.kind}, vision F16", "cpu", peak_bytes())
-        return LlamaEngine(library, PromptBuilder.read(self.checkpoint), facts)
+        return LlamaEngine(library, builder, Facts(seconds, f"{self.kind}, vision F16", "cpu", peak_bytes()))
 
 
 class LlamaEngine:

@@ -30,7 +30,8 @@ _LISTENER = llama_cpp.llama_log_callback(_listen)  # kept here: the library call
 class Library:
     """One model and its picture tower, with one sequence of tokens in memory."""
 
-    def __init__(self, text: Path, vision: Path, threads: int) -> None:
+    def __init__(self, text: Path, vision: Path, threads: int, least: int, most: int) -> None:
+        """``least``, ``most``: tokens of a picture; llama.cpp's own limits are not the checkpoint's."""
         llama_cpp.llama_log_set(_LISTENER, None)
         mtmd.mtmd_log_set(_LISTENER, None)
         mtmd.mtmd_helper_log_set(_LISTENER, None)
@@ -42,6 +43,7 @@ class Library:
         self._vocab = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(self._model))
         seeing = mtmd.mtmd_context_params_default()
         seeing.use_gpu, seeing.n_threads, seeing.print_timings = False, threads, False
+        seeing.image_min_tokens, seeing.image_max_tokens = least, most
         self._vision = _made(mtmd.mtmd_init_from_file(os.fsencode(vision), self._model, seeing))
         self._context: Any = None
         self._room = 0
