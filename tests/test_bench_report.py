@@ -222,6 +222,8 @@ def test_weight_errors_are_means_over_the_parts() -> None:
     assert Fidelity.of([*body, table_, *vision]) == Fidelity(pytest.approx(0.07), 0.004, 0.005)
     assert Fidelity.of([*body, head, table_]) == Fidelity(pytest.approx(0.07), 0.1, 0.0)
     assert Fidelity.of([]) == EXACT
+    calibrated = [matrix._replace(output_error=0.05) for matrix in body]
+    assert Fidelity.of([*calibrated, head]).text(vision=False) == "0.070 (outputs 0.050) / 0.100"
     assert Fidelity(0.0771, 0.0056, 0.005).text(vision=False) == "0.077 / 0.006"
     assert EXACT.text(vision=True) == "0 / 0 / 0"
 

@@ -15,6 +15,9 @@ class Fidelity:
     body: float  # the language model's layers
     head: float  # the matrix that gives the scores
     vision: float
+    outputs: float | None = (
+        None  # of the layers, on other prompts than it was calibrated on: see `MatrixError`
+    )
 
     @classmethod
     def of(cls, matrices: Sequence[MatrixError]) -> Fidelity:
@@ -27,12 +30,17 @@ class Fidelity:
             for matrix in matrices
             if "model.layers." in matrix.name and not matrix.name.startswith("prefill.")
         ]
-        return cls(_mean(body), _mean(heads or tables), _mean(vision))  # a tied table is the head
+        outputs = [matrix.output_error for matrix in matrices if matrix.output_error is not None]
+        # a tied table is the head
+        return cls(_mean(body), _mean(heads or tables), _mean(vision), _mean(outputs) if outputs else None)
 
     def text(self, *, vision: bool) -> str:
         """As tables have it: body / head, and the picture tower where that took part."""
         errors = (self.body, self.head, self.vision)[: 3 if vision else 2]
-        return " / ".join(f"{error:.3f}" if error else "0" for error in errors)
+        body, *rest = (f"{error:.3f}" if error else "0" for error in errors)
+        if self.outputs is not None:
+            body += f" (outputs {self.outputs:.3f})"
+        return " / ".join([body, *rest])
 
 
 EXACT = Fidelity(0.0, 0.0, 0.0)

@@ -40,6 +40,7 @@ def _line(report: Report, standing: Standing, row: Row) -> dict[str, Any]:
         "backend": row.target,
         "workload": row.workload,
         "error_body": None if fidelity is None else fidelity.body,
+        "error_outputs": None if fidelity is None else fidelity.outputs,
         "error_head": None if fidelity is None else fidelity.head,
         "error_vision": None if fidelity is None else fidelity.vision,
         "load_seconds": standing.load_seconds,

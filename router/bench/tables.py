@@ -176,7 +176,8 @@ def _formulas(report: Report) -> Iterator[str]:
     lines = [f"- {metric.label}: {metric.formula}" for metric in METRICS if metric.name in shown]
     lines.append(
         "- weight error: ||W - Wq|| / ||W||, the mean over the matrices of each part, as the export's "
-        "manifest has it; 0: the checkpoint's own weights"
+        "manifest has it; 0: the checkpoint's own weights. Outputs: ||X (W - Wq)|| / ||X W|| of calibrated "
+        "layers, for inputs X that they were not calibrated on"
     )
     lines.append("- load: in a fresh process, from importing libraries to weights in memory; once")
     if report.rates is not None:
