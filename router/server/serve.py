@@ -23,6 +23,7 @@ from router.server.state import State
 _LAST_WORDS = 2  # seconds for the last events and errors to be sent
 _SEND_BUFFER = 128 * 1024  # bytes; the kernel takes twice of it for its own accounts
 _TICK = 0.1  # seconds; uvicorn renews its date header every tenth
+LAST_SECONDS = 1.0  # of draining: for what is cut off to end
 
 
 def listen(settings: Settings, port: int) -> socket.socket:
@@ -105,7 +106,9 @@ class Server(uvicorn.Server):
         """Finish what runs, but take nothing more; at the second call, stop at once."""
         now = asyncio.get_running_loop().time()
         self.force_exit = self._deadline is not None
-        self._deadline = now if self.force_exit else now + self._drain_timeout
+        # telling streams that they end here, and what computes to stop, is a part of the time
+        left = max(self._drain_timeout / 2, self._drain_timeout - LAST_SECONDS)
+        self._deadline = now if self.force_exit else now + left
         self.signal = number
         log.tell("stopping" if self.force_exit else "draining", under_way=len(self.state.watches))
         self.state.drain()
