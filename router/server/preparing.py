@@ -15,6 +15,9 @@ from router.server.settings import Settings
 from router.server.threads import in_thread
 from router.types import Picture, Request, Route
 
+# Of waiting for others before it is decided who answers a request that came alone: those that come at once
+# are to be decoded together from the first on
+GATHER_SECONDS = 0.03
 Fetched = Mapping[Source, bytes]  # pictures that came from elsewhere
 
 
@@ -33,6 +36,8 @@ class Preparing:
         """See ``Router.answer``; what it holds is counted until ``place`` is left."""
         async with self._one:
             await self._room.wait()
+            if not place.others and self._settings.max_concurrency > 1:
+                await asyncio.sleep(GATHER_SECONDS)
             others = place.others
             answer = await in_thread(
                 lambda: self._router.answer(self._request(ask, backend, fetched), others)
