@@ -76,7 +76,7 @@ def test_turns_come_in_the_order_of_arrival(start) -> None:
 
 def test_the_router_is_told_how_many_others_there_are(start, monkeypatch) -> None:
     served = start(max_queue=5)
-    served.plays("a b c d", delay=0.05)
+    served.plays(fault="hang", fault_at=1)
     seen: list[int] = []
     route = Router._route
 
@@ -85,20 +85,15 @@ def test_the_router_is_told_how_many_others_there_are(start, monkeypatch) -> Non
         return route(self, asked, others)
 
     monkeypatch.setattr(Router, "_route", listened)
-    with ThreadPoolExecutor(3) as pool:
-        first = pool.submit(served.ask)
-        until(lambda: seen)
-        both = [pool.submit(served.ask) for _ in range(2)]
-        assert all(asked.result().status_code == 200 for asked in (first, *both))
-    served.ask()
-    assert seen[0] == 0
-    assert all(seen[1:3])
-    assert len(seen) == 4
-    assert seen[-1] == 0
     with served.connected(post(WHOLE)):
-        until(lambda: served.service.line.inside == 1)
-        served.client.post("/v1/route", json=ASK)
-    assert seen[-1] == 1
+        until(lambda: seen == [0])
+        with served.connected(post(WHOLE)):
+            until(lambda: seen == [0, 1])
+            served.client.post("/v1/route", json=ASK)
+            assert seen == [0, 1, 2]
+    until(served.idle)
+    served.client.post("/v1/route", json=ASK)
+    assert seen == [0, 1, 2, 0]
 
 
 def test_two_turns_at_once_where_that_is_allowed(start) -> None:
