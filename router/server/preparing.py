@@ -36,7 +36,9 @@ class Preparing:
         """See ``Router.answer``; what it holds is counted until ``place`` is left."""
         async with self._one:
             await self._room.wait()
-            if not place.others and self._settings.max_concurrency > 1:
+            # of others depends who answers a text, and nothing else
+            is_open = backend is None and not ask.sources
+            if is_open and not place.others and self._settings.max_concurrency > 1:
                 await asyncio.sleep(GATHER_SECONDS)
             others = place.others
             answer = await in_thread(
