@@ -225,6 +225,10 @@ def test_weight_errors_are_means_over_the_parts() -> None:
     calibrated = [matrix._replace(output_error=0.05) for matrix in body]
     assert Fidelity.of([*calibrated, head]).text(vision=False) == "0.070 (outputs 0.050) / 0.100"
     assert Fidelity(0.0771, 0.0056, 0.005).text(vision=False) == "0.077 / 0.006"
+    searched = Fidelity.of(
+        [*body, head._replace(error=0.006), head._replace(name="shortlist.lm_head.weight")]
+    )
+    assert searched.text(vision=True) == "0.070 / 0.006 (past the best 0.100) / 0"
     assert EXACT.text(vision=True) == "0 / 0 / 0"
 
 

@@ -100,6 +100,8 @@ def test_the_options_make_the_recipe(quick, capsys) -> None:
     assert Manifest.read(place).recipe == wanted
     plain, _ = exported(capsys)
     assert Manifest.read(plain).recipe == Recipe()
+    short, _ = exported(capsys, "--shortlist", "32")
+    assert Manifest.read(short).recipe == Recipe(shortlist=32)
 
 
 def test_the_environment_sets_options(quick, capsys, monkeypatch) -> None:
@@ -133,6 +135,11 @@ WRONG = {
     "a hub id offline": (["org/name", "--offline"], 4, "must not be asked (offline)"),
     "an unknown precision": (["scenes", "--precision", "int3"], 2, "'int3' is not one of"),
     "a block size that is none": (["scenes", "--block-size", "24"], 2, "block_size must be one of"),
+    "a shortlist for no 8-bit head": (
+        ["scenes", "--recipe", "fast", "--shortlist", "9"],
+        2,
+        "add head_bits 8",
+    ),
     "layers that are none": (["scenes", "--int8-layers", "a"], 2, "--int8-layers wants numbers"),
     "no source": ([], 2, "Missing argument 'SOURCE'"),
 }

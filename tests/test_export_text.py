@@ -26,6 +26,7 @@ RECIPES = {
     "fast": Recipe(recipe="fast"),
     "symmetric": Recipe(symmetric=True, head_bits=4),
     "symmetric head": Recipe(symmetric=True),
+    "searched head": Recipe(shortlist=32),
 }
 
 

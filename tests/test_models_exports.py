@@ -73,7 +73,9 @@ def test_a_pulled_model_is_known_by_its_commit_alone(model: Model, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    "recipe", [INT4, Recipe(recipe="fast"), INT8, Recipe("fp32"), Recipe(vision_precision="w8")]
+    "recipe",
+    [INT4, Recipe(recipe="fast"), INT8, Recipe("fp32"), Recipe(vision_precision="w8"), Recipe(shortlist=32)],
+    ids=str,
 )
 def test_the_space_asked_for_is_what_a_real_export_takes(recipe: Recipe) -> None:
     taken = Manifest.read(ensure_export(find(), recipe)).size

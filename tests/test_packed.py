@@ -40,6 +40,7 @@ RECIPES = {
     "faithful": Recipe(),
     "fast": Recipe(recipe="fast"),
     "symmetric": Recipe(symmetric=True, head_bits=4),
+    "searched head": Recipe(shortlist=32),
 }
 READERS = ("onnx", "genai")
 

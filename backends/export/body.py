@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from backends.export.graph import CONTRIB, FLOAT, Graph, Side
+from backends.export.head import Head
 from backends.export.matrices import Matrices
 from backends.export.quantize import Scheme
 from backends.export.recipe import Recipe
@@ -221,18 +222,19 @@ class Body(Layers):
         super().__init__(weights, config, matrices, recipe.body)
         self._matrices = matrices
         self._norm = matrices.vector(_MODEL + "norm.weight", config.hidden)
-        size, scheme = (config.vocab, config.hidden), recipe.head(config.hidden)
+        size = (config.vocab, config.hidden)
         weights.expect(_EMBEDDINGS, size)
         if config.tie:
-            self.head = self.embeddings = matrices.store("head", [_EMBEDDINGS], scheme)
+            self.head = Head.store(matrices, _EMBEDDINGS, recipe, *size)
+            self.embeddings = self.head.table
             return
         weights.expect(_HEAD, size)
-        self.head = matrices.store("head", [_HEAD], scheme)
+        self.head = Head.store(matrices, _HEAD, recipe, *size)
         self.embeddings = matrices.store("embeddings", [_EMBEDDINGS], recipe.embeddings(config.hidden))
 
     def scores(self, graph: Graph, x: str, name: str) -> str:
         """Add the last norm and the head over ``x`` [..., hidden]: [..., vocab], called ``name``."""
-        return self._matrices.multiply(graph, self._normalise(graph, x, self._norm), self.head, name)
+        return self.head.scores(graph, self._matrices, self._normalise(graph, x, self._norm), name)
 
     def embed(self, graph: Graph, ids: str) -> str:
         """Add the embeddings of ``ids`` int64 [B, S]: [B, S, hidden]."""

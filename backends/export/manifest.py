@@ -17,9 +17,10 @@ NAME = "manifest.json"
 FORMAT = 1
 _LATER = {
     "prefill_precision": None,
+    "shortlist": None,
     "calibrate": False,
 }  # fields of a recipe that came later, as they were before
-EXPORTER = 1  # raise it whenever the exporter writes something else: older exports are then made again
+EXPORTER = 2  # raise it whenever the exporter writes something else: older exports are then made again
 
 
 @dataclass(frozen=True)

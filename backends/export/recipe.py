@@ -14,6 +14,8 @@ PrefillPrecision: TypeAlias = Literal["int8"]
 RecipeName: TypeAlias = Literal["faithful", "fast"]
 
 BLOCK_SIZES = (16, 32, 64, 128, 256)
+SHORTLIST = 256  # more than anyone samples from, and few enough to cost a 70th of a 2B model's token
+_LARGE = 8192  # tokens; a head of fewer is read so fast that finding its best scores would not pay
 
 
 class MatrixError(NamedTuple):
@@ -50,6 +52,8 @@ class Recipe:
     int8_layers: frozenset[int] = frozenset()  # decoder layers kept at 8 bits
     vision_precision: VisionPrecision | None = None
     prefill_precision: PrefillPrecision | None = None  # int8: more matrices, for reading long prompts faster
+    # how many of the best scores the 8-bit head computes, after a 4-bit copy has found them; 0: all, no copy
+    shortlist: int | None = None
     calibrate: bool = False  # round 4-bit layers by what goes into them: error-compensated, on prompts
 
     def __post_init__(self) -> None:
@@ -59,6 +63,15 @@ class Recipe:
                 raise RequestError(
                     f"{name} must be one of {', '.join(map(str, allowed))}, got {value}", param=name
                 )
+        if self.shortlist is not None and not 0 <= self.shortlist <= _LARGE:
+            raise RequestError(
+                f"shortlist must be from 0 to {_LARGE}, got {self.shortlist}", param="shortlist"
+            )
+        if self.shortlist and not self._head_of_8_bits:
+            raise RequestError(
+                "shortlist is for an 8-bit head beside INT4 or INT8 layers; add head_bits 8, or leave it out",
+                param="shortlist",
+            )
         if self.calibrate and self.precision != "int4":
             raise RequestError(
                 f"calibrate is for precision int4, got {self.precision}; leave one of them out",
@@ -80,11 +93,21 @@ class Recipe:
         """How the matrix that gives the scores is rounded."""
         if self.precision == "fp32":
             return None
-        small = self.precision == "int4" and self.recipe == "fast"
-        if (self.head_bits or (4 if small else 8)) == 8:
+        if self._head_of_8_bits:
             return self._eight(columns)
         # where it is tied it is the embedding table too: small blocks cost a 30th of the file
         return Scheme(4, fitting(self.block_size or 32, columns), bool(self.symmetric), self.search)
+
+    def best_scores(self, vocab: int) -> int:
+        """How many scores a head of ``vocab`` rows computes at 8 bits after 4 have found them; 0: all."""
+        if self.shortlist is not None:
+            return self.shortlist if self.shortlist < vocab else 0
+        pays = self.precision == "int4" and self._head_of_8_bits and vocab >= _LARGE
+        return SHORTLIST if pays else 0
+
+    def search_head(self, columns: int) -> Scheme:
+        """How the copy of the head is rounded that finds the best scores."""
+        return Scheme(4, fitting(self.block_size or 128, columns), bool(self.symmetric), self.search)
 
     def embeddings(self, columns: int) -> Scheme | None:
         """How an embedding table of its own is rounded.
@@ -94,6 +117,11 @@ class Recipe:
         ``fast``.
         """
         return None if self.precision == "fp32" else self._eight(columns)
+
+    @property
+    def _head_of_8_bits(self) -> bool:
+        small = self.precision == "int4" and self.recipe == "fast"
+        return self.precision != "fp32" and (self.head_bits or (4 if small else 8)) == 8
 
     def _eight(self, columns: int) -> Scheme:
         # the extremes of a block are worth their codes at 8 bits: there is nothing to search for

@@ -24,7 +24,7 @@ def estimate(folder: Path, recipe: Recipe) -> int:
     tensors = sum(
         _bytes(name, weights.shape(name), recipe) + _again(name, weights.shape(name), recipe)
         for name in weights.names
-    )
+    ) + _search(weights, recipe)
     copied = sum(file.stat().st_size for file in folder.iterdir() if file.suffix in _COPIED)
     return int(tensors) + copied + _REST
 
@@ -100,10 +100,7 @@ def _bytes(name: str, shape: tuple[int, ...], recipe: Recipe) -> float:
     scheme = _scheme(name, shape[-1], recipe) if len(shape) == 2 else None
     if scheme is None:
         return 4.0 * values
-    blocks = shape[0] * scheme.blocks(shape[1])
-    return blocks * (
-        scheme.block * scheme.bits / 8 + 4 + 1
-    )  # a float32 scale and at most a byte of zero point
+    return _rounded(shape[0], shape[1], scheme)
 
 
 def _again(name: str, shape: tuple[int, ...], recipe: Recipe) -> int:
@@ -111,6 +108,20 @@ def _again(name: str, shape: tuple[int, ...], recipe: Recipe) -> int:
     if recipe.prefill_precision is None or "visual." in name or not _LAYER.search(name):
         return 0
     return math.prod(shape) + 4 * shape[0] if len(shape) == 2 else 4 * math.prod(shape)
+
+
+def _search(weights: Weights, recipe: Recipe) -> float:
+    """Bytes of the head's 4-bit copy."""
+    for name in weights.names:
+        if "embed_tokens" in name:  # the head's shape too, whether it is tied or not
+            rows, columns = weights.shape(name)
+            return _rounded(rows, columns, recipe.search_head(columns)) if recipe.best_scores(rows) else 0
+    return 0
+
+
+def _rounded(rows: int, columns: int, scheme: Scheme) -> float:
+    """With a float32 scale and at most a byte of zero point for each block."""
+    return rows * scheme.blocks(columns) * (scheme.block * scheme.bits / 8 + 4 + 1)
 
 
 def _scheme(name: str, columns: int, recipe: Recipe) -> Scheme | None:

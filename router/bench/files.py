@@ -42,6 +42,7 @@ def _line(report: Report, standing: Standing, row: Row) -> dict[str, Any]:
         "error_body": None if fidelity is None else fidelity.body,
         "error_outputs": None if fidelity is None else fidelity.outputs,
         "error_head": None if fidelity is None else fidelity.head,
+        "error_search": None if fidelity is None else fidelity.search,
         "error_vision": None if fidelity is None else fidelity.vision,
         "load_seconds": standing.load_seconds,
         "disk_bytes": standing.disk_bytes,

@@ -55,6 +55,12 @@ if TYPE_CHECKING:
     help="Round each layer by what goes into it, on built-in prompts: nearer, and slower to export.",
 )
 @option("--head-bits", type=click.Choice(["4", "8"]), help="Of the matrix that gives the scores.")
+@option(
+    "--shortlist",
+    type=int,
+    metavar="N",
+    help="How many of the best scores the 8-bit head computes, after 4 bits have found them; 0: all.",
+)
 @option("--int8-layers", metavar="N,N..", default="", help="Decoder layers kept at 8 bits.")
 @option(
     "--accuracy-level",
@@ -132,6 +138,8 @@ def _kind(matrix: MatrixError) -> str:
         part = "reading of prompts"
     if "lm_head" in matrix.name or "embed_tokens" in matrix.name:
         part = "head and embeddings"
+    if matrix.name.startswith("shortlist."):
+        part = "search for the best scores"
     grouped = f"blocks of {matrix.block}" if matrix.block else "whole rows"
     return f"{part}, {matrix.bits} bits, {grouped}"
 
@@ -147,6 +155,7 @@ def _recipe(said: dict[str, Any]) -> Recipe:
         search=said["search"],
         accuracy_level=int(said["accuracy_level"]),  # type: ignore[arg-type]
         head_bits=int(said["head_bits"]) if said["head_bits"] else None,  # type: ignore[arg-type]
+        shortlist=said["shortlist"],
         int8_layers=_layers(said["int8_layers"]),
         vision_precision=said["vision_precision"],
         prefill_precision=said["prefill_precision"],
