@@ -135,10 +135,10 @@ WRONG = {
     "a hub id offline": (["org/name", "--offline"], 4, "must not be asked (offline)"),
     "an unknown precision": (["scenes", "--precision", "int3"], 2, "'int3' is not one of"),
     "a block size that is none": (["scenes", "--block-size", "24"], 2, "block_size must be one of"),
-    "a shortlist for no 8-bit head": (
-        ["scenes", "--recipe", "fast", "--shortlist", "9"],
+    "a shortlist of 4 bits": (
+        ["scenes", "--head-bits", "4", "--shortlist", "9"],
         2,
-        "add head_bits 8",
+        "whose upper 4 are read first",
     ),
     "layers that are none": (["scenes", "--int8-layers", "a"], 2, "--int8-layers wants numbers"),
     "no source": ([], 2, "Missing argument 'SOURCE'"),

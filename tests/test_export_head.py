@@ -1,6 +1,7 @@
-"""A head that is searched at 4 bits: its best scores are those of 8 bits, all others those of the search."""
+"""A head in two parts: its best scores are those of all its bits, the others those of the upper four."""
 
-from contextlib import closing
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,43 +13,69 @@ pytest.importorskip("onnxruntime")
 
 from backends import Prompt, RequestError, Runtime  # noqa: E402
 from backends.export import Recipe  # noqa: E402
+from backends.export.body import embedding_table  # noqa: E402
+from backends.export.head import rounding  # noqa: E402
+from backends.export.quantize import dequantise, quantise  # noqa: E402
 from backends.export.traffic import weight_bytes  # noqa: E402
 from backends.ort.decoder import Decoder  # noqa: E402
-from tests.exports import exported, load, model, scores  # noqa: E402
+from backends.ort.embeddings import Embeddings  # noqa: E402
+from backends.qwen3vl.config import Config  # noqa: E402
+from tests.exports import exported, model  # noqa: E402
+from tests.test_export_decoder import expected, got, round_in_place  # noqa: E402
 
 IDS = np.random.default_rng(0).integers(0, 1000, 37)
-TOKENS = [300, 301, 302, 303]
 BEST = 16
-# the same layers and embeddings in all three, as the model is untied; in float32, where one token's product
-# and several tokens' agree
-EIGHT = Recipe(block_size=32, accuracy_level=0)
-FOUR = Recipe(block_size=32, accuracy_level=0, head_bits=4)
-SHORT = Recipe(block_size=32, accuracy_level=0, shortlist=BEST)
+# in float32, where one token's product and several tokens' agree
+SHORT = Recipe(accuracy_level=0, shortlist=BEST)
+SIX = Recipe(recipe="fast", accuracy_level=0, shortlist=BEST)
 
 
 @pytest.fixture(scope="module")
 def outs(tmp_path_factory: pytest.TempPathFactory) -> dict[Recipe, Path]:
-    return {
-        recipe: exported(tmp_path_factory.mktemp("head"), recipe, model())[1]
-        for recipe in (EIGHT, FOUR, SHORT)
-    }
+    return {recipe: exported(tmp_path_factory.mktemp("head"), recipe, model())[1] for recipe in (SHORT, SIX)}
 
 
-def answered(out: Path) -> np.ndarray:
-    with closing(load(out, model()).open(128)) as session:
-        return scores(session, Prompt(IDS), TOKENS)
+def with_head(recipe: Recipe, head: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Scores [tokens, vocab] of transformers with the export's weights, but for the head."""
+    built = model()
+    rows = built.lm_head.weight.detach().numpy().copy()
+    round_in_place(built, recipe)
+    with torch.no_grad():
+        built.lm_head.weight.copy_(torch.from_numpy(head(rows)))
+    return expected(built, Prompt(IDS))
 
 
-def test_the_best_are_scored_at_8_bits_and_the_others_as_they_were_found(outs: dict[Recipe, Path]) -> None:
-    eight, four, short = (answered(outs[recipe]) for recipe in (EIGHT, FOUR, SHORT))
-    for whole, rough, both in zip(eight, four, short, strict=True):
-        best = np.argsort(rough)[-BEST:]
-        others = np.setdiff1d(np.arange(len(rough)), best)
-        assert np.abs(both[best] - whole[best]).max() <= 1e-4
-        assert np.abs(both[others] - rough[others]).max() <= 1e-4
+@pytest.mark.parametrize("recipe", [SHORT, SIX], ids=str)
+def test_the_best_are_scored_by_all_bits_and_the_others_as_they_were_found(
+    outs: dict[Recipe, Path], recipe: Recipe
+) -> None:
+    upper = recipe.upper_head(64)
+    whole = with_head(recipe, rounding(recipe, 1024, 64))
+    rough = with_head(recipe, lambda rows: dequantise(quantise(rows, upper), upper, 64))
+    for all_bits, four, both in zip(whole, rough, got(outs[recipe], model(), Prompt(IDS)), strict=True):
+        best = np.argsort(four)[-BEST:]
+        others = np.setdiff1d(np.arange(len(four)), best)
+        assert np.abs(both[best] - all_bits[best]).max() <= 1e-4
+        assert np.abs(both[others] - four[others]).max() <= 1e-4
         # what would be seen if the two were taken for one another
-        assert np.abs(rough[best] - whole[best]).max() > 1e-2
-        assert np.abs(whole[others] - rough[others]).max() > 1e-2
+        assert np.abs(four[best] - all_bits[best]).max() > 1e-2
+        assert np.abs(all_bits[others] - four[others]).max() > 1e-2
+
+
+@pytest.mark.parametrize(("bits", "times"), [(8, 1), (6, 4)])
+@pytest.mark.parametrize("columns", [256, 200])
+def test_two_parts_are_nearly_as_near_as_codes_of_all_bits(bits: int, times: int, columns: int) -> None:
+    recipe = Recipe(head_bits=bits)  # type: ignore[arg-type]
+    rows = np.random.default_rng(0).standard_normal((512, columns)).astype(np.float32)
+    upper = recipe.upper_head(columns)
+    eight = replace(upper, bits=8, lean=0.0)
+    whole, alone = (
+        np.linalg.norm(dequantise(quantise(rows, scheme), scheme, columns) - rows)
+        for scheme in (eight, upper)
+    )
+    both = np.linalg.norm(rounding(recipe, 151936, columns)(rows) - rows)
+    assert both <= 1.1 * times * whole
+    assert alone > 3 * both
 
 
 def test_each_row_of_a_batch_has_its_own_best(outs: dict[Recipe, Path]) -> None:
@@ -67,22 +94,34 @@ def test_each_row_of_a_batch_has_its_own_best(outs: dict[Recipe, Path]) -> None:
     assert np.abs(together[0] - together[1]).max() > 1e-2
 
 
-def test_the_search_is_what_a_token_reads(outs: dict[Recipe, Path]) -> None:
-    eight, four, short = (weight_bytes(outs[recipe] / "decoder.onnx") for recipe in (EIGHT, FOUR, SHORT))
-    assert short == four < eight
+def test_the_upper_bits_are_what_a_token_reads(tmp_path: Path, outs: dict[Recipe, Path]) -> None:
+    whole = exported(tmp_path, replace(SHORT, shortlist=0), model())[1]
     for graph in ("decoder.onnx", "text.onnx"):
-        names = [node.op_type for node in onnx.load(outs[SHORT] / graph, load_external_data=False).graph.node]
-        assert "TopK" in names
+        saved = weight_bytes(whole / graph) - weight_bytes(outs[SHORT] / graph)
+        assert saved == pytest.approx(1024 * 64 / 2, rel=0.1)
 
 
-def test_the_errors_of_both_are_told(tmp_path: Path) -> None:
-    _, _, errors = exported(tmp_path, SHORT, model())
+@pytest.mark.parametrize("tie", [True, False])
+def test_a_table_in_two_parts_embeds_as_the_graph_does(tmp_path: Path, tie: bool) -> None:
+    built = model(tie=tie)
+    _, out, _ = exported(tmp_path, SHORT, built)
+    notes = onnx.load(out / "decoder.onnx", load_external_data=False).metadata_props
+    table = Embeddings.read(out, next(entry.value for entry in notes if entry.key == "embeddings"))
+    rows = built.model.language_model.embed_tokens.weight.detach().numpy()
+    given = embedding_table(Config.read(tmp_path / "source").text, SHORT)[1](rows[:100])
+    assert np.abs(table(np.arange(100)) - given).max() <= 1e-6
+    assert np.abs(given - rows[:100]).max() > 1e-4
+
+
+@pytest.mark.parametrize(("recipe", "bits"), [(SHORT, 8), (SIX, 6)], ids=str)
+def test_the_errors_of_both_are_told(tmp_path: Path, recipe: Recipe, bits: int) -> None:
+    _, _, errors = exported(tmp_path, recipe, model())
     found = {matrix.name: matrix for matrix in errors if "lm_head" in matrix.name}
-    assert [(name, matrix.bits) for name, matrix in found.items()] == [
-        ("lm_head.weight", 8),
-        ("shortlist.lm_head.weight", 4),
-    ]
-    assert 10 * found["lm_head.weight"].error < found["shortlist.lm_head.weight"].error < 0.1
+    assert {name: matrix.bits for name, matrix in found.items()} == {
+        "lm_head.weight": bits,
+        "shortlist.lm_head.weight": 4,
+    }
+    assert 3 * found["lm_head.weight"].error < found["shortlist.lm_head.weight"].error < 0.12
 
 
 @pytest.mark.parametrize(
@@ -93,8 +132,8 @@ def test_the_errors_of_both_are_told(tmp_path: Path) -> None:
         (Recipe(shortlist=64), 1024, 64),
         (Recipe(shortlist=64), 64, 0),
         (Recipe(shortlist=0), 151936, 0),
-        (Recipe(recipe="fast"), 151936, 0),  # its head has 4 bits
-        (Recipe(recipe="fast", head_bits=8), 151936, 256),
+        (Recipe(recipe="fast"), 151936, 256),
+        (Recipe(recipe="fast", head_bits=4), 151936, 0),
         (Recipe(precision="int8"), 151936, 0),
         (Recipe(precision="int8", shortlist=100), 151936, 100),
         (Recipe(precision="fp32"), 151936, 0),
@@ -110,12 +149,11 @@ def test_which_heads_are_searched(recipe: Recipe, vocab: int, best: int) -> None
     [
         ({"shortlist": -1}, "from 0 to 8192, got -1"),
         ({"shortlist": 9999}, "from 0 to 8192, got 9999"),
-        ({"shortlist": 9, "recipe": "fast"}, "is for an 8-bit head"),
-        ({"shortlist": 9, "head_bits": 4}, "is for an 8-bit head"),
-        ({"shortlist": 9, "precision": "fp32"}, "is for an 8-bit head"),
+        ({"shortlist": 9, "head_bits": 4}, "is for a head of 6 or 8 bits"),
+        ({"shortlist": 9, "precision": "fp32"}, "is for a head of 6 or 8 bits"),
+        ({"shortlist": 0, "head_bits": 6}, "a head of 6 bits is read in two parts"),
     ],
 )
 def test_a_shortlist_that_cannot_be_is_refused(fields: dict[str, object], why: str) -> None:
-    with pytest.raises(RequestError, match=why) as raised:
+    with pytest.raises(RequestError, match=why):
         Recipe(**fields)  # type: ignore[arg-type]
-    assert raised.value.param == "shortlist"

@@ -46,7 +46,7 @@ def test_blocks_divide_the_rows_where_they_can(block: int, columns: int, fits: i
         ("recipe", "quick"),
         ("block_size", 48),
         ("accuracy_level", 2),
-        ("head_bits", 6),
+        ("head_bits", 5),
         ("vision_precision", "int4"),
         ("precision", None),
     ],

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from backends.export.graph import CONTRIB, FLOAT, Graph, Side
-from backends.export.head import Head
+from backends.export.head import Head, rounding
 from backends.export.matrices import Matrices
-from backends.export.quantize import Scheme
+from backends.export.quantize import Matrix, Scheme, dequantise, quantise
 from backends.export.recipe import Recipe
 from backends.export.rotary import Rotary
 from backends.export.weights import Weights
@@ -43,9 +43,15 @@ class Run:
     deepstack: tuple[str, ...] = ()
 
 
-def embedding_table(config: TextConfig, recipe: Recipe) -> tuple[str, Scheme | None]:
-    """The tensor that embeds tokens, and how it is rounded."""
-    return _EMBEDDINGS, (recipe.head if config.tie else recipe.embeddings)(config.hidden)
+def embedding_table(config: TextConfig, recipe: Recipe) -> tuple[str, Callable[[Matrix], Matrix]]:
+    """The tensor that embeds tokens, and what its rows become in the export."""
+    if config.tie:
+        return _EMBEDDINGS, rounding(recipe, config.vocab, config.hidden)
+    scheme = recipe.embeddings(config.hidden)
+    return (
+        _EMBEDDINGS,
+        lambda rows: rows if scheme is None else dequantise(quantise(rows, scheme), scheme, config.hidden),
+    )
 
 
 class Store(Protocol):
@@ -225,12 +231,12 @@ class Body(Layers):
         size = (config.vocab, config.hidden)
         weights.expect(_EMBEDDINGS, size)
         if config.tie:
-            self.head = Head.store(matrices, _EMBEDDINGS, recipe, *size)
-            self.embeddings = self.head.table
+            self.head = self.embeddings = Head.store(matrices, _EMBEDDINGS, recipe, *size)
             return
         weights.expect(_HEAD, size)
         self.head = Head.store(matrices, _HEAD, recipe, *size)
-        self.embeddings = matrices.store("embeddings", [_EMBEDDINGS], recipe.embeddings(config.hidden))
+        table = matrices.store("embeddings", [_EMBEDDINGS], recipe.embeddings(config.hidden))
+        self.embeddings = Head(table)
 
     def scores(self, graph: Graph, x: str, name: str) -> str:
         """Add the last norm and the head over ``x`` [..., hidden]: [..., vocab], called ``name``."""
@@ -238,8 +244,8 @@ class Body(Layers):
 
     def embed(self, graph: Graph, ids: str) -> str:
         """Add the embeddings of ``ids`` int64 [B, S]: [B, S, hidden]."""
-        return self._matrices.gather(graph, ids, self.embeddings)
+        return self.embeddings.gather(graph, self._matrices, ids)
 
     def table(self) -> str:
         """Where the embeddings stand in the data file: JSON for `backends.ort.embeddings`."""
-        return self._matrices.places(self.embeddings)
+        return self._matrices.places(self.embeddings.table, self.embeddings.rest)

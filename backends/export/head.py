@@ -1,49 +1,74 @@
-"""The matrix that gives the scores: read whole, or searched at 4 bits and read at 8 where the best are.
+"""The matrix that gives the scores: read whole, or searched by its upper bits and read whole for the best.
 
 A head of 8 bits is a third of what INT4 decoding reads. Few of its rows matter: those of the tokens that may
-be chosen. So a second copy of 4 bits gives every token a score, and the rows of the best are multiplied once
-more at 8 bits. What is best by 8 bits is among the best by 4 unless it moves past hundreds of others.
+be chosen. So its codes stand in two parts: the upper 4 bits, which are a matrix of 4 bits by themselves, and
+the rest. The upper ones give every token a score, and the rows of the best are multiplied once more with all
+bits. What is best with all bits is among those, unless the rest moves it past hundreds of others.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from backends.export.graph import Graph
 from backends.export.matrices import Matrices, Stored
+from backends.export.quantize import Matrix, dequantise, quantise, quantise_rest, rest_of
 from backends.export.recipe import Recipe
 
-PREFIX = "shortlist."  # of the name under which the error of the 4-bit copy is noted
+PREFIX = "shortlist."  # of the name under which the error of the upper bits is noted
 
 
 @dataclass(frozen=True)
 class Head:
-    """The head in the data file, and the nodes that multiply by it."""
+    """The head in the data file, and the nodes that read it."""
 
-    table: Stored
-    search: Stored | None = None  # 4 bits: finds the best scores
-    best: int = 0  # how many of them are computed by ``table``
+    table: Stored  # the whole, or the upper bits
+    rest: Stored | None = None
+    best: int = 0  # how many scores are computed with the rest
 
     @classmethod
     def store(cls, matrices: Matrices, source: str, recipe: Recipe, vocab: int, hidden: int) -> Head:
-        """Write the tensor ``source`` [vocab, hidden] as the recipe says, once or twice."""
-        table = matrices.store("head", [source], recipe.head(hidden))
+        """Write the tensor ``source`` [vocab, hidden] as the recipe says."""
         best = recipe.best_scores(vocab)
         if not best:
-            return cls(table)
-        search = matrices.store("head.search", [source], recipe.search_head(hidden))
+            return cls(matrices.store("head", [source], recipe.head(hidden)))
+        upper = matrices.store("head", [source], recipe.upper_head(hidden))
         matrices.errors[-1] = matrices.errors[-1]._replace(name=PREFIX + source)
-        return cls(table, search, best)
+        return cls(upper, matrices.store_rest("head.rest", source, upper, recipe.rest_bits), best)
 
     def scores(self, graph: Graph, matrices: Matrices, x: str, name: str) -> str:
         """Add the scores of ``x`` [..., hidden]: [..., vocab], called ``name``."""
-        if self.search is None:
+        if self.rest is None:
             return matrices.multiply(graph, x, self.table, name)
-        rough = matrices.multiply(graph, x, self.search)
+        rough = matrices.multiply(graph, x, self.table)
         _, tokens = graph.ops(
             "TopK", rough, graph.ints(self.best), names=[f"{name}.rough", f"{name}.best"], axis=-1, sorted=0
         )
-        rows = matrices.gather(graph, tokens, self.table)
         column = graph.op("Unsqueeze", x, graph.ints(-1))
-        exact = graph.op("Squeeze", graph.op("MatMul", rows, column), graph.ints(-1))
-        return graph.op("ScatterElements", rough, tokens, exact, name=name, axis=-1)
+        exact = graph.op("MatMul", self.gather(graph, matrices, tokens), column)
+        return graph.op(
+            "ScatterElements", rough, tokens, graph.op("Squeeze", exact, graph.ints(-1)), name=name, axis=-1
+        )
+
+    def gather(self, graph: Graph, matrices: Matrices, ids: str) -> str:
+        """Add the rows that ``ids`` int64 [...] name: float32 [..., hidden]."""
+        rows = matrices.gather(graph, ids, self.table)
+        if self.rest is None:
+            return rows
+        return graph.op("Add", rows, matrices.gather(graph, ids, self.rest))
+
+
+def rounding(recipe: Recipe, vocab: int, columns: int) -> Callable[[Matrix], Matrix]:
+    """What a head's rows [..., columns] become."""
+    if recipe.best_scores(vocab):
+        upper, rest = recipe.upper_head(columns), rest_of(recipe.upper_head(columns), recipe.rest_bits)
+
+        def split(rows: Matrix) -> Matrix:
+            rounded = quantise(rows, upper)
+            both = dequantise(rounded, upper, columns)
+            return both + dequantise(quantise_rest(rows, rounded, upper, rest), rest, columns)
+
+        return split
+    whole = recipe.head(columns)
+    return lambda rows: rows if whole is None else dequantise(quantise(rows, whole), whole, columns)

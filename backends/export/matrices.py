@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from backends.base import BackendError
 from backends.export.graph import CONTRIB, DataFile, Graph
-from backends.export.quantize import Matrix, Rounded, Scheme, dequantise, quantise
+from backends.export.quantize import (
+    Matrix,
+    Rounded,
+    Scheme,
+    dequantise,
+    quantise,
+    quantise_rest,
+    rest_of,
+)
 from backends.export.recipe import MatrixError
 from backends.export.weights import Weights
 
@@ -22,6 +31,9 @@ _READ = 1 << 24  # values read at once
 _PIECE = 1 << 18  # values rounded at once by one thread: a megabyte, which stays in the processor's cache
 _FLOAT32 = np.dtype(np.float32)
 _UINT8 = np.dtype(np.uint8)
+
+# rows -> those rows rounded, the squared error, and the squared norm
+Rounding: TypeAlias = Callable[[Matrix], tuple[Rounded, float, float]]
 
 
 @dataclass(frozen=True)
@@ -32,6 +44,12 @@ class Stored:
     rows: int
     columns: int
     scheme: Scheme | None  # None: float32 [rows, columns]
+    rest_of: str | None = None  # of another matrix, in steps of a part of whose scales it is
+
+    @property
+    def scales(self) -> str:
+        """The tensor that has the scales."""
+        return f"{self.rest_of or self.name}.scales"
 
     @property
     def zeros(self) -> bool:
@@ -67,6 +85,18 @@ class Matrices:
             self._data.write(name + ".zeros", np.concatenate(zeros))
         return stored
 
+    def store_rest(self, name: str, source: str, upper: Stored, bits: int) -> Stored:
+        """Write ``bits`` more of the tensor ``source``, of which ``upper`` has the upper ones."""
+        assert upper.scheme is not None
+        rest = rest_of(upper.scheme, bits)
+        rounding = partial(_round_rest, upper=upper.scheme, rest=rest)
+        note = MatrixError(source, upper.scheme.bits + bits, rest.block, 0.0)
+        shape = (upper.rows, rest.blocks(upper.columns), rest.block * bits // 8)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            codes = (rounded.packed for rounded in self._noted(note, rounding, pool))
+            self._data.stream(name, _UINT8, shape, codes)
+        return Stored(name, upper.rows, upper.columns, rest, rest_of=upper.name)
+
     def _write(self, name: str, rounded: Rounded, stored: Stored) -> Stored:
         """Write a matrix that is whole in memory."""
         self._data.write(name, rounded.packed)
@@ -85,7 +115,7 @@ class Matrices:
         scheme = by.scheme
         if scheme is None:
             return graph.op("FusedMatMul", x, graph.external(by.name), name=name, domain=CONTRIB, transB=1)
-        inputs = [graph.external(by.name), graph.external(by.name + ".scales")]
+        inputs = [graph.external(by.name), graph.external(by.scales)]
         if by.zeros:
             inputs.append(graph.external(by.name + ".zeros"))
         return graph.op(
@@ -108,7 +138,7 @@ class Matrices:
             return graph.op("Gather", graph.external(table.name), ids)
         # the very bytes that MatMulNBits multiplies by, seen as rows instead of rows of blocks
         flat = self._data.view(table.name, "rows", (table.rows, -1))
-        per_row = self._data.view(table.name + ".scales", "rows", (table.rows, -1))
+        per_row = self._data.view(table.scales, "rows", (table.rows, -1))
         inputs = [graph.external(flat), ids, graph.external(per_row)]
         if table.zeros:
             inputs.append(graph.external(self._data.view(table.name + ".zeros", "rows", (table.rows, -1))))
@@ -121,13 +151,19 @@ class Matrices:
             gather_axis=0,
             quantize_axis=1,
         )
+        if table.rest_of is not None:
+            part = np.array(1 / (scheme.top + 1), np.float32)
+            rows = graph.op("Mul", rows, graph.once(f"{table.name}.part", part))
         if scheme.blocks(table.columns) * scheme.block == table.columns:
             return rows
         return graph.op("Slice", rows, graph.ints(0), graph.ints(table.columns), graph.ints(-1))
 
-    def places(self, table: Stored) -> str:
+    def places(self, table: Stored, rest: Stored | None = None) -> str:
         """Where the parts of ``table`` stand in the data file and how they are to be read: JSON."""
         scheme = table.scheme
+        further = {}
+        if rest is not None and rest.scheme is not None:
+            further["rest"] = {"values": self._data.places[rest.name].offset, "bits": rest.scheme.bits}
         parts = {"values": table.name, "scales": f"{table.name}.scales", "zeros": f"{table.name}.zeros"}
         offsets = {
             part: self._data.places[name].offset for part, name in parts.items() if name in self._data.places
@@ -140,6 +176,7 @@ class Matrices:
                 "bits": scheme.bits if scheme else 32,
                 "block": scheme.block if scheme else 0,
                 **offsets,
+                **further,
             }
         )
 
@@ -159,23 +196,22 @@ class Matrices:
         """The codes of ``sources``; scales and zero points are put aside, the errors noted."""
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for source in sources:
-                moved = whole = 0.0
-                for rounded, lost, had in self._rounded(source, scheme, pool):
+                note = MatrixError(source, scheme.bits, scheme.block, 0.0)
+                for rounded in self._noted(note, partial(_round, scheme=scheme, source=source), pool):
                     scales.append(rounded.scales)
                     zeros += [] if rounded.zeros is None else [rounded.zeros]
-                    moved, whole = moved + lost, whole + had
                     yield rounded.packed
-                error = float(np.sqrt(moved / whole)) if whole else 0.0
-                self.errors.append(MatrixError(source, scheme.bits, scheme.block, error))
 
-    def _rounded(
-        self, source: str, scheme: Scheme, pool: ThreadPoolExecutor
-    ) -> Iterator[tuple[Rounded, float, float]]:
-        """The tensor a few rows at a time, as `_round` returns them."""
-        for part in self._parts(source):
+    def _noted(self, note: MatrixError, rounding: Rounding, pool: ThreadPoolExecutor) -> Iterator[Rounded]:
+        """The tensor that ``note`` names, rounded a few rows at a time; then its error is noted."""
+        moved = whole = 0.0
+        for part in self._parts(note.name):
             step = max(1, _PIECE // part.shape[1])
             pieces = [part[first : first + step] for first in range(0, len(part), step)]
-            yield from pool.map(partial(_round, scheme=scheme, source=source), pieces)
+            for rounded, lost, had in pool.map(rounding, pieces):
+                moved, whole = moved + lost, whole + had
+                yield rounded
+        self.errors.append(note._replace(error=float(np.sqrt(moved / whole)) if whole else 0.0))
 
 
 def check_finite(source: str, norm: float) -> None:
@@ -195,3 +231,12 @@ def _round(piece: Matrix, scheme: Scheme, source: str) -> tuple[Rounded, float, 
     back = dequantise(rounded, scheme, piece.shape[1])
     back -= piece
     return rounded, float(np.vdot(back, back)), norm
+
+
+def _round_rest(piece: Matrix, upper: Scheme, rest: Scheme) -> tuple[Rounded, float, float]:
+    """As `_round`, for what ``upper`` leaves; the error is that of both together."""
+    rounded = quantise(piece, upper)
+    left = quantise_rest(piece, rounded, upper, rest)
+    back = dequantise(rounded, upper, piece.shape[1]) + dequantise(left, rest, piece.shape[1])
+    back -= piece
+    return left, float(np.vdot(back, back)), float(np.vdot(piece, piece))

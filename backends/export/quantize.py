@@ -1,8 +1,8 @@
 """Matrices rounded to a few bits, with a scale and perhaps a zero point a block, as MatMulNBits reads them.
 
 A value is ``(code - zero) * scale``; without zero points ``zero`` is the middle code. Rows are cut into
-blocks of consecutive values; the last block of a row is filled up with zeros. Two 4-bit codes share a byte,
-the earlier one in the lower half.
+blocks of consecutive values; the last block of a row is filled up with zeros. Two codes of 4 bits share a
+byte, or four of 2 bits, the earlier ones in the lower bits.
 """
 
 from __future__ import annotations
@@ -28,10 +28,11 @@ _TINY = np.float32(1e-30)  # keeps a block of zeros from dividing by zero
 class Scheme:
     """How a matrix is rounded."""
 
-    bits: int  # 4, 7 or 8; 7 take a byte each
+    bits: int  # 2, 4, 7 or 8; 7 take a byte each
     block: int  # values of a row that share a scale
     symmetric: bool = False
     search: bool = True
+    lean: float = 0.0  # of a step, by which codes are chosen higher than the nearest: see `rest_of`
 
     @property
     def top(self) -> int:
@@ -77,6 +78,31 @@ def quantise(matrix: Matrix, scheme: Scheme) -> Rounded:
     return pack(codes.astype(np.uint8), scale, zero, scheme)
 
 
+def rest_of(upper: Scheme, bits: int) -> Scheme:
+    """How ``bits`` more are kept of what ``upper`` leaves of a matrix.
+
+    They reach from half a step of ``upper`` down to a step of their own less than half a step up, so it must
+    lean by half a step of theirs.
+    """
+    assert upper.lean == 0.5 ** (bits + 1)
+    return Scheme(bits, upper.block, symmetric=True, search=False)
+
+
+def quantise_rest(matrix: Matrix, rounded: Rounded, upper: Scheme, rest: Scheme) -> Rounded:
+    """What the codes ``rounded`` of scheme ``upper`` leave of the rows, in steps of a part of their scales.
+
+    The sum of both is nearly as near as codes of the bits of both together: the scales are those of 15 upper
+    steps, where 16 less one of the rest's would do.
+    """
+    left = matrix - dequantise(rounded, upper, matrix.shape[1])
+    rows, blocks = rounded.scales.shape
+    left = np.pad(left, ((0, 0), (0, blocks * upper.block - left.shape[1])))
+    scale = (rounded.scales / np.float32(rest.top + 1))[..., None]
+    middle = np.full_like(scale, rest.middle)
+    codes = _steps(left.reshape(rows, blocks, -1), scale, middle, rest) + middle
+    return pack(codes.astype(np.uint8), scale, middle, rest)
+
+
 def scales(
     values: Blocks, scheme: Scheme, weights: NDArray[np.float32] | None = None
 ) -> tuple[PerBlock, PerBlock]:
@@ -95,11 +121,11 @@ def pack(codes: Bytes, scale: PerBlock, zero: PerBlock, scheme: Scheme) -> Round
 def dequantise(rounded: Rounded, scheme: Scheme, columns: int) -> Matrix:
     """The matrix [rows, columns] that the codes stand for."""
     rows, blocks = rounded.scales.shape
-    codes = _unpack(rounded.packed, scheme).astype(np.float32)
+    codes = unpack(rounded.packed, scheme.bits).astype(np.float32)
     if rounded.zeros is None:
         codes -= np.float32(scheme.middle)
     else:
-        codes -= _unpack(rounded.zeros, scheme)[:, :blocks, None].astype(np.float32)
+        codes -= unpack(rounded.zeros, scheme.bits)[:, :blocks, None].astype(np.float32)
     codes *= rounded.scales[..., None]
     return codes.reshape(rows, -1)[:, :columns]
 
@@ -122,7 +148,7 @@ def _symmetric(values: Blocks, scheme: Scheme, span: float) -> tuple[PerBlock, P
 
 def _between(low: PerBlock, high: PerBlock, scheme: Scheme) -> tuple[PerBlock, PerBlock]:
     scale = _nonzero((high - low) / np.float32(scheme.top))
-    return scale, np.clip(np.rint(-low / scale), 0, scheme.top)
+    return scale, np.clip(np.rint(-low / scale - np.float32(scheme.lean)), 0, scheme.top)
 
 
 def _searched(
@@ -170,6 +196,8 @@ def _keep(
 def _steps(values: Blocks, scale: PerBlock, zero: PerBlock, scheme: Scheme) -> Blocks:
     """Codes less their zero point, as floats."""
     steps = values * np.reciprocal(scale)
+    if scheme.lean:
+        steps += np.float32(scheme.lean)
     np.rint(steps, out=steps)
     np.clip(steps, -zero, np.float32(scheme.top) - zero, out=steps)
     return steps
@@ -183,12 +211,19 @@ def _pack(codes: Bytes, scheme: Scheme) -> Bytes:
     """Codes along the last axis -> bytes."""
     if scheme.bits > 4:
         return codes
-    if codes.shape[-1] % 2:
-        codes = np.pad(codes, [(0, 0)] * (codes.ndim - 1) + [(0, 1)])
-    return np.asarray(codes[..., 0::2] | (codes[..., 1::2] << np.uint8(4)), np.uint8)
+    share = 8 // scheme.bits  # codes in a byte
+    if missing := -codes.shape[-1] % share:
+        codes = np.pad(codes, [(0, 0)] * (codes.ndim - 1) + [(0, missing)])
+    packed = codes[..., 0::share].copy()
+    for place in range(1, share):
+        packed |= codes[..., place::share] << np.uint8(place * scheme.bits)
+    return packed
 
 
-def _unpack(packed: Bytes, scheme: Scheme) -> Bytes:
-    if scheme.bits > 4:
+def unpack(packed: Bytes, bits: int) -> Bytes:
+    """The codes along the last axis; those that fill the last byte up are there too."""
+    if bits > 4:
         return packed
-    return np.stack([packed & 15, packed >> 4], -1).reshape(*packed.shape[:-1], -1)
+    mask = np.uint8((1 << bits) - 1)
+    codes = [(packed >> np.uint8(place)) & mask for place in range(0, 8, bits)]
+    return np.stack(codes, -1).reshape(*packed.shape[:-1], -1)

@@ -14,7 +14,7 @@ PrefillPrecision: TypeAlias = Literal["int8"]
 RecipeName: TypeAlias = Literal["faithful", "fast"]
 
 BLOCK_SIZES = (16, 32, 64, 128, 256)
-SHORTLIST = 256  # more than anyone samples from, and few enough to cost a 70th of a 2B model's token
+SHORTLIST = 256  # more than are sampled from, and few enough to cost a 70th of a 2B model's token
 _LARGE = 8192  # tokens; a head of fewer is read so fast that finding its best scores would not pay
 
 
@@ -38,8 +38,9 @@ class Recipe:
     """How a checkpoint becomes ONNX; a field left None is what ``recipe`` says.
 
     ``faithful`` rounds no worse than llama.cpp's Q4_0 does: no matrix, or, calibrated, no matrix's outputs in
-    the mean. ``fast`` uses the largest block that onnxruntime's kernels are quickest with, and 4 bits for the
-    head; calibrated, ``faithful`` uses that block too.
+    the mean. ``fast`` uses the largest block that onnxruntime's kernels are quickest with, and a smaller
+    head; calibrated, ``faithful`` uses that block too. A head of a large vocabulary is read by its upper 4
+    bits, and the best scores by all of its bits, 8 or in ``fast`` 6; a small one has 8 or 4, read whole.
     """
 
     precision: Precision = "int4"
@@ -48,11 +49,11 @@ class Recipe:
     symmetric: bool | None = None  # no zero points: a little smaller and coarser
     search: bool = True  # choose scales that keep the squared error least, not those of the extreme values
     accuracy_level: Literal[0, 1, 4] = 4  # 4 multiplies int8 by int8; 0 in float32, slow and exact
-    head_bits: Literal[4, 8] | None = None
+    head_bits: Literal[4, 6, 8] | None = None
     int8_layers: frozenset[int] = frozenset()  # decoder layers kept at 8 bits
     vision_precision: VisionPrecision | None = None
     prefill_precision: PrefillPrecision | None = None  # int8: more matrices, for reading long prompts faster
-    # how many of the best scores the 8-bit head computes, after a 4-bit copy has found them; 0: all, no copy
+    # how many of the best scores are computed with all bits of the head, after 4 have found them; 0: all
     shortlist: int | None = None
     calibrate: bool = False  # round 4-bit layers by what goes into them: error-compensated, on prompts
 
@@ -67,10 +68,15 @@ class Recipe:
             raise RequestError(
                 f"shortlist must be from 0 to {_LARGE}, got {self.shortlist}", param="shortlist"
             )
-        if self.shortlist and not self._head_of_8_bits:
+        if self.shortlist and (self.precision == "fp32" or self.head_bits == 4):
             raise RequestError(
-                "shortlist is for an 8-bit head beside INT4 or INT8 layers; add head_bits 8, or leave it out",
+                "shortlist is for a head of 6 or 8 bits, whose upper 4 are read first; leave it out",
                 param="shortlist",
+            )
+        if self.head_bits == 6 and self.shortlist == 0:
+            raise RequestError(
+                "a head of 6 bits is read in two parts: give a shortlist, or head_bits 4 or 8",
+                param="head_bits",
             )
         if self.calibrate and self.precision != "int4":
             raise RequestError(
@@ -90,38 +96,41 @@ class Recipe:
         return Scheme(4, fitting(block, columns), bool(self.symmetric), self.search)
 
     def head(self, columns: int) -> Scheme | None:
-        """How the matrix that gives the scores is rounded."""
+        """How the matrix that gives the scores is rounded, where it is read whole."""
         if self.precision == "fp32":
             return None
-        if self._head_of_8_bits:
+        small = self.precision == "int4" and self.recipe == "fast"
+        if (self.head_bits or (4 if small else 8)) != 4:
             return self._eight(columns)
         # where it is tied it is the embedding table too: small blocks cost a 30th of the file
         return Scheme(4, fitting(self.block_size or 32, columns), bool(self.symmetric), self.search)
 
     def best_scores(self, vocab: int) -> int:
-        """How many scores a head of ``vocab`` rows computes at 8 bits after 4 have found them; 0: all."""
+        """How many scores of a head of ``vocab`` rows are computed with all bits; 0: it is read whole."""
         if self.shortlist is not None:
             return self.shortlist if self.shortlist < vocab else 0
-        pays = self.precision == "int4" and self._head_of_8_bits and vocab >= _LARGE
+        pays = self.precision == "int4" and self.head_bits != 4 and vocab >= _LARGE
         return SHORTLIST if pays else 0
 
-    def search_head(self, columns: int) -> Scheme:
-        """How the copy of the head is rounded that finds the best scores."""
-        return Scheme(4, fitting(self.block_size or 128, columns), bool(self.symmetric), self.search)
+    def upper_head(self, columns: int) -> Scheme:
+        """How the upper 4 bits of a head in two parts are rounded."""
+        # codes that reach to the extremes of a block, or the rest would not reach to them
+        lean = 0.5 ** (self.rest_bits + 1)
+        return Scheme(4, fitting(self.block_size or 128, columns), search=False, lean=lean)
+
+    @property
+    def rest_bits(self) -> int:
+        """Of a head in two parts."""
+        small = self.precision == "int4" and self.recipe == "fast"
+        return (self.head_bits or (6 if small else 8)) - 4
 
     def embeddings(self, columns: int) -> Scheme | None:
         """How an embedding table of its own is rounded.
 
         At 8 bits it moves by 0.006, a twelfth of what the first matrix after it moves by, for half the bytes
-        of bfloat16; a gather takes the same time at any size. A tied table is the head, at 8 bits too but in
-        ``fast``.
+        of bfloat16; a gather takes the same time at any size. A tied table is the head.
         """
         return None if self.precision == "fp32" else self._eight(columns)
-
-    @property
-    def _head_of_8_bits(self) -> bool:
-        small = self.precision == "int4" and self.recipe == "fast"
-        return self.precision != "fp32" and (self.head_bits or (4 if small else 8)) == 8
 
     def _eight(self, columns: int) -> Scheme:
         # the extremes of a block are worth their codes at 8 bits: there is nothing to search for
@@ -138,7 +147,7 @@ _ALLOWED: dict[str, tuple[object, ...]] = {
     "recipe": get_args(RecipeName),
     "block_size": BLOCK_SIZES,
     "accuracy_level": (0, 1, 4),
-    "head_bits": (4, 8),
+    "head_bits": (4, 6, 8),
     "vision_precision": get_args(VisionPrecision),
     "prefill_precision": get_args(PrefillPrecision),
     "calibrate": (True, False),

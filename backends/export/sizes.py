@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from backends.base import BackendError
@@ -24,7 +25,7 @@ def estimate(folder: Path, recipe: Recipe) -> int:
     tensors = sum(
         _bytes(name, weights.shape(name), recipe) + _again(name, weights.shape(name), recipe)
         for name in weights.names
-    ) + _search(weights, recipe)
+    )
     copied = sum(file.stat().st_size for file in folder.iterdir() if file.suffix in _COPIED)
     return int(tensors) + copied + _REST
 
@@ -97,7 +98,7 @@ def _bytes(name: str, shape: tuple[int, ...], recipe: Recipe) -> float:
             else recipe.vision_precision == "fp32"
         )
         return values * (4.0 if whole or len(shape) != 2 else 1.1)  # 8 bits, and scales of rows or blocks
-    scheme = _scheme(name, shape[-1], recipe) if len(shape) == 2 else None
+    scheme = _scheme(name, *shape, recipe) if len(shape) == 2 else None
     if scheme is None:
         return 4.0 * values
     return _rounded(shape[0], shape[1], scheme)
@@ -110,22 +111,17 @@ def _again(name: str, shape: tuple[int, ...], recipe: Recipe) -> int:
     return math.prod(shape) + 4 * shape[0] if len(shape) == 2 else 4 * math.prod(shape)
 
 
-def _search(weights: Weights, recipe: Recipe) -> float:
-    """Bytes of the head's 4-bit copy."""
-    for name in weights.names:
-        if "embed_tokens" in name:  # the head's shape too, whether it is tied or not
-            rows, columns = weights.shape(name)
-            return _rounded(rows, columns, recipe.search_head(columns)) if recipe.best_scores(rows) else 0
-    return 0
-
-
 def _rounded(rows: int, columns: int, scheme: Scheme) -> float:
     """With a float32 scale and at most a byte of zero point for each block."""
     return rows * scheme.blocks(columns) * (scheme.block * scheme.bits / 8 + 4 + 1)
 
 
-def _scheme(name: str, columns: int, recipe: Recipe) -> Scheme | None:
+def _scheme(name: str, rows: int, columns: int, recipe: Recipe) -> Scheme | None:
     if layer := _LAYER.search(name):
         return recipe.body(int(layer[1]), columns)
     # where it is tied the table is stored as the head is, which takes as many bits or fewer
-    return recipe.head(columns) if "lm_head" in name else recipe.embeddings(columns)
+    if "lm_head" not in name:
+        return recipe.embeddings(columns)
+    if recipe.best_scores(rows):
+        return replace(recipe.upper_head(columns), bits=4 + recipe.rest_bits)
+    return recipe.head(columns)

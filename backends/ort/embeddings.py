@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.base import BackendError
+from backends.export.quantize import unpack
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,6 +23,10 @@ class Embeddings:
     zeros: NDArray[np.uint8] | None  # [rows, bytes]
     bits: int
     columns: int
+    rest: NDArray[np.uint8] | None = (
+        None  # bytes [rows, blocks, bytes of a block]: further bits, where there are
+    )
+    rest_bits: int = 0
 
     @classmethod
     def read(cls, folder: Path, places: str) -> Embeddings:
@@ -35,15 +40,21 @@ class Embeddings:
                 return cls(values, None, None, bits, columns)
             block = entry["block"]
             blocks = -(-columns // block)
-            shape = (rows, blocks, block * bits // 8)
+            rest = entry.get("rest", {"bits": 0})
+
+            def codes(values: int, bits: int) -> NDArray[np.uint8]:
+                return np.memmap(file, np.uint8, "r", values, (rows, blocks, block * bits // 8))
+
             return cls(
-                np.memmap(file, np.uint8, "r", entry["values"], shape),
+                codes(entry["values"], bits),
                 np.memmap(file, np.float32, "r", entry["scales"], (rows, blocks)),
                 np.memmap(file, np.uint8, "r", entry["zeros"], (rows, -(-blocks * bits // 8)))
                 if "zeros" in entry
                 else None,
                 bits,
                 columns,
+                codes(rest["values"], rest["bits"]) if rest["bits"] else None,
+                rest["bits"],
             )
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise BackendError(
@@ -61,17 +72,17 @@ class Embeddings:
         values = np.asarray(self.values[ids])
         if self.scales is None:
             return np.asarray(values, np.float32)
-        codes = _apart(values, self.bits).astype(np.float32)
+        codes = unpack(values, self.bits).astype(np.float32)
         if self.zeros is None:
             codes -= np.float32(1 << (self.bits - 1))
         else:
-            zeros = _apart(np.asarray(self.zeros[ids]), self.bits)
+            zeros = unpack(np.asarray(self.zeros[ids]), self.bits)
             codes -= zeros[:, : codes.shape[1], None].astype(np.float32)
-        codes *= np.asarray(self.scales[ids])[..., None]
+        scales = np.asarray(self.scales[ids])[..., None]
+        codes *= scales
+        if self.rest is not None:
+            further = unpack(np.asarray(self.rest[ids]), self.rest_bits).astype(np.float32)
+            steps = np.float32(1 << self.rest_bits)
+            # each product by itself, as text.onnx does: the sums are then the same to the bit
+            codes += (further - steps / 2) * scales / steps
         return np.ascontiguousarray(codes.reshape(len(ids), -1)[:, : self.columns])
-
-
-def _apart(packed: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
-    if bits == 8:
-        return packed
-    return np.stack([packed & 15, packed >> 4], -1).reshape(*packed.shape[:-1], -1)

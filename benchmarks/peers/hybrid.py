@@ -17,7 +17,6 @@ RECIPES = {
     "faithful": Recipe(),
     "faithful-calibrated": Recipe(calibrate=True),
     "fast": Recipe(recipe="fast"),
-    "fast-head8": Recipe(recipe="fast", head_bits=8),
     "fast-prefill": Recipe(recipe="fast", prefill_precision="int8"),
 }
 

@@ -54,12 +54,12 @@ if TYPE_CHECKING:
     default=False,
     help="Round each layer by what goes into it, on built-in prompts: nearer, and slower to export.",
 )
-@option("--head-bits", type=click.Choice(["4", "8"]), help="Of the matrix that gives the scores.")
+@option("--head-bits", type=click.Choice(["4", "6", "8"]), help="Of the matrix that gives the scores.")
 @option(
     "--shortlist",
     type=int,
     metavar="N",
-    help="How many of the best scores the 8-bit head computes, after 4 bits have found them; 0: all.",
+    help="How many of the best scores are computed with all bits of the head, after 4 found them; 0: all.",
 )
 @option("--int8-layers", metavar="N,N..", default="", help="Decoder layers kept at 8 bits.")
 @option(

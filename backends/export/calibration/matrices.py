@@ -81,11 +81,13 @@ class CalibratedMatrices(Matrices):
             self.errors.append(MatrixError(source, scheme.bits, scheme.block, error, moved, plainly))
 
 
-def _embed(weights: Weights, table: str, scheme: Scheme | None, ids: NDArray[np.int64]) -> Floats:
+def _embed(
+    weights: Weights, table: str, rounding: Callable[[Matrix], Matrix], ids: NDArray[np.int64]
+) -> Floats:
     """The embeddings [tokens, columns] of ``ids``, rounded as the export has them; few rows are read."""
     found, places = np.unique(ids, return_inverse=True)
     rows = np.concatenate([weights.read(table, slice(token, token + 1)) for token in found.tolist()])
-    return (rows if scheme is None else dequantise(quantise(rows, scheme), scheme, rows.shape[1]))[places]
+    return rounding(rows)[places]
 
 
 def _plain(matrix: Matrix, scheme: Scheme) -> Rounded:
