@@ -134,9 +134,12 @@ def test_the_errors_of_both_are_told(tmp_path: Path, recipe: Recipe, bits: int) 
         (Recipe(shortlist=0), 151936, 0),
         (Recipe(recipe="fast"), 151936, 256),
         (Recipe(recipe="fast", head_bits=4), 151936, 0),
+        (Recipe(head_bits=6), 1024, 256),
+        (Recipe(precision="int8", head_bits=6), 1024, 256),
         (Recipe(precision="int8"), 151936, 0),
         (Recipe(precision="int8", shortlist=100), 151936, 100),
         (Recipe(precision="fp32"), 151936, 0),
+        (Recipe(precision="fp32", head_bits=6), 151936, 0),
     ],
     ids=str,
 )

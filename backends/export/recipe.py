@@ -14,7 +14,7 @@ PrefillPrecision: TypeAlias = Literal["int8"]
 RecipeName: TypeAlias = Literal["faithful", "fast"]
 
 BLOCK_SIZES = (16, 32, 64, 128, 256)
-SHORTLIST = 256  # more than are sampled from, and few enough to cost a 70th of a 2B model's token
+SHORTLIST = 256  # more than are sampled from, and few enough to cost a 40th of a 2B model's token
 _LARGE = 8192  # tokens; a head of fewer is read so fast that finding its best scores would not pay
 
 
@@ -110,7 +110,9 @@ class Recipe:
         if self.shortlist is not None:
             return self.shortlist if self.shortlist < vocab else 0
         pays = self.precision == "int4" and self.head_bits != 4 and vocab >= _LARGE
-        return SHORTLIST if pays else 0
+        # 6 bits there are in two parts alone
+        asked = self.precision != "fp32" and self.head_bits == 6
+        return SHORTLIST if (pays or asked) and vocab > SHORTLIST else 0
 
     def upper_head(self, columns: int) -> Scheme:
         """How the upper 4 bits of a head in two parts are rounded."""
