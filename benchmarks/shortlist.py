@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from backends.export.head import rounding
-from backends.export.quantize import Matrix, dequantise, quantise
+from backends.export.quantize import Matrix, moved
 from backends.export.recipe import SHORTLIST, Recipe
 from backends.export.weights import Weights
 
@@ -48,7 +49,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|")
     for recipe in RECIPES:
         upper = recipe.upper_head(hidden)
-        rough = scores(lambda rows, upper=upper: dequantise(quantise(rows, upper), upper, hidden))  # type: ignore[misc]
+        rough = scores(partial(moved, scheme=upper))
         whole = scores(rounding(recipe, vocab, hidden))
         print(f"| {upper.bits + recipe.rest_bits} | {' | '.join(_row(exact, rough, whole))} |")
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from backends.export.graph import CONTRIB, FLOAT, Graph, Side
 from backends.export.head import Head, rounding
 from backends.export.matrices import Matrices
-from backends.export.quantize import Matrix, Scheme, dequantise, quantise
+from backends.export.quantize import Matrix, Scheme, moved
 from backends.export.recipe import Recipe
 from backends.export.rotary import Rotary
 from backends.export.weights import Weights
@@ -48,10 +49,7 @@ def embedding_table(config: TextConfig, recipe: Recipe) -> tuple[str, Callable[[
     if config.tie:
         return _EMBEDDINGS, rounding(recipe, config.vocab, config.hidden)
     scheme = recipe.embeddings(config.hidden)
-    return (
-        _EMBEDDINGS,
-        lambda rows: rows if scheme is None else dequantise(quantise(rows, scheme), scheme, config.hidden),
-    )
+    return _EMBEDDINGS, partial(moved, scheme=scheme)
 
 
 class Store(Protocol):

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from backends.export.graph import Graph
 from backends.export.matrices import Matrices, Stored
-from backends.export.quantize import Matrix, dequantise, quantise, quantise_rest, rest_of
-from backends.export.recipe import Recipe
-
-PREFIX = "shortlist."  # of the name under which the error of the upper bits is noted
+from backends.export.quantize import Matrix, dequantise, moved, quantise, quantise_rest, rest_of
+from backends.export.recipe import SEARCH, Recipe
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Head:
         if not best:
             return cls(matrices.store("head", [source], recipe.head(hidden)))
         upper = matrices.store("head", [source], recipe.upper_head(hidden))
-        matrices.errors[-1] = matrices.errors[-1]._replace(name=PREFIX + source)
+        matrices.errors[-1] = matrices.errors[-1]._replace(name=SEARCH + source)
         return cls(upper, matrices.store_rest("head.rest", source, upper, recipe.rest_bits), best)
 
     def scores(self, graph: Graph, matrices: Matrices, x: str, name: str) -> str:
@@ -70,5 +69,4 @@ def rounding(recipe: Recipe, vocab: int, columns: int) -> Callable[[Matrix], Mat
             return both + dequantise(quantise_rest(rows, rounded, upper, rest), rest, columns)
 
         return split
-    whole = recipe.head(columns)
-    return lambda rows: rows if whole is None else dequantise(quantise(rows, whole), whole, columns)
+    return partial(moved, scheme=recipe.head(columns))

@@ -78,6 +78,11 @@ def quantise(matrix: Matrix, scheme: Scheme) -> Rounded:
     return pack(codes.astype(np.uint8), scale, zero, scheme)
 
 
+def moved(matrix: Matrix, scheme: Scheme | None) -> Matrix:
+    """What rows become when they are rounded; None: what they are."""
+    return matrix if scheme is None else dequantise(quantise(matrix, scheme), scheme, matrix.shape[1])
+
+
 def rest_of(upper: Scheme, bits: int) -> Scheme:
     """How ``bits`` more are kept of what ``upper`` leaves of a matrix.
 

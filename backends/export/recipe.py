@@ -15,6 +15,7 @@ RecipeName: TypeAlias = Literal["faithful", "fast"]
 
 BLOCK_SIZES = (16, 32, 64, 128, 256)
 SHORTLIST = 256  # more than are sampled from, and few enough to cost a 40th of a 2B model's token
+SEARCH = "shortlist."  # begins the name under which the error of a head's upper bits is noted
 _LARGE = 8192  # tokens; a head of fewer is read so fast that finding its best scores would not pay
 
 
@@ -99,8 +100,7 @@ class Recipe:
         """How the matrix that gives the scores is rounded, where it is read whole."""
         if self.precision == "fp32":
             return None
-        small = self.precision == "int4" and self.recipe == "fast"
-        if (self.head_bits or (4 if small else 8)) != 4:
+        if (self.head_bits or (4 if self._small_head else 8)) != 4:
             return self._eight(columns)
         # where it is tied it is the embedding table too: small blocks cost a 30th of the file
         return Scheme(4, fitting(self.block_size or 32, columns), bool(self.symmetric), self.search)
@@ -123,8 +123,7 @@ class Recipe:
     @property
     def rest_bits(self) -> int:
         """Of a head in two parts."""
-        small = self.precision == "int4" and self.recipe == "fast"
-        return (self.head_bits or (6 if small else 8)) - 4
+        return (self.head_bits or (6 if self._small_head else 8)) - 4
 
     def embeddings(self, columns: int) -> Scheme | None:
         """How an embedding table of its own is rounded.
@@ -133,6 +132,10 @@ class Recipe:
         of bfloat16; a gather takes the same time at any size. A tied table is the head.
         """
         return None if self.precision == "fp32" else self._eight(columns)
+
+    @property
+    def _small_head(self) -> bool:
+        return self.precision == "int4" and self.recipe == "fast"
 
     def _eight(self, columns: int) -> Scheme:
         # the extremes of a block are worth their codes at 8 bits: there is nothing to search for

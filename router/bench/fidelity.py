@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from backends.export.recipe import MatrixError
+from backends.export.recipe import SEARCH, MatrixError
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,10 @@ class Fidelity:
     def of(cls, matrices: Sequence[MatrixError]) -> Fidelity:
         """What an export's manifest says; a part that was not rounded has no error."""
         vision = [matrix.error for matrix in matrices if "visual." in matrix.name]
-        whole = [matrix for matrix in matrices if not matrix.name.startswith("shortlist.")]
+        whole = [matrix for matrix in matrices if not matrix.name.startswith(SEARCH)]
         tables = [matrix.error for matrix in whole if "embed_tokens" in matrix.name]
         heads = [matrix.error for matrix in whole if "lm_head" in matrix.name]
-        search = [matrix.error for matrix in matrices if matrix.name.startswith("shortlist.")]
+        search = [matrix.error for matrix in matrices if matrix.name.startswith(SEARCH)]
         body = [
             matrix.error
             for matrix in matrices

@@ -133,12 +133,14 @@ def _output_errors(manifest: Manifest) -> Iterator[str]:
 
 
 def _kind(matrix: MatrixError) -> str:
+    from backends.export.recipe import SEARCH
+
     part = "vision" if "visual." in matrix.name else "language"
     if matrix.name.startswith("prefill."):
         part = "reading of prompts"
     if "lm_head" in matrix.name or "embed_tokens" in matrix.name:
         part = "head and embeddings"
-    if matrix.name.startswith("shortlist."):
+    if matrix.name.startswith(SEARCH):
         part = "search for the best scores"
     grouped = f"blocks of {matrix.block}" if matrix.block else "whole rows"
     return f"{part}, {matrix.bits} bits, {grouped}"
