@@ -116,16 +116,19 @@ def held(out: Path) -> Callable[[str, Scheme, int], np.ndarray]:
     tensors = {tensor.name: tensor for tensor in onnx.load(out / "decoder.onnx").graph.initializer}
 
     def read(name: str, scheme: Scheme, columns: int) -> np.ndarray:
-        packed, scales, zeros = (to_array(tensors[name + part]) for part in ("", ".scales", ".zeros"))
+        packed, scales = (to_array(tensors[name + part]) for part in ("", ".scales"))
+        zeros = None if scheme.symmetric else to_array(tensors[name + ".zeros"])
         return dequantise(Rounded(packed, scales, zeros), scheme, columns)
 
     return read
 
 
-@pytest.mark.parametrize("shape", ["untied", "like scenes"])
-def test_a_calibrated_export_equals_transformers_with_the_same_weights(tmp_path: Path, shape: str) -> None:
+@pytest.mark.parametrize(("shape", "symmetric"), [("untied", False), ("untied", True), ("like scenes", None)])
+def test_a_calibrated_export_equals_transformers_with_the_same_weights(
+    tmp_path: Path, shape: str, symmetric: bool | None
+) -> None:
     built = model(**SHAPES[shape])
-    recipe = replace(FAST, int8_layers=frozenset({1}))
+    recipe = replace(FAST, int8_layers=frozenset({1}), symmetric=symmetric)
     source, plain, out, _ = calibrated(tmp_path, recipe, built)
     prompt = prompt_of(source, LAYOUTS["one picture"])
     exact = expected(built, prompt)

@@ -15,7 +15,7 @@ from backends import Prompt, RequestError, Runtime  # noqa: E402
 from backends.export import Recipe  # noqa: E402
 from backends.export.body import embedding_table  # noqa: E402
 from backends.export.head import rounding  # noqa: E402
-from backends.export.quantize import dequantise, quantise  # noqa: E402
+from backends.export.quantize import Scheme, dequantise, quantise, quantise_rest, rest_of  # noqa: E402
 from backends.export.traffic import weight_bytes  # noqa: E402
 from backends.ort.decoder import Decoder  # noqa: E402
 from backends.ort.embeddings import Embeddings  # noqa: E402
@@ -64,8 +64,11 @@ def test_the_best_are_scored_by_all_bits_and_the_others_as_they_were_found(
 
 @pytest.mark.parametrize(("bits", "times"), [(8, 1), (6, 4)])
 @pytest.mark.parametrize("columns", [256, 200])
-def test_two_parts_are_nearly_as_near_as_codes_of_all_bits(bits: int, times: int, columns: int) -> None:
-    recipe = Recipe(head_bits=bits)  # type: ignore[arg-type]
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_two_parts_are_nearly_as_near_as_codes_of_all_bits(
+    bits: int, times: int, columns: int, symmetric: bool
+) -> None:
+    recipe = Recipe(head_bits=bits, symmetric=symmetric)  # type: ignore[arg-type]
     rows = np.random.default_rng(0).standard_normal((512, columns)).astype(np.float32)
     upper = recipe.upper_head(columns)
     eight = replace(upper, bits=8, lean=0.0)
@@ -76,6 +79,29 @@ def test_two_parts_are_nearly_as_near_as_codes_of_all_bits(bits: int, times: int
     both = np.linalg.norm(rounding(recipe, 151936, columns)(rows) - rows)
     assert both <= 1.1 * times * whole
     assert alone > 3 * both
+
+
+@pytest.mark.parametrize("bits", [6, 8])
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_rest_reaches_to_the_extremes(bits: int, symmetric: bool, sign: int) -> None:
+    recipe = Recipe(head_bits=bits, symmetric=symmetric)  # type: ignore[arg-type]
+    rows = np.random.default_rng(0).standard_normal((64, 256)).astype(np.float32)
+    rows[:, 7] = sign * np.linspace(1, 9, 64)  # from within to far outside of the others
+    rows[:, 9] = -rows[:, 7]
+    leaning = recipe.upper_head(256)
+    rest = rest_of(leaning, recipe.rest_bits)
+
+    def furthest(upper: Scheme) -> float:
+        """In steps of the rest."""
+        rounded = quantise(rows, upper)
+        left = rows - dequantise(rounded, upper, 256)
+        left -= dequantise(quantise_rest(rows, rounded, upper, rest), rest, 256)
+        steps = rounded.scales[..., None] / 2**recipe.rest_bits
+        return float(np.abs(left.reshape(64, 2, 128) / steps).max())
+
+    assert furthest(leaning) <= 0.5001
+    assert furthest(replace(leaning, lean=0.0)) > 0.9
 
 
 def test_each_row_of_a_batch_has_its_own_best(outs: dict[Recipe, Path]) -> None:

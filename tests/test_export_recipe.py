@@ -13,8 +13,9 @@ from backends.export.recipe import Recipe, fitting
     ("recipe", "body", "head"),
     [
         (Recipe(), Scheme(4, 32), Scheme(8, 128, search=False)),
-        (Recipe(recipe="fast"), Scheme(4, 128), Scheme(4, 32)),
-        (Recipe(recipe="fast", head_bits=8), Scheme(4, 128), Scheme(8, 128, search=False)),
+        (Recipe(recipe="fast"), Scheme(4, 128, True), Scheme(4, 32)),
+        (Recipe(recipe="fast", symmetric=False), Scheme(4, 128), Scheme(4, 32)),
+        (Recipe(recipe="fast", head_bits=8), Scheme(4, 128, True), Scheme(8, 128, search=False)),
         (Recipe(symmetric=True), Scheme(4, 32, True), Scheme(8, 128, True, search=False)),
         (Recipe(block_size=64, search=False), Scheme(4, 64, search=False), Scheme(8, 64, search=False)),
         (Recipe(precision="int8"), Scheme(8, 128, search=False), Scheme(8, 128, search=False)),
@@ -25,6 +26,16 @@ from backends.export.recipe import Recipe, fitting
 def test_a_recipe_says_how_each_matrix_is_rounded(recipe: Recipe, body: Scheme, head: Scheme) -> None:
     assert recipe.body(0, 2048) == body
     assert recipe.head(2048) == head
+
+
+@pytest.mark.parametrize(
+    ("recipe", "symmetric"),
+    [(Recipe(), False), (Recipe(recipe="fast"), True), (Recipe(symmetric=True), True)],
+)
+def test_the_upper_bits_of_a_head_have_zero_points_where_the_layers_do(
+    recipe: Recipe, symmetric: bool
+) -> None:
+    assert recipe.upper_head(2048).symmetric == symmetric
 
 
 def test_single_layers_may_keep_8_bits() -> None:

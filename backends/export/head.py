@@ -2,8 +2,8 @@
 
 A head of 8 bits is a third of what INT4 decoding reads. Few of its rows matter: those of the tokens that may
 be chosen. So its codes stand in two parts: the upper 4 bits, which are a matrix of 4 bits by themselves, and
-the rest. The upper ones give every token a score, and the rows of the best are multiplied once more with all
-bits. What is best with all bits is among those, unless the rest moves it past hundreds of others.
+the rest. The upper ones give every token a score, and for the rows of the best the rest is multiplied too and
+added. What is best with all bits is among those, unless the rest moves it past hundreds of others.
 """
 
 from __future__ import annotations
@@ -41,14 +41,13 @@ class Head:
         if self.rest is None:
             return matrices.multiply(graph, x, self.table, name)
         rough = matrices.multiply(graph, x, self.table)
-        _, tokens = graph.ops(
-            "TopK", rough, graph.ints(self.best), names=[f"{name}.rough", f"{name}.best"], axis=-1, sorted=0
+        found, tokens = graph.ops(
+            "TopK", rough, graph.ints(self.best), names=[f"{name}.found", f"{name}.best"], axis=-1, sorted=0
         )
         column = graph.op("Unsqueeze", x, graph.ints(-1))
-        exact = graph.op("MatMul", self.gather(graph, matrices, tokens), column)
-        return graph.op(
-            "ScatterElements", rough, tokens, graph.op("Squeeze", exact, graph.ints(-1)), name=name, axis=-1
-        )
+        rest = graph.op("MatMul", matrices.gather(graph, tokens, self.rest), column)
+        best = graph.op("Add", found, graph.op("Squeeze", rest, graph.ints(-1)))
+        return graph.op("ScatterElements", rough, tokens, best, name=name, axis=-1)
 
     def gather(self, graph: Graph, matrices: Matrices, ids: str) -> str:
         """Add the rows that ``ids`` int64 [...] name: float32 [..., hidden]."""

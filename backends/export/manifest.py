@@ -20,7 +20,7 @@ _LATER = {
     "shortlist": None,
     "calibrate": False,
 }  # fields of a recipe that came later, as they were before
-EXPORTER = 2  # raise it whenever the exporter writes something else: older exports are then made again
+EXPORTER = 3  # raise it whenever the exporter writes something else: older exports are then made again
 
 
 @dataclass(frozen=True)

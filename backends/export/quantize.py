@@ -148,7 +148,14 @@ def _symmetric(values: Blocks, scheme: Scheme, span: float) -> tuple[PerBlock, P
     # the lowest code reaches one step further than the highest, so the larger side gets it
     low, high = values.min(-1, keepdims=True), values.max(-1, keepdims=True)
     widest = np.where(-low > high, -low, -high) * np.float32(span)
-    return _nonzero(widest / np.float32(scheme.middle)), np.full_like(widest, scheme.middle)
+    zero = np.full_like(widest, scheme.middle)
+    if not scheme.lean:
+        return _nonzero(widest / np.float32(scheme.middle)), zero
+    # the bits that follow reach half a step further down, and on the other side nearly as far up
+    reach = np.float32(0.5 + scheme.lean)
+    other = np.minimum(-low, high) * np.float32(span)
+    size = np.maximum(np.abs(widest) / (scheme.middle + reach), other / (scheme.middle - reach))
+    return _nonzero(np.copysign(size, widest)), zero
 
 
 def _between(low: PerBlock, high: PerBlock, scheme: Scheme) -> tuple[PerBlock, PerBlock]:

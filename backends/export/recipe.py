@@ -39,15 +39,16 @@ class Recipe:
     """How a checkpoint becomes ONNX; a field left None is what ``recipe`` says.
 
     ``faithful`` rounds no worse than llama.cpp's Q4_0 does: no matrix, or, calibrated, no matrix's outputs in
-    the mean. ``fast`` uses the largest block that onnxruntime's kernels are quickest with, and a smaller
-    head; calibrated, ``faithful`` uses that block too. A head of a large vocabulary is read by its upper 4
-    bits, and the best scores by all of its bits, 8 or in ``fast`` 6; a small one has 8 or 4, read whole.
+    the mean. ``fast`` uses the largest block that onnxruntime's kernels are quickest with, no zero points,
+    and a smaller head; calibrated, ``faithful`` uses that block too. A head of a large vocabulary is read by
+    its upper 4 bits, and the best scores by all of its bits, 8 or in ``fast`` 6; a small one has 8 or 4, read
+    whole.
     """
 
     precision: Precision = "int4"
     recipe: RecipeName = "faithful"
     block_size: int | None = None
-    symmetric: bool | None = None  # no zero points: a little smaller and coarser
+    symmetric: bool | None = None  # no zero points: faster, coarser; None: in ``fast``
     search: bool = True  # choose scales that keep the squared error least, not those of the extreme values
     accuracy_level: Literal[0, 1, 4] = 4  # 4 multiplies int8 by int8; 0 in float32, slow and exact
     head_bits: Literal[4, 6, 8] | None = None
@@ -94,7 +95,7 @@ class Recipe:
         # what calibration gives is worth more than small blocks: see benchmarks/results/rounding.md
         small = self.recipe == "faithful" and not self.calibrate
         block = self.block_size or (32 if small else 128)
-        return Scheme(4, fitting(block, columns), bool(self.symmetric), self.search)
+        return Scheme(4, fitting(block, columns), self._without_zeros, self.search)
 
     def head(self, columns: int) -> Scheme | None:
         """How the matrix that gives the scores is rounded, where it is read whole."""
@@ -118,7 +119,8 @@ class Recipe:
         """How the upper 4 bits of a head in two parts are rounded."""
         # codes that reach to the extremes of a block, or the rest would not reach to them
         lean = 0.5 ** (self.rest_bits + 1)
-        return Scheme(4, fitting(self.block_size or 128, columns), search=False, lean=lean)
+        block = fitting(self.block_size or 128, columns)
+        return Scheme(4, block, self._without_zeros, search=False, lean=lean)
 
     @property
     def rest_bits(self) -> int:
@@ -132,6 +134,11 @@ class Recipe:
         of bfloat16; a gather takes the same time at any size. A tied table is the head.
         """
         return None if self.precision == "fp32" else self._eight(columns)
+
+    @property
+    def _without_zeros(self) -> bool:
+        """Whether what decoding reads most of, layers and a head's upper bits, has no zero points."""
+        return self.recipe == "fast" if self.symmetric is None else self.symmetric
 
     @property
     def _small_head(self) -> bool:
