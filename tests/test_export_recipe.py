@@ -16,6 +16,7 @@ from backends.export.recipe import Recipe, fitting
         (Recipe(recipe="fast"), Scheme(4, 128, True), Scheme(4, 32)),
         (Recipe(recipe="fast", symmetric=False), Scheme(4, 128), Scheme(4, 32)),
         (Recipe(recipe="fast", head_bits=8), Scheme(4, 128, True), Scheme(8, 128, search=False)),
+        (Recipe(calibrate=True), Scheme(4, 128, True), Scheme(8, 128, search=False)),
         (Recipe(symmetric=True), Scheme(4, 32, True), Scheme(8, 128, True, search=False)),
         (Recipe(block_size=64, search=False), Scheme(4, 64, search=False), Scheme(8, 64, search=False)),
         (Recipe(precision="int8"), Scheme(8, 128, search=False), Scheme(8, 128, search=False)),

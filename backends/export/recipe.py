@@ -40,7 +40,7 @@ class Recipe:
 
     ``faithful`` rounds no worse than llama.cpp's Q4_0 does: no matrix, or, calibrated, no matrix's outputs in
     the mean. ``fast`` uses the largest block that onnxruntime's kernels are quickest with, no zero points,
-    and a smaller head; calibrated, ``faithful`` uses that block too. A head of a large vocabulary is read by
+    and a smaller head; calibrated, ``faithful`` uses such blocks too. A head of a large vocabulary is read by
     its upper 4 bits, and the best scores by all of its bits, 8 or in ``fast`` 6; a small one has 8 or 4, read
     whole.
     """
@@ -48,7 +48,7 @@ class Recipe:
     precision: Precision = "int4"
     recipe: RecipeName = "faithful"
     block_size: int | None = None
-    symmetric: bool | None = None  # no zero points: faster, coarser; None: in ``fast``
+    symmetric: bool | None = None  # no zero points: faster, coarser; None: calibrated, or in ``fast``
     search: bool = True  # choose scales that keep the squared error least, not those of the extreme values
     accuracy_level: Literal[0, 1, 4] = 4  # 4 multiplies int8 by int8; 0 in float32, slow and exact
     head_bits: Literal[4, 6, 8] | None = None
@@ -138,7 +138,9 @@ class Recipe:
     @property
     def _without_zeros(self) -> bool:
         """Whether what decoding reads most of, layers and a head's upper bits, has no zero points."""
-        return self.recipe == "fast" if self.symmetric is None else self.symmetric
+        if self.symmetric is None:
+            return self.recipe == "fast" or self.calibrate
+        return self.symmetric
 
     @property
     def _small_head(self) -> bool:

@@ -17,6 +17,7 @@ RECIPES = {
     "faithful": Recipe(),
     "faithful-calibrated": Recipe(calibrate=True),
     "fast": Recipe(recipe="fast"),
+    "fast-calibrated": Recipe(recipe="fast", calibrate=True),
     "fast-prefill": Recipe(recipe="fast", prefill_precision="int8"),
 }
 

@@ -47,7 +47,11 @@ if TYPE_CHECKING:
     help="Matrices of 8 bits too, by which the onnx backend reads long prompts faster; twice the disk.",
 )
 @option("--block-size", type=int, metavar="N", help="Values that share a scale: 16, 32, 64, 128 or 256.")
-@option("--symmetric/--asymmetric", default=None, help="Without zero points, as fast's layers are, or with.")
+@option(
+    "--symmetric/--asymmetric",
+    default=None,
+    help="Without zero points (where it is fast or calibrated) or with them (elsewhere).",
+)
 @option("--search/--no-search", default=True, help="Choose scales that keep the error least.")
 @option(
     "--calibrate/--no-calibrate",
