@@ -1,7 +1,7 @@
 """Whether a head's upper 4 bits find the best scores: python -m benchmarks.shortlist CHECKPOINT
 
-The head's rows are rounded as an export does it and multiplied by random directions, for each number of bits
-that a head in two parts may have. Ranks count from 1. Nats are the mean KL divergence from the checkpoint's
+The head's rows are rounded as an export does it and multiplied by random directions, for each of the heads in
+two parts that recipes choose. Ranks count from 1. Nats are the mean KL divergence from the checkpoint's
 own head, at a spread of the scores of 4, where the best 256 tokens have most of the probability, as those of
 a trained model do.
 """
@@ -22,7 +22,7 @@ from backends.export.recipe import SHORTLIST, Recipe
 from backends.export.weights import Weights
 
 Scores = NDArray[np.float32]  # [vocab, directions]
-RECIPES = (Recipe(head_bits=8), Recipe(head_bits=6))
+RECIPES = (Recipe(), Recipe(calibrate=True), Recipe(recipe="fast"))
 BEST, SPREAD = 20, 4.0
 
 
@@ -51,7 +51,8 @@ def main() -> None:
         upper = recipe.upper_head(hidden)
         rough = scores(partial(moved, scheme=upper))
         whole = scores(rounding(recipe, vocab, hidden))
-        print(f"| {upper.bits + recipe.rest_bits} | {' | '.join(_row(exact, rough, whole))} |")
+        bits = f"{upper.bits + recipe.rest_bits}{', symmetric' * upper.symmetric}"
+        print(f"| {bits} | {' | '.join(_row(exact, rough, whole))} |")
 
 
 def _row(exact: Scores, rough: Scores, whole: Scores) -> list[str]:
