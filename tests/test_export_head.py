@@ -128,13 +128,14 @@ def test_the_upper_bits_are_what_a_token_reads(tmp_path: Path, outs: dict[Recipe
 
 
 @pytest.mark.parametrize("tie", [True, False])
-def test_a_table_in_two_parts_embeds_as_the_graph_does(tmp_path: Path, tie: bool) -> None:
+@pytest.mark.parametrize("recipe", [SHORT, SIX], ids=str)
+def test_a_table_in_two_parts_embeds_as_the_graph_does(tmp_path: Path, recipe: Recipe, tie: bool) -> None:
     built = model(tie=tie)
-    _, out, _ = exported(tmp_path, SHORT, built)
+    _, out, _ = exported(tmp_path, recipe, built)
     notes = onnx.load(out / "decoder.onnx", load_external_data=False).metadata_props
     table = Embeddings.read(out, next(entry.value for entry in notes if entry.key == "embeddings"))
     rows = built.model.language_model.embed_tokens.weight.detach().numpy()
-    given = embedding_table(Config.read(tmp_path / "source").text, SHORT)[1](rows[:100])
+    given = embedding_table(Config.read(tmp_path / "source").text, recipe)[1](rows[:100])
     assert np.abs(table(np.arange(100)) - given).max() <= 1e-6
     assert np.abs(given - rows[:100]).max() > 1e-4
 
