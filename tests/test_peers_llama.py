@@ -14,7 +14,6 @@ from benchmarks.peers.__main__ import _telling
 from benchmarks.peers.arrivals import sample
 from benchmarks.peers.columns import able, columns
 from benchmarks.peers.drawing import draw
-from benchmarks.peers.gguf_errors import relative_error
 from benchmarks.peers.gguf_files import is_matrix, stored
 from benchmarks.peers.gguf_names import gguf_name
 from benchmarks.peers.gguf_tokens import ADDED, CONTROL, NORMAL, UNUSED, merges, tokens
@@ -100,17 +99,6 @@ def test_every_id_has_a_token_and_its_kind() -> None:
     assert names == ["a", "b", "[PAD2]", "<|im_end|>", "<think>", "[PAD5]"]
     assert kinds == [NORMAL, NORMAL, UNUSED, CONTROL, ADDED, UNUSED]
     assert merges(tokenizer) == ["a b", "b a"]
-
-
-def test_a_weight_error_is_relative_and_over_all_pieces() -> None:
-    right = np.random.default_rng(0).standard_normal((64, 32)).astype(np.float32)
-    step = 0.5
-    rounded = np.round(right / step) * step
-    whole = float(np.linalg.norm(right - rounded) / np.linalg.norm(right))
-    pieces = [(right[rows], rounded[rows]) for rows in (slice(0, 7), slice(7, 64))]
-    assert relative_error(pieces) == pytest.approx(whole, rel=1e-6)
-    assert relative_error([(right, right)]) == 0
-    assert relative_error([(right, np.zeros_like(right))]) == pytest.approx(1)  # the control: nothing kept
 
 
 def _conversation(builder: PromptBuilder, *messages: Message) -> Held:

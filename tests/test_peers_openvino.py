@@ -17,8 +17,8 @@ from backends.export.quantize import Scheme, dequantise, quantise
 from backends.export.recipe import MatrixError, Recipe
 from backends.export.weights import Weights
 from backends.qwen3vl.config import Config
-from benchmarks.peers import conversion, genai_files, genai_own, openvino_files, openvino_genai
-from benchmarks.peers.conversion import prepare, relative_error, run
+from benchmarks.peers import genai_files, genai_own, openvino_files, openvino_genai
+from benchmarks.peers.conversion import prepare, run
 from router.bench.local import Local
 from router.models import SILENT
 from router.models.exports import export_to
@@ -99,17 +99,6 @@ def test_codes_are_widened_with_the_zeros_and_scales_of_their_groups(shape: tupl
         flat = np.broadcast_to(zeros[row], shape[1:]).ravel(), np.broadcast_to(scales[row], shape[1:]).ravel()
         np.testing.assert_allclose(found[row], (codes[row].ravel() - flat[0]) * flat[1], rtol=1e-6)
     assert not np.allclose(openvino_files.widened(codes, None, scales), found)
-
-
-def test_an_error_is_the_same_read_in_pieces_as_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = RANDOM.standard_normal((37, 8)).astype(np.float32)
-    kept = right + 0.1 * RANDOM.standard_normal((37, 8)).astype(np.float32)
-    expected = np.linalg.norm(right - kept) / np.linalg.norm(right)
-    for values in (8, 80, 1 << 20):
-        monkeypatch.setattr(conversion, "_VALUES", values)
-        found = relative_error(37, lambda piece: right[piece], lambda piece: kept[piece])
-        assert found == pytest.approx(expected, rel=1e-6)
-    assert relative_error(37, lambda piece: right[piece], lambda piece: right[piece]) == 0.0
 
 
 def _builders_graph(folder: Path, weights: Weights, scheme: Scheme, *, wrong: int = 0) -> list[str]:

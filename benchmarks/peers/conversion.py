@@ -5,14 +5,11 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeAlias
-
-import numpy as np
-from numpy.typing import NDArray
 
 from backends.base import BackendError
 from backends.export.folder import write_folder
@@ -26,7 +23,6 @@ Tool: TypeAlias = Callable[[Path, Path], Sequence[MatrixError]]
 """Converts a checkpoint into a folder, reads that back, and says how far each matrix moved."""
 
 _RECORD = "fidelity.json"
-_VALUES = 1 << 24  # compared at once: a head has more than memory should hold three times
 
 
 @dataclass(frozen=True)
@@ -66,24 +62,6 @@ def run(command: Sequence[str], log: Path, environment: Mapping[str, str] | None
         lines = log.read_text("utf-8", "replace").split("\n")
         last = next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
         raise BackendError(f"its converter failed: {last:.300}; {log} has the rest")
-
-
-def relative_error(
-    rows: int, right: Callable[[slice], NDArray[np.float32]], kept: Callable[[slice], NDArray[np.float32]]
-) -> float:
-    """||W - Wq|| / ||W|| of two matrices of ``rows``, each read in pieces."""
-    moved = whole = 0.0
-    columns = right(slice(0, 1)).size
-    for piece in _pieces(rows, columns):
-        wanted = right(piece).astype(np.float64).ravel()
-        moved += float(np.square(wanted - kept(piece).ravel()).sum())
-        whole += float(np.square(wanted).sum())
-    return float(np.sqrt(moved / whole))
-
-
-def _pieces(rows: int, columns: int) -> Iterator[slice]:
-    step = max(1, _VALUES // columns)
-    yield from (slice(first, first + step) for first in range(0, rows, step))
 
 
 def _source(folder: Path) -> str | None:

@@ -14,7 +14,8 @@ from backends.base import BackendError
 from backends.export.quantize import Rounded, Scheme, dequantise
 from backends.export.recipe import MatrixError
 from backends.export.weights import Weights
-from benchmarks.peers.conversion import Converted, prepare, relative_error, run
+from benchmarks.peers.conversion import Converted, prepare, run
+from benchmarks.peers.errors import relative_error
 from router.models import Listener
 
 GRAPH = "model.onnx"
@@ -79,5 +80,5 @@ def _error(node: Any, name: str, tensors: dict[str, Any], folder: Path, weights:
         part = Rounded(codes[piece], scales[piece], None if points is None else points[piece])
         return dequantise(part, scheme, columns)
 
-    error = relative_error(rows, lambda piece: weights.read(name, piece), kept)
+    error = relative_error(weights.shape(name), lambda piece: weights.read(name, piece), kept)
     return MatrixError(name, bits, block, error)

@@ -18,7 +18,8 @@ from backends.base import BackendError
 from backends.export.recipe import MatrixError
 from backends.export.weights import Weights
 from backends.qwen3vl.config import Config, TextConfig
-from benchmarks.peers.conversion import Converted, prepare, relative_error, run
+from benchmarks.peers.conversion import Converted, prepare, run
+from benchmarks.peers.errors import relative_error
 from router.models import Listener
 
 _PACKAGES = Path(__file__).with_name("openvino_exporter.txt")
@@ -104,7 +105,7 @@ def _error(node: Any, name: str, weights: Weights) -> MatrixError:
     def kept(piece: slice) -> NDArray[np.float32]:
         return widened(codes[piece], None if zeros is None else zeros[piece], scales[piece])
 
-    error = relative_error(len(codes), lambda piece: weights.read(name, piece), kept)
+    error = relative_error(weights.shape(name), lambda piece: weights.read(name, piece), kept)
     return MatrixError(name, _BITS[_type(node)], codes.shape[2] if codes.ndim == 3 else 0, error)
 
 
