@@ -1,5 +1,6 @@
 import json
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,13 @@ from router.models import find
 from router.prompt import PromptBuilder
 
 ANSWER = "I see red, green, blue and yellow."
+
+
+@pytest.fixture(autouse=True, scope="session")
+def interruptible() -> None:
+    """Let processes of tests be interrupted where a shell started these in the background, which ignores it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -250,9 +250,12 @@ def test_a_signal_ends_a_hanging_run_and_its_processes(monkeypatch, number, code
         deadline = time.monotonic() + 60
         while len(found := children(process.pid)) < 2 and time.monotonic() < deadline:
             time.sleep(0.05)
-        assert len(found) >= 2  # the backend's process, and one in which Python keeps track of resources
-        os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
-        out, err = process.communicate(timeout=60)
+        try:
+            assert len(found) >= 2  # the backend's process, and one in which Python keeps track of resources
+            os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
+            out, err = process.communicate(timeout=60)
+        finally:
+            process.kill()  # or the end of this block waits for one that no signal ended
     assert process.returncode == code
     assert (out, [line for line in err.splitlines() if "other processes use" not in line]) == ("", [])
     while any(map(is_running, found)) and time.monotonic() < deadline:
