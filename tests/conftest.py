@@ -13,7 +13,7 @@ ANSWER = "I see red, green, blue and yellow."
 
 @pytest.fixture(autouse=True, scope="session")
 def interruptible() -> None:
-    """Let processes of tests be interrupted where a shell started these in the background, which ignores it."""
+    """Let tests interrupt processes also where a shell runs them in the background, deaf to it."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

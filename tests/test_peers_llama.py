@@ -295,6 +295,12 @@ def test_names_choose_all_peers_that_begin_with_them() -> None:
         chosen(known, ("hybrid", "vllm"))
 
 
+def test_a_whole_name_chooses_that_peer_alone() -> None:
+    known = [_peer(name) for name in ("hybrid-onnx-fast", "hybrid-onnx-fast-prefill")]
+    assert chosen(known, ("hybrid-onnx-fast",)) == tuple(known[:1])
+    assert chosen(known, ("hybrid-onnx-f",)) == tuple(known)
+
+
 def test_every_peer_has_a_name_of_its_own() -> None:
     names = [peer.name for peer in peers()]
     assert len(set(names)) == len(names) >= len(MODULES)

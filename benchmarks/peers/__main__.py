@@ -4,8 +4,8 @@
     python -m benchmarks.peers -m ./Qwen3-VL-2B-Instruct --save all.json --plot all.png --markdown all.md
     python -m benchmarks.peers -m ./Qwen3-VL-2B-Instruct --peers hybrid-onnx,llama.cpp
 
-A name stands for all peers that begin with it. Every peer is a process that holds its own model: where memory
-is short, measure some of them at a time. Conversions take minutes and gigabytes, once.
+A name stands for the peer that has it, or for all that begin with it. Every peer is a process that holds its
+own model: where memory is short, measure some of them at a time. Conversions take minutes and gigabytes, once.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=text)
     add = parser.add_argument
     add("-m", "--model", required=True, metavar="DIR", help="a Qwen3-VL checkpoint")
-    add("--peers", type=_names, metavar="NAME,..", help="which to measure, by the beginning of their names")
+    add("--peers", type=_names, metavar="NAME,..", help="which to measure, by name or by how names begin")
     add("--work", type=Path, metavar="DIR", help="for converted models; ./peers/<model> by default")
     add("-p", "--prompt-tokens", type=_numbers, default=(128, 1024), metavar="N,..")
     add("-n", "--output-tokens", type=_least(2), default=64, metavar="N", help="of every answer")

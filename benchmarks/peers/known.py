@@ -20,13 +20,23 @@ def peers() -> tuple[Peer, ...]:
 
 
 def chosen(all_peers: Sequence[Peer], names: Sequence[str]) -> tuple[Peer, ...]:
-    """Those whose name begins with one of ``names``, in their order; RequestError: a name fits none."""
-    for name in names:
-        if not any(peer.name.startswith(name) for peer in all_peers):
-            known = ", ".join(peer.name for peer in all_peers)
-            raise RequestError(f"there is no peer '{name}'; there are {known}", param="peers")
-    found = [peer for name in names for peer in all_peers if peer.name.startswith(name)]
-    return tuple(dict.fromkeys(found))
+    """The peers that ``names`` name, each the one that has it or else all that begin with it, in their order.
+
+    RequestError: a name fits none.
+    """
+    known = [peer.name for peer in all_peers]
+    fitting = {
+        name: [
+            peer
+            for peer in all_peers
+            if peer.name == name or (name not in known and peer.name.startswith(name))
+        ]
+        for name in names
+    }
+    for name, found in fitting.items():
+        if not found:
+            raise RequestError(f"there is no peer '{name}'; there are {', '.join(known)}", param="peers")
+    return tuple(dict.fromkeys(peer for found in fitting.values() for peer in found))
 
 
 def versions() -> dict[str, str]:
