@@ -4,8 +4,9 @@
     python -m benchmarks.peers -m ./Qwen3-VL-2B-Instruct --save all.json --plot all.png --markdown all.md
     python -m benchmarks.peers -m ./Qwen3-VL-2B-Instruct --peers hybrid-onnx,llama.cpp
 
-A name stands for the peer that has it, or for all that begin with it. Every peer is a process that holds its
-own model: where memory is short, measure some of them at a time. Conversions take minutes and gigabytes, once.
+A name stands for the peer that has it, or for all that begin with it. Every peer is a process that holds
+its own model: where memory is short, measure some of them at a time. Conversions take minutes and gigabytes,
+once.
 """
 
 from __future__ import annotations
