@@ -130,6 +130,17 @@ def test_a_variant_is_counted_and_removed_with_its_export(source: Model, home: P
     assert listing(home / "exports") == []
 
 
+def test_the_blobs_are_read_before_a_backend_maps_them(
+    source: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[tuple[Path, int]] = []
+    monkeypatch.setattr("backends.ort.packed.fetch", lambda file, first: read.append((file, first)))
+    export = ensure_export(source, RECIPE)
+    variant = ensure_packed(export, "cpu", Listener())
+    assert variant is not None
+    assert read == [(variant / "weights.data", (export / "weights.data").stat().st_size)]
+
+
 def test_an_export_without_a_manifest_is_loaded_as_it_is(source: Model, home: Path) -> None:
     export = ensure_export(source, RECIPE)
     (export / "manifest.json").unlink()

@@ -22,6 +22,7 @@ from backends.export.checks import check, remember
 from backends.export.folder import remove_folder, write_folder
 from backends.export.manifest import NAME, Manifest, sha256
 from backends.export.weights import Progress
+from backends.ort.pages import drop, fetch
 from backends.processor import Processor
 
 WEIGHTS = "weights.data"
@@ -71,7 +72,12 @@ class Variant:
         )
         if written:
             remember(target, Manifest.read(target), self._seen(target))
+            drop(target / WEIGHTS)
         return target
+
+    def fetch(self) -> None:
+        """Read the blobs into the system's cache before they are mapped; see `backends.ort.pages`."""
+        fetch(self.folder / WEIGHTS, (self.export / WEIGHTS).stat().st_size)
 
     def made(self) -> list[Path]:
         """What is there of the export, this machine's and other processors'."""

@@ -20,7 +20,10 @@ def ensure_packed(export: Path, device: Device, listener: Listener) -> Path | No
     try:
         if (export / WEIGHTS).stat().st_size < WORTH or not helps(device):
             return None
-        return packed(export).ensure(listener.progress, listener.notice)
+        variant = packed(export)
+        folder = variant.ensure(listener.progress, listener.notice)
+        variant.fetch()
+        return folder
     except (BackendError, OSError) as error:
         listener.notice(f"each backend holds weights of its own: {error}")
         return None
