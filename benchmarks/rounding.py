@@ -43,9 +43,9 @@ RECIPES = {
     "searched, block 64": Recipe(block_size=64),
     "searched, block 128": Recipe(block_size=128),
     "searched, block 128, symmetric": Recipe(block_size=128, symmetric=True),
-    "calibrated, block 32": Recipe(block_size=32, calibrate=True),
-    "calibrated, block 64": Recipe(block_size=64, calibrate=True),
-    "calibrated, block 128": Recipe(block_size=128, calibrate=True),
+    "calibrated, block 32": Recipe(block_size=32, symmetric=False, calibrate=True),
+    "calibrated, block 64": Recipe(block_size=64, symmetric=False, calibrate=True),
+    "calibrated, block 128": Recipe(block_size=128, symmetric=False, calibrate=True),
     "calibrated, block 128, symmetric": Recipe(block_size=128, symmetric=True, calibrate=True),
 }
 
