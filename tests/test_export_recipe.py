@@ -31,7 +31,14 @@ def test_a_recipe_says_how_each_matrix_is_rounded(recipe: Recipe, body: Scheme, 
 
 @pytest.mark.parametrize(
     ("recipe", "symmetric"),
-    [(Recipe(), False), (Recipe(recipe="fast"), True), (Recipe(symmetric=True), True)],
+    [
+        (Recipe(), False),
+        (Recipe(recipe="fast"), True),
+        (Recipe(recipe="fast", symmetric=False), False),
+        (Recipe(calibrate=True), True),
+        (Recipe(calibrate=True, symmetric=False), False),
+        (Recipe(symmetric=True), True),
+    ],
 )
 def test_the_upper_bits_of_a_head_have_zero_points_where_the_layers_do(
     recipe: Recipe, symmetric: bool

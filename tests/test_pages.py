@@ -2,6 +2,7 @@
 
 import ctypes
 import mmap
+import os
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,9 @@ def cached(file: Path) -> float:
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     written = tmp_path / "weights.data"
-    written.write_bytes(np.random.default_rng(0).bytes(SIZE))
+    with written.open("wb") as stream:
+        stream.write(np.random.default_rng(0).bytes(SIZE))
+        os.fsync(stream.fileno())
     drop(written)
     if cached(written) > 0.5:
         pytest.skip("this file system is in memory")

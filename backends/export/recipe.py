@@ -93,8 +93,7 @@ class Recipe:
         if self.precision == "int8" or layer in self.int8_layers:
             return self._eight(columns)
         # what calibration gives is worth more than small blocks: see benchmarks/results/rounding.md
-        small = self.recipe == "faithful" and not self.calibrate
-        block = self.block_size or (32 if small else 128)
+        block = self.block_size or (128 if self._quick else 32)
         return Scheme(4, fitting(block, columns), self._without_zeros, self.search)
 
     def head(self, columns: int) -> Scheme | None:
@@ -138,9 +137,12 @@ class Recipe:
     @property
     def _without_zeros(self) -> bool:
         """Whether what decoding reads most of, layers and a head's upper bits, has no zero points."""
-        if self.symmetric is None:
-            return self.recipe == "fast" or self.calibrate
-        return self.symmetric
+        return self._quick if self.symmetric is None else self.symmetric
+
+    @property
+    def _quick(self) -> bool:
+        """Whether layers of 4 bits are rounded as onnxruntime's kernels are quickest with."""
+        return self.recipe == "fast" or self.calibrate
 
     @property
     def _small_head(self) -> bool:

@@ -18,10 +18,9 @@ _POPULATE_READ = 22  # MADV_POPULATE_READ in Linux's mman-common.h, since 5.14; 
 
 
 def drop(file: Path) -> None:
-    """Put what was written to ``file`` on the disk, and let the cache forget it: it holds small pages."""
+    """Let the cache forget ``file``, which is on the disk: what was just written is there in small pages."""
     if hasattr(os, "posix_fadvise"):
         with file.open("rb") as stream:
-            os.fsync(stream.fileno())
             os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 

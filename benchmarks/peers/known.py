@@ -25,14 +25,11 @@ def chosen(all_peers: Sequence[Peer], names: Sequence[str]) -> tuple[Peer, ...]:
     RequestError: a name fits none.
     """
     known = [peer.name for peer in all_peers]
-    fitting = {
-        name: [
-            peer
-            for peer in all_peers
-            if peer.name == name or (name not in known and peer.name.startswith(name))
-        ]
-        for name in names
-    }
+
+    def fits(peer: Peer, name: str) -> bool:
+        return peer.name == name if name in known else peer.name.startswith(name)
+
+    fitting = {name: [peer for peer in all_peers if fits(peer, name)] for name in names}
     for name, found in fitting.items():
         if not found:
             raise RequestError(f"there is no peer '{name}'; there are {', '.join(known)}", param="peers")
