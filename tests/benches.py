@@ -15,7 +15,7 @@ PICTURE = Workload(5, pictures=2, size=Size(64, 32))
 FOLLOW_UP = replace(TEXT, follow_up=True)
 
 MACHINE = Machine("A Processor", 2, 4, 8 << 30, 32 << 20, ("avx2",), "Linux 6 x86_64")
-SETTING = Setting("tiny", None, "hybrid bench -m tiny", 2, 3, 1, "auto", "auto", "onnx")
+SETTING = Setting("tiny", None, "hybrid bench -m tiny", 2, 3, 1, 1, "auto", "auto", "onnx")
 
 SAMPLE = Sample(
     prompt_tokens=128,

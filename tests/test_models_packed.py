@@ -13,6 +13,7 @@ import backends
 from backends import Backend, Runtime
 from backends.export import Recipe
 from router import Message, Request, Router, Sampling
+from router.bench.contenders import contender
 from router.cli import run
 from router.models import Listener, Model, ensure_export, find
 from router.models import packed as module
@@ -74,6 +75,19 @@ def test_the_router_loads_both_backends_from_one_variant(source: Model, home: Pa
     assert len(notices) == 1
     assert tokens[0] == tokens[1]
     assert len(set(tokens[0])) > 2
+
+
+def test_a_benchmark_measures_the_variant_that_a_router_loads(source: Model, loaded) -> None:
+    export = ensure_export(source, RECIPE)
+    for name in ("onnx", "genai"):
+        measured = contender(name, find(str(export)), RUNTIME)
+        assert measured.make is not None
+        measured.make()
+        assert measured.disk_bytes == sum(
+            file.stat().st_size for folder in (export, *packed(export).made()) for file in folder.iterdir()
+        )
+    (variant,) = packed(export).made()
+    assert loaded == {"onnx": variant, "genai": variant}
 
 
 def test_few_weights_are_not_worth_a_variant(source: Model, home: Path, loaded, monkeypatch) -> None:

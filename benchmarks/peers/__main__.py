@@ -65,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--image-size", type=_sizes, default=(Size(448, 448), Size(1024, 1024)), metavar="WxH,..")
     add("-r", "--repeats", type=_least(1), default=5, metavar="N")
     add("--warmup", type=_least(0), default=1, metavar="N")
+    add("--starts", type=_least(1), default=1, metavar="N", help="how often all that, in new processes")
     add("--threads", type=_least(1), default=usable_cores(), metavar="N")
     add("--follow-ups", action="store_true", help="measure second questions too")
     add("--save", type=_file, metavar="FILE.json", help="everything that was measured")
@@ -119,6 +120,7 @@ def _setting(model: Model, said: argparse.Namespace) -> Setting:
         threads=said.threads,
         repeats=said.repeats,
         warmup=said.warmup,
+        starts=said.starts,
         device="cpu",
         dtype="auto",
         vision="onnx",

@@ -35,7 +35,7 @@ def draw(report: Report, file: Path) -> None:
         _panel(axes, column, lines, named=place % _ACROSS == 0)
     busy = "; the machine was not idle" if report.notes else ""
     figure.supxlabel(
-        f"medians of {setting.repeats} repeats in turns, whiskers: lowest and highest; below each name: "
+        f"medians of {setting.described}, in turns, whiskers: lowest and highest; below each name: "
         f"weight error of layers / head / vision{busy}; {report.date[:10]}",
         fontsize=8,
         color=_FAINT,

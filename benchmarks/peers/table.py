@@ -49,7 +49,7 @@ def _words(report: Report) -> Iterator[str]:
     yield f"{machine.cpu}{flags}, {setting.threads} threads{memory}; {machine.system}."
     yield f"{packages}{code}; {report.date[:10]}."
     yield (
-        f"`{setting.command}`: medians of {setting.repeats} repeats taken in turns, greedy, all of the same "
+        f"`{setting.command}`: medians of {setting.described}, taken in turns, greedy, all of the same "
         f"weights ({setting.model}) and requests; each answer has {_tokens(report)} tokens."
     )
     yield (

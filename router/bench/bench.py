@@ -44,13 +44,14 @@ class Bench:
         self.listener = listener
         self.outcomes: list[Outcome] = []
         self._order: list[Step] = []
+        self._total = 0  # steps, with those of processes that are not started yet
         self._complete = False
         self._facts: dict[str, Facts] = {}
         self._problems: dict[str, str] = {}
         self._rates: Rates | None = None
         self._notes: list[str] = []
         self._before: float | None = None
-        self._watch: Watch | None = None
+        self._watches: list[Watch] = []
 
     def run(self) -> None:
         """Measure everything; every process it starts has ended when it returns or raises."""
@@ -59,16 +60,8 @@ class Bench:
         if self.plan.roofline:
             self._measure_machine(machine)
         targets = [Target(one.name, one.make) for one in self.plan.contenders if one.make is not None]
-        with workers(targets) as started:
-            self._facts, self._problems = load(started, lambda text: self.listener.progress(text, 0, 0))
-            ready = {name: worker for name, worker in started.items() if name in self._facts}
-            self._watch = Watch(worker.pid for worker in started.values())
-            self._order = steps(
-                self.plan.workloads, list(ready), self.plan.setting.warmup, self.plan.setting.repeats
-            )
-            for outcome in run(self._order, ready, self.plan.writer, self._watch):
-                self.outcomes.append(outcome)
-                self._tell(outcome)
+        for start in range(self.plan.setting.starts):
+            self._measure(targets, start)
         self._complete = True
 
     def report(self) -> Report:
@@ -122,6 +115,21 @@ class Bench:
                 "lower than those of an idle machine, and less steady"
             )
 
+    def _measure(self, targets: Sequence[Target], start: int) -> None:
+        """Start a process for each target, take every step with them, and end them."""
+        setting = self.plan.setting
+        with workers(targets) as started:
+            facts, problems = load(started, lambda text: self.listener.progress(text, 0, 0))
+            self._facts, self._problems = facts | self._facts, problems | self._problems
+            ready = {name: worker for name, worker in started.items() if name in facts}
+            self._watches.append(Watch(worker.pid for worker in started.values()))
+            order = steps(self.plan.workloads, list(ready), setting.warmup, setting.repeats, start)
+            self._order += order
+            self._total = len(self._order) + len(order) * (setting.starts - start - 1)
+            for outcome in run(order, ready, self.plan.writer, self._watches[-1]):
+                self.outcomes.append(outcome)
+                self._tell(outcome)
+
     def _measure_machine(self, machine: Machine) -> None:
         self.listener.progress("measuring the machine", 0, 0)
         try:
@@ -137,18 +145,22 @@ class Bench:
     def _unfinished(self) -> list[str]:
         if self._complete or not self._order:
             return []
-        left = len(self._order) - self._done()
-        return [f"the run was stopped, with {left} of {len(self._order)} turns not taken"]
+        left = self._total - self._done()
+        return [f"the run was stopped, with {left} of {self._total} turns not taken"]
 
-    def _laps(self) -> dict[str, float | None]:
+    def _laps(self) -> dict[str, float]:
         # a server on this machine would be taken for a stranger
         serving = any(self._facts[name].peak_bytes is None for name in self._facts)
-        return {} if self._watch is None or serving else self._watch.laps
+        laps: dict[str, float] = {}
+        for watch in () if serving else self._watches:
+            for name, used in watch.laps.items():
+                laps[name] = max(laps.get(name, 0.0), used or 0.0)
+        return laps
 
     def _tell(self, outcome: Outcome) -> None:
         step = outcome.step
         how = "warming up" if step.repeat < 1 else f"repeat {step.repeat} of {self.plan.setting.repeats}"
-        self.listener.progress(f"{step.target}, {step.workload.name}, {how}", self._done(), len(self._order))
+        self.listener.progress(f"{step.target}, {step.workload.name}, {how}", self._done(), self._total)
 
     def _shares(self, found: Sequence[Row]) -> dict[tuple[str, str], Shares]:
         if self._rates is None or self.plan.config is None:

@@ -16,7 +16,7 @@ from router.bench.local import Local
 from router.bench.samples import Engine, Facts
 from router.bench.server import Server
 from router.model_backends import ModelBackends
-from router.models import SILENT, Listener, Model, ensure_export
+from router.models import SILENT, Listener, Model, ensure_export, ensure_packed
 
 DEFAULT = ("torch", "genai", "onnx")
 _GRAPHS = {"onnx": "decoder.onnx", "genai": "text.onnx"}  # what each decodes with
@@ -30,7 +30,7 @@ class Contender:
     make: Callable[[], Engine] | None = None
     problem: str | None = None  # why it cannot be measured
     fidelity: Fidelity | None = None  # None where it is not known
-    disk_bytes: int | None = None  # of the folder it reads
+    disk_bytes: int | None = None  # of the folders it reads
     graph: Path | None = None  # what it decodes with
 
     def traffic(self, text: TextConfig, facts: Facts) -> Traffic | None:
@@ -57,7 +57,7 @@ def contender(name: str, model: Model, runtime: Runtime, listener: Listener = SI
         return Contender(name, problem="there is no backend of that name" if found is None else found.problem)
     if found.reads_export:
         try:
-            return _with_export(name, model, runtime, ensure_export(model, None, listener))
+            return _with_export(name, model, runtime, ensure_export(model, None, listener), listener)
         except (RequestError, BackendError) as error:
             return Contender(name, problem=str(error))
     fidelity = EXACT if name == "torch" else None
@@ -74,19 +74,20 @@ def server(url: str, model: str | None) -> Contender:
     return Contender(url.partition("://")[2].strip("/") or url, Server(url, model))
 
 
-def _with_export(name: str, model: Model, runtime: Runtime, folder: Path) -> Contender:
+def _with_export(name: str, model: Model, runtime: Runtime, folder: Path, listener: Listener) -> Contender:
     manifest = Manifest.read(folder)
     checkpoint = None if model.is_export else model.folder
     numbers = f"{manifest.recipe.precision}, {manifest.recipe.recipe}"
     if manifest.recipe.prefill_precision is not None and name == "onnx":
         numbers += f", {manifest.recipe.prefill_precision} prefill"
-    make = Local(name, folder, model.folder, replace(runtime, checkpoint=checkpoint), numbers)
+    packed = ensure_packed(folder, runtime.device, listener)
+    make = Local(name, folder, model.folder, replace(runtime, checkpoint=checkpoint, packed=packed), numbers)
     graph = folder / _GRAPHS[name] if name in _GRAPHS else None
     return Contender(
         name,
         make,
         fidelity=Fidelity.of(manifest.matrices),
-        disk_bytes=_disk_bytes(folder),
+        disk_bytes=_disk_bytes(folder) + (0 if packed is None else _disk_bytes(packed)),
         graph=graph,
     )
 

@@ -144,7 +144,7 @@ def _words(report: Report, figure: Figure, height: float) -> None:
         handlelength=1.0,
         handleheight=1.0,
     )
-    repeats = f"median of {setting.repeats} interleaved repeats, whiskers: lowest and highest"
+    repeats = f"median of {setting.described}, interleaved, whiskers: lowest and highest"
     weights = "weight error: ||W - Wq|| / ||W|| of layers / head"
     busy = "; the machine was not idle" if report.notes else ""
     figure.text(0.02, 0.16 / height, f"{repeats}; {weights}{busy}", fontsize=8, color=_FAINT)

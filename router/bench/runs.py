@@ -28,11 +28,12 @@ class Taker(Protocol):
 
 @dataclass(frozen=True)
 class Step:
-    """One turn of one target; ``repeat`` counts from 1, and is below it while warming up."""
+    """One turn of one target; ``repeat`` counts from 1 at each start, and is below it while warming up."""
 
     workload: Workload
     target: str
     repeat: int
+    start: int = 0
 
 
 @dataclass(frozen=True)
@@ -44,10 +45,12 @@ class Outcome:
     problem: str | None = None
 
 
-def steps(workloads: Sequence[Workload], targets: Sequence[str], warmup: int, repeats: int) -> list[Step]:
+def steps(
+    workloads: Sequence[Workload], targets: Sequence[str], warmup: int, repeats: int, start: int = 0
+) -> list[Step]:
     """For each workload the targets take turns, and each time another one begins."""
     return [
-        Step(workload, target, repeat)
+        Step(workload, target, repeat, start)
         for workload in workloads
         for number, repeat in enumerate(range(1 - warmup, repeats + 1))
         for target in _from(targets, number)

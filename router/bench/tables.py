@@ -78,7 +78,7 @@ def _head(report: Report) -> Iterator[str]:
     yield f"`{setting.command}`"
     warmup = f" after {setting.warmup} to warm up" if setting.warmup else ""
     yield (
-        f"{setting.repeats} repeat{'s' * (setting.repeats > 1)}{warmup}, taken in turns; greedy; "
+        f"{setting.described}{warmup}, taken in turns; greedy; "
         "median (lowest..highest). A speed counts only with the weight error it was reached at."
     )
     if report.notes:

@@ -138,7 +138,7 @@ def _setting(model: Model | None, options: dict[str, Any], command: str) -> Sett
         revision=None if model is None else model.revision,
         command=command,
         threads=options["threads"] or usable_cores(),
-        **{name: options[name] for name in ("repeats", "warmup", "device", "dtype", "vision")},
+        **{name: options[name] for name in ("repeats", "warmup", "starts", "device", "dtype", "vision")},
     )
 
 

@@ -39,6 +39,9 @@ def bench_options(command: F) -> F:
                    metavar="N", help="How often everything is measured."),
             option("--warmup", type=click.IntRange(0, 100), default=1, show_default=True, metavar="N",
                    help="How often before that, without measuring."),
+            option("--starts", type=click.IntRange(1, 100), default=1, show_default=True, metavar="N",
+                   help="How often all of that is done, each time in new processes: how fast one is depends "
+                   "on where its memory lies."),
             option("--concurrency", metavar="N,..", default="1", show_default=True,
                    help="How many requests at the same time."),
             option("--threads", type=click.IntRange(1, 1024), metavar="N",
