@@ -54,7 +54,8 @@ def _words(report: Report) -> Iterator[str]:
     )
     yield (
         "Decode: after the shortest prompt. TTFT: from the picture and a question of 32 words to the first "
-        "token. Peak: resident memory of the process, mapped weights included. Weight error: "
+        "token. Peak: resident memory of the process, mapped weights included. Disk: what was converted, and "
+        "of hybrid's what is packed for this processor, too. Weight error: "
         "||W - Wq|| / ||W||, the mean over matrices, measured on what was converted; 0: the checkpoint's. "
         "Outputs: ||X (W - Wq)|| / ||X W|| of calibrated layers, for inputs X that they were not calibrated "
         "on; benchmarks/results/rounding.md has those of the others."
