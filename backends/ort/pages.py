@@ -1,6 +1,6 @@
 """A file's pages in the system's cache: huge ones, where the system has them for files.
 
-Decoding reads all weights for each token. From pages of 2 MB instead of 4 KiB that takes 2 to 3 % less time
+Decoding reads all weights for each token. From pages of 2 MB instead of 4 KiB that took 2 to 3 % less time
 (benchmarks/results/tried.md): the processor looks up a 512th as many. Linux maps a file by huge pages where
 its cache holds it in such. It does where the file is read for a mapping that asks for them, on file systems
 that can (ext4 since 6.16, xfs, btrfs), and every later mapping has them then, that of onnxruntime too.
