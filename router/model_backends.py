@@ -37,12 +37,16 @@ class ModelBackends:
             raise BackendError(
                 f"backend '{name}' cannot be used: {found.problem}", code="backend_unavailable"
             )
+        return backends.load(name, *self.reads(found))
+
+    def reads(self, found: Capability) -> tuple[Path, Runtime]:
+        """The folder that a backend reads, and how it runs; exports and packed variants are made first."""
         if not found.reads_export:
-            return backends.load(name, self.model.folder, self.runtime)
+            return self.model.folder, self.runtime
         checkpoint = None if self.model.is_export else self.model.folder
         folder = ensure_export(self.model, self.recipe, self.listener)
         packed = ensure_packed(folder, self.runtime.device, self.listener)
-        return backends.load(name, folder, replace(self.runtime, checkpoint=checkpoint, packed=packed))
+        return folder, replace(self.runtime, checkpoint=checkpoint, packed=packed)
 
     def needs(self, name: str) -> int:
         """Bytes of memory that a backend takes, estimated; 0 where nothing tells."""

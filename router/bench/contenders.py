@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import backends
@@ -16,7 +16,7 @@ from router.bench.local import Local
 from router.bench.samples import Engine, Facts
 from router.bench.server import Server
 from router.model_backends import ModelBackends
-from router.models import SILENT, Listener, Model, ensure_export, ensure_packed
+from router.models import SILENT, Listener, Model
 
 DEFAULT = ("torch", "genai", "onnx")
 _GRAPHS = {"onnx": "decoder.onnx", "genai": "text.onnx"}  # what each decodes with
@@ -52,21 +52,19 @@ def check_names(names: Sequence[str]) -> None:
 
 def contender(name: str, model: Model, runtime: Runtime, listener: Listener = SILENT) -> Contender:
     """Backend ``name`` with ``model``, whose export is made now if it is needed and not there."""
-    found = ModelBackends(model, runtime, listener=listener).available().get(name)
+    known = ModelBackends(model, runtime, listener=listener)
+    found = known.available().get(name)
     if found is None or found.problem is not None:
         return Contender(name, problem="there is no backend of that name" if found is None else found.problem)
-    if found.reads_export:
-        try:
-            return _with_export(name, model, runtime, ensure_export(model, None, listener), listener)
-        except (RequestError, BackendError) as error:
-            return Contender(name, problem=str(error))
+    try:
+        folder, how = known.reads(found)
+        if found.reads_export:
+            return _with_export(name, model, folder, how)
+    except (RequestError, BackendError) as error:
+        return Contender(name, problem=str(error))
     fidelity = EXACT if name == "torch" else None
-    return Contender(
-        name,
-        Local(name, model.folder, model.folder, runtime),
-        fidelity=fidelity,
-        disk_bytes=_disk_bytes(model.folder),
-    )
+    make = Local(name, folder, model.folder, how)
+    return Contender(name, make, fidelity=fidelity, disk_bytes=_disk_bytes(folder))
 
 
 def server(url: str, model: str | None) -> Contender:
@@ -74,20 +72,17 @@ def server(url: str, model: str | None) -> Contender:
     return Contender(url.partition("://")[2].strip("/") or url, Server(url, model))
 
 
-def _with_export(name: str, model: Model, runtime: Runtime, folder: Path, listener: Listener) -> Contender:
+def _with_export(name: str, model: Model, folder: Path, runtime: Runtime) -> Contender:
     manifest = Manifest.read(folder)
-    checkpoint = None if model.is_export else model.folder
     numbers = f"{manifest.recipe.precision}, {manifest.recipe.recipe}"
     if manifest.recipe.prefill_precision is not None and name == "onnx":
         numbers += f", {manifest.recipe.prefill_precision} prefill"
-    packed = ensure_packed(folder, runtime.device, listener)
-    make = Local(name, folder, model.folder, replace(runtime, checkpoint=checkpoint, packed=packed), numbers)
     graph = folder / _GRAPHS[name] if name in _GRAPHS else None
     return Contender(
         name,
-        make,
+        Local(name, folder, model.folder, runtime, numbers),
         fidelity=Fidelity.of(manifest.matrices),
-        disk_bytes=_disk_bytes(folder) + (0 if packed is None else _disk_bytes(packed)),
+        disk_bytes=sum(map(_disk_bytes, filter(None, (folder, runtime.packed)))),
         graph=graph,
     )
 
