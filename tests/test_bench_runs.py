@@ -128,7 +128,7 @@ def test_a_busy_machine_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not is_busy(None)
     assert not is_busy(0.09)
     assert is_busy(0.11)
-    assert busy_notes(0.01, {"": 2.0, "text 128": 0.02}, 2) == ()
+    assert busy_notes(0.01, {"": 2.0, "text 128": 0.02, "text 512": None}, 2) == ()
     before, during = busy_notes(0.5, {"text 128": 0.7, "text 512": 1.25, "text 9": 0.0}, 2)
     assert before == "just before the run other processes used 0.50 of 2 cores"
     assert during.startswith("during 2 workloads, most at 'text 512', other processes used 1.25 of 2 cores")

@@ -1,6 +1,6 @@
 """A run that starts its processes anew: every start takes all repeats, and the report has those of all."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -10,6 +10,7 @@ from backends.base import BackendError
 from router.bench import bench
 from router.bench.bench import Bench, Plan
 from router.bench.contenders import Contender
+from router.bench.idle import Watch
 from router.bench.prompts import Writer
 from router.bench.samples import Facts, Turn
 from router.bench.worker import Target
@@ -29,7 +30,7 @@ class Played:
     def load(self) -> Facts:
         if self.fails_to_load:
             raise BackendError("no memory for it")
-        return Facts(1.0 + self.start)
+        return Facts(1.0 + self.start, peak_bytes=1)
 
     def take(self, job: Job) -> Turn:
         self.jobs += 1
@@ -76,6 +77,23 @@ def test_each_start_takes_all_repeats_and_the_report_counts_them_together(monkey
     assert told == [(done, 18) for done in range(1, 19)]
     assert report.setting.described == "3 times 2 repeats, each time in new processes"
     assert [one.load_seconds for one in report.standings] == [1.0, 1.0]  # the first, which found nothing warm
+
+
+def test_one_busy_start_of_several_is_noted(monkeypatch) -> None:
+    laps = iter([{"text 128": 1.5}, {"text 128": 0.0}, {"text 128": None}])
+
+    class Watched(Watch):
+        def __init__(self, pids: Iterable[int] = ()) -> None:
+            super().__init__()
+            self.laps = {} if pids == () else next(laps)
+
+        def lap(self, name: str) -> None:
+            """Others are as the script says."""
+
+    monkeypatch.setattr(bench, "Watch", Watched)
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    _, report, _ = started(monkeypatch, starts=3)
+    assert [note for note in report.notes if "during 'text 128' other processes used 1.50 of" in note]
 
 
 def test_one_start_is_the_usual(monkeypatch) -> None:

@@ -136,12 +136,12 @@ def with_shares(report: Report, shares: Mapping[tuple[str, str], Shares]) -> Rep
     return replace(report, rows=found)
 
 
-def busy_notes(before: float | None, laps: Mapping[str, float], cores: int) -> tuple[str, ...]:
+def busy_notes(before: float | None, laps: Mapping[str, float | None], cores: int) -> tuple[str, ...]:
     """What is to be said of other processes: ``before`` the run, and during each workload."""
     notes = []
     if is_busy(before):
         notes.append(f"just before the run other processes used {before:.2f} of {cores} cores")
-    busy = {name: used for name, used in laps.items() if name and is_busy(used)}
+    busy = {name: used for name, used in laps.items() if name and used is not None and is_busy(used)}
     if busy:
         worst = max(busy, key=lambda name: busy[name])
         where = f"'{worst}'" if len(busy) == 1 else f"{len(busy)} workloads, most at '{worst}',"
