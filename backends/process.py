@@ -9,7 +9,9 @@ from pathlib import Path
 
 from backends.base import BackendError
 
-_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # Linux control groups, version 2: "quota period", or "max period"
+_GROUP = Path("/sys/fs/cgroup")  # Linux control groups, version 2, where a container's own limits stand
+_QUOTA = _GROUP / "cpu.max"  # "quota period", or "max period"
+_MEMINFO = Path("/proc/meminfo")
 
 
 def usable_cores(quota: Path = _QUOTA) -> int:
@@ -20,6 +22,16 @@ def usable_cores(quota: Path = _QUOTA) -> int:
     except (OSError, ValueError):
         return allowed
     return allowed if share == "max" else max(1, min(allowed, math.ceil(int(share) / int(period))))
+
+
+def available_memory(meminfo: Path = _MEMINFO, group: Path = _GROUP) -> int | None:
+    """Bytes of memory that a process can still take without swapping; None where that is not told."""
+    return min([*_told(meminfo, "MemAvailable"), *_group_memory(group)], default=None)
+
+
+def total_memory(meminfo: Path = _MEMINFO, group: Path = _GROUP) -> int | None:
+    """Bytes of memory that the machine has, or the control group may take; None where that is not told."""
+    return min([*_told(meminfo, "MemTotal"), *_group_limit(group)], default=None)
 
 
 ARENAS = 2
@@ -62,3 +74,32 @@ class LoadedHere:
                 "the model was loaded before this process was forked; load it in this process, or spawn",
                 code="backend_unavailable",
             )
+
+
+def _told(meminfo: Path, name: str) -> list[int]:
+    """Bytes as the system gives them under ``name``."""
+    try:
+        lines = meminfo.read_text().splitlines()
+    except OSError:
+        return []
+    return [int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:")]
+
+
+def _group_limit(group: Path) -> list[int]:
+    try:
+        return [int((group / "memory.max").read_text())]
+    except (OSError, ValueError):  # no such file, or "max": no limit
+        return []
+
+
+def _group_memory(group: Path) -> list[int]:
+    """What the control group, a container's for example, still allows."""
+    try:
+        limit, used = ((group / f"memory.{name}").read_text() for name in ("max", "current"))
+        statistics = (group / "memory.stat").read_text()
+        cached = [
+            int(line.split()[1]) for line in statistics.splitlines() if line.startswith("inactive_file ")
+        ]
+        return [int(limit) - int(used) + sum(cached)]
+    except (OSError, ValueError):  # no such file, or "max": no limit
+        return []

@@ -10,7 +10,7 @@ from pathlib import Path
 import backends
 from backends.base import Backend, BackendError, Capability, Runtime
 from backends.export.recipe import Recipe
-from backends.export.sizes import total_memory
+from backends.process import total_memory
 from backends.qwen3vl.config import Config
 from router.footprint import footprint
 from router.models import SILENT, Listener, Model, ensure_export, ensure_packed, export_place

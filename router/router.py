@@ -11,7 +11,7 @@ from functools import cached_property
 import backends
 from backends.base import Backend, BackendError, Prompt, Runtime
 from backends.export.recipe import Recipe
-from backends.export.sizes import total_memory
+from backends.process import total_memory
 from router.asked import Asked, Questions
 from router.asynchronous import iterate
 from router.generate import Stop, generate

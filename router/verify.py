@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 import backends
 from backends.base import Backend, Prompt, Runtime
+from backends.weight_format import Format, reference_format
 from router.prompt import PromptBuilder
 from router.types import Message, Picture
 
@@ -64,6 +65,9 @@ class Report:
     divergence: float  # mean KL divergence from the reference's next tokens, in nats, where it is largest
     agreeing: tuple[int, ...]  # tokens of each answer before the first different one
     steps: int  # of which this many were compared
+    reference_dtype: Format | None = (
+        None  # of the reference's weights; None: not a model that was loaded here
+    )
 
 
 @dataclass(frozen=True)
@@ -136,16 +140,22 @@ def compare(reference: Sequence[Trace], other: Sequence[Trace]) -> Report:
 def verify(
     checkpoint: Path, export: Path, against: str, runtime: Runtime, tell: Callable[[str], None]
 ) -> Report:
-    """Compare an export on the onnx backend with its checkpoint on ``against``; ``tell``: of progress."""
+    """Compare an export on the onnx backend with its checkpoint on ``against``; ``tell``: of progress.
+
+    The reference computes in float32 unless ``runtime`` names another dtype or the memory does not hold it.
+    """
     prompts = questions(PromptBuilder.read(export))
-    runtime = replace(runtime, kept_bytes=0)  # each prompt by itself, as the other backend reads it
+    dtype = reference_format(checkpoint, runtime.dtype)
+    # each prompt by itself, as the other backend reads it
+    runtime = replace(runtime, dtype=dtype, kept_bytes=0)
     reference = list(
         _told(trace(backends.load(against, checkpoint, runtime), prompts), against, prompts, tell)
     )
     gc.collect()  # the reference's weights go before the other's come
     answers = [found.tokens for found in reference]
     onnx = backends.load("onnx", export, runtime)
-    return compare(reference, list(_told(trace(onnx, prompts, answers), "onnx", prompts, tell)))
+    report = compare(reference, list(_told(trace(onnx, prompts, answers), "onnx", prompts, tell)))
+    return replace(report, reference_dtype=dtype)
 
 
 def _told(

@@ -11,8 +11,9 @@ from backends import BackendError, Capability, Runtime
 from backends.export.recipe import Recipe
 from backends.export.sizes import estimate
 from backends.export.weights import Weights
+from backends.process import total_memory
 from backends.processor import Processor
-from backends.weight_format import weight_format
+from backends.weight_format import reference_format, weight_format
 from router.footprint import TOKENS, Footprint, footprint
 from router.models import Model, find
 from tests import stand_in
@@ -87,13 +88,46 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
         footprint(Model("model", folder), CHECKPOINTS, FP32)
 
 
+def holding(folder: Path) -> int:
+    """Bytes of memory of which three quarters hold the weights in float32 and no byte more."""
+    files = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    return 2 * files * 4 // 3
+
+
 def test_pytorch_takes_bf16_where_it_is_fast_or_nothing_else_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     folder = find().folder
     assert weight_format(folder, "auto", OLD) == "fp32"
     assert weight_format(folder, "auto", NEW) == "bf16"
     assert weight_format(folder, "fp32", NEW) == "fp32"
     assert weight_format(folder, "bf16", OLD) == "bf16"
-    monkeypatch.setattr("os.sysconf", {"SC_PHYS_PAGES": 3_000, "SC_PAGE_SIZE": 4096}.__getitem__)
+    monkeypatch.setattr("backends.weight_format.total_memory", lambda: holding(folder) - 8)
     assert weight_format(folder, "auto", OLD) == "bf16"
-    monkeypatch.setattr("os.sysconf", {"SC_PHYS_PAGES": 6_000, "SC_PAGE_SIZE": 4096}.__getitem__)
+    monkeypatch.setattr("backends.weight_format.total_memory", lambda: holding(folder) + 8)
     assert weight_format(folder, "auto", OLD) == "fp32"
+    monkeypatch.setattr("backends.weight_format.total_memory", lambda: None)
+    assert weight_format(folder, "auto", OLD) == "fp32"
+
+
+def test_the_memory_pytorch_counts_on_is_the_containers(monkeypatch, tmp_path: Path) -> None:
+    folder = find().folder
+    (tmp_path / "meminfo").write_text(f"MemTotal: {1 << 40} kB\n")
+    monkeypatch.setattr(
+        "backends.weight_format.total_memory", lambda: total_memory(tmp_path / "meminfo", tmp_path)
+    )
+    assert weight_format(folder, "auto", OLD) == "fp32"
+    (tmp_path / "memory.max").write_text(f"{holding(folder) - 8}\n")
+    assert weight_format(folder, "auto", OLD) == "bf16"
+    (tmp_path / "memory.max").write_text(f"{holding(folder) + 8}\n")
+    assert weight_format(folder, "auto", OLD) == "fp32"
+
+
+def test_a_reference_is_in_float32_whatever_is_fast_unless_it_is_not_free(monkeypatch) -> None:
+    folder = find().folder
+    for processor in (OLD, NEW):
+        monkeypatch.setattr(Processor, "read", lambda: processor)  # noqa: B023
+        monkeypatch.setattr("backends.weight_format.available_memory", lambda: holding(folder) + 8)
+        assert reference_format(folder, "auto") == "fp32"
+        assert reference_format(folder, "bf16") == "bf16"
+        monkeypatch.setattr("backends.weight_format.available_memory", lambda: holding(folder) - 8)
+        assert reference_format(folder, "auto") == "bf16"
+        assert reference_format(folder, "fp32") == "fp32"

@@ -12,7 +12,7 @@ pytest.importorskip("onnxruntime")
 
 from backends.base import Runtime
 from backends.ort import decoder
-from backends.process import ARENAS, usable_cores
+from backends.process import ARENAS, available_memory, total_memory, usable_cores
 
 ALLOWED = len(os.sched_getaffinity(0))
 
@@ -32,6 +32,42 @@ def test_a_containers_share_of_time_bounds_the_cores(tmp_path: Path, written: st
     if written is not None:
         (tmp_path / "cpu.max").write_text(written)
     assert usable_cores(tmp_path / "cpu.max") == cores
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> tuple[Path, Path]:
+    """A machine of 8000 KiB, 6000 of them free, and where its control group's files stand."""
+    meminfo, group = tmp_path / "meminfo", tmp_path / "group"
+    meminfo.write_text("MemTotal:    8000 kB\nMemFree:    1000 kB\nMemAvailable:    6000 kB\n")
+    group.mkdir()
+    return meminfo, group
+
+
+def limit(group: Path, most: str, used: int, cached: int) -> None:
+    (group / "memory.max").write_text(f"{most}\n")
+    (group / "memory.current").write_text(f"{used}\n")
+    (group / "memory.stat").write_text(f"anon 7\ninactive_file {cached}\nactive_file 9\n")
+
+
+def test_without_a_limit_the_memory_is_the_machines(machine: tuple[Path, Path]) -> None:
+    assert (total_memory(*machine), available_memory(*machine)) == (8000 << 10, 6000 << 10)
+    limit(machine[1], "max", 5000 << 10, 0)
+    assert (total_memory(*machine), available_memory(*machine)) == (8000 << 10, 6000 << 10)
+
+
+def test_a_containers_limit_bounds_the_memory_and_its_cached_files_count_as_free(
+    machine: tuple[Path, Path],
+) -> None:
+    limit(machine[1], str(4000 << 10), 3000 << 10, 500 << 10)
+    assert (total_memory(*machine), available_memory(*machine)) == (4000 << 10, 1500 << 10)
+    limit(machine[1], str(9000 << 10), 1000 << 10, 0)  # more than there is
+    assert (total_memory(*machine), available_memory(*machine)) == (8000 << 10, 6000 << 10)
+
+
+def test_memory_that_nobody_tells_of_is_not_known(tmp_path: Path) -> None:
+    nowhere = tmp_path / "none"
+    assert total_memory(nowhere, nowhere) is None
+    assert available_memory(nowhere, nowhere) is None
 
 
 def test_named_threads_are_taken_and_others_fit_the_process(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from backends import Prompt, Runtime, load
 from backends.export import export
 from backends.export.recipe import Recipe
 from backends.ort.session import OnnxSession
+from backends.processor import Processor
 from backends.qwen3vl.positions import positions
 from router.cli import run
 from router.models import ensure_export, find
@@ -41,6 +42,7 @@ def test_a_float32_export_is_the_checkpoint(checkpoint: Path, tmp_path: Path) ->
     assert BARS["fp32"].failures(report) == []
     assert len(report.distances) == 1 + 3 + 1
     assert all(distance.relative_error < 1e-4 for distance in report.distances)
+    assert report.reference_dtype == "fp32"
     assert told[0] == "torch: prompt 1 of 8"
     assert told[-1] == "onnx: prompt 8 of 8"
 
@@ -49,6 +51,34 @@ def test_another_model_fails_every_bar(checkpoint: Path, tmp_path: Path) -> None
     other = tiny.write(tmp_path / "other", seed=1)
     report = verify(other, exported(checkpoint, tmp_path / "out"), "torch", RUNTIME, lambda _: None)
     assert len(BARS["int4"].failures(report)) == len(report.distances) + 2
+
+
+@pytest.fixture(params=[{"avx2"}, {"avx2", "avx512_bf16"}], ids=["without bf16", "with bf16"])
+def processor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A processor that PyTorch multiplies bf16 fast on, and one that it does not."""
+    found = Processor("x86_64", "", frozenset(request.param))
+    monkeypatch.setattr("backends.torch_loading.Processor.read", lambda: found)
+
+
+@pytest.mark.usefixtures("processor")
+@pytest.mark.parametrize(("free", "dtype", "holds"), [(None, "fp32", True), (1, "bf16", False)])
+def test_the_reference_is_in_float32_unless_the_memory_forbids_it_and_the_report_says_so(
+    checkpoint: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    free: int | None,
+    dtype: str,
+    holds: bool,
+) -> None:
+    out = str(tmp_path / "out")
+    assert run(["export", str(checkpoint), out, "--precision", "fp32", "--vision-precision", "fp32"]) == 0
+    monkeypatch.setattr("backends.weight_format.available_memory", lambda: free)
+    command = ["verify", out, "--against", "torch", "--checkpoint", str(checkpoint)]
+    assert (run(command) == 0) == holds  # bf16's own rounding is more than that of a float32 export
+    assert f"against torch in {dtype}, 8 prompts" in capsys.readouterr().out
+    assert (run([*command, "--json"]) == 0) == holds
+    assert json.loads(capsys.readouterr().out)["report"]["reference_dtype"] == dtype
 
 
 def test_the_command_prints_the_report_and_its_exit_code_holds_the_bars(

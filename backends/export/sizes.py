@@ -11,6 +11,7 @@ from backends.base import BackendError
 from backends.export.quantize import Scheme
 from backends.export.recipe import Recipe
 from backends.export.weights import Weights
+from backends.process import available_memory
 from backends.qwen3vl.config import Config, TextConfig
 
 _REST = 8 << 20  # graphs, manifest, and the space between tensors that start on pages
@@ -42,50 +43,11 @@ def check_memory(folder: Path, recipe: Recipe) -> None:
         )
 
 
-def available_memory() -> int | None:
-    """Bytes of memory that a process can still take without swapping; None where that is not told."""
-    return min([*_told("MemAvailable"), *_group_memory()], default=None)
-
-
-def total_memory() -> int | None:
-    """Bytes of memory that the machine has, or the control group may take; None where that is not told."""
-    return min([*_told("MemTotal"), *_group_limit()], default=None)
-
-
 def _calibration(config: TextConfig) -> int:
     """Bytes that calibration takes: for the inputs of the widest matrix, and for the largest matrix."""
     widest = max(config.hidden, config.intermediate, config.heads * config.head_dim)
     # X^T X of each half in float32, and it and its factor in float64; a matrix as it was and as it became
     return 24 * widest**2 + 16 * 2 * config.intermediate * config.hidden
-
-
-def _told(name: str) -> list[int]:
-    """Bytes as the system gives them under ``name``."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return []
-    return [int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:")]
-
-
-def _group_limit() -> list[int]:
-    try:
-        return [int(Path("/sys/fs/cgroup/memory.max").read_text())]
-    except (OSError, ValueError):  # no such file, or "max": no limit
-        return []
-
-
-def _group_memory() -> list[int]:
-    """What the control group, a container's for example, still allows."""
-    try:
-        limit, used = (Path("/sys/fs/cgroup", f"memory.{name}").read_text() for name in ("max", "current"))
-        statistics = Path("/sys/fs/cgroup/memory.stat").read_text()
-        cached = [
-            int(line.split()[1]) for line in statistics.splitlines() if line.startswith("inactive_file ")
-        ]
-        return [int(limit) - int(used) + sum(cached)]
-    except (OSError, ValueError):  # no such file, or "max": no limit
-        return []
 
 
 def _bytes(name: str, shape: tuple[int, ...], recipe: Recipe) -> float:

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from backends.export.sizes import total_memory
-from backends.process import usable_cores
+from backends.process import total_memory, usable_cores
 from backends.processor import Processor
 
 PACKAGES = (

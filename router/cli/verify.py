@@ -37,7 +37,8 @@ def verify(name: str, against: str | None, checkpoint: str | None, **options: An
     MODEL is an export, or a checkpoint whose exports in the cache are meant; if it has none yet, one is made.
     With --against, built-in prompts and pictures go through both backends: picture features, scores, and the
     tokens they choose are compared, and exit code 4 says where they are further apart than the export's
-    precision explains.
+    precision explains. PyTorch computes in fp32 where the free memory holds it, else in bf16, or as --dtype
+    says; the report tells which it was.
     """
     from backends.base import BackendError
 
@@ -106,7 +107,8 @@ def _source(name: str, folder: Path, manifest: Manifest, offline: bool) -> Model
 def _as_text(folder: Path, manifest: Manifest, against: str | None, report: Report | None) -> str:
     lines = [f"{folder}: {len(manifest.files)} files, {size(manifest.size)}, all as exported"]
     if report is not None:
-        lines.append(f"against {against}, {len(report.agreeing)} prompts, {report.steps} tokens:")
+        count = f"{len(report.agreeing)} prompts, {report.steps} tokens"
+        lines.append(f"against {against} in {report.reference_dtype}, {count}:")
         lines += [
             f"  {found.stage:<20} cosine {found.cosine:.6f}, worst row {found.worst_row:.6f}, "
             f"relative error {found.relative_error:.2e}"

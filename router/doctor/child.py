@@ -20,7 +20,7 @@ from typing import Any, TypeAlias
 
 import backends
 from backends.base import BackendError, RequestError, Runtime
-from backends.export.sizes import available_memory
+from backends.process import available_memory
 from backends.scripted import ScriptedBackend
 from router.footprint import footprint
 from router.models import Listener, Model, ensure_export

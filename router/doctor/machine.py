@@ -8,8 +8,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from backends.export.sizes import MEMORY, available_memory, total_memory
-from backends.process import usable_cores
+from backends.export.sizes import MEMORY
+from backends.process import available_memory, total_memory, usable_cores
 from backends.processor import Processor
 from router.models import home
 
