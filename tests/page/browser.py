@@ -20,6 +20,10 @@ _FLAGS = (
     "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
 )  # fmt: skip
 
+# a scroll bar takes a part of the width
+_LOOKS = """Math.abs(document.documentElement.clientWidth - given[0]) < 20
+    && Object.entries(given[1]).every(([name, value]) => matchMedia(`(${name}: ${value})`).matches)"""
+
 INSTALLED = shutil.which("chromium") is not None and shutil.which("chromedriver") is not None
 
 
@@ -34,7 +38,10 @@ class Browser:
         self._session = f"/session/{made['sessionId']}"
 
     def open(self, address: str) -> None:
+        """Go to a page, or to the same one anew, and wait until all that it consists of is there."""
+        self.run("window.isLeft = true")
         self._post("/url", {"url": address})
+        until(lambda: self._reached(address), f"{address} is there")
 
     def run(self, script: str, *arguments: Any) -> Any:
         """What the body of an async function, in which the page's own modules can be imported, returns."""
@@ -82,12 +89,16 @@ class Browser:
             self.devtools("Input.dispatchDragEvent", type=kind, x=x, y=y, data=data)
 
     def look(self, width: int, height: int, theme: str = "light", motion: str = "no-preference") -> None:
-        """The size of the window in CSS pixels, a phone's if it is narrow, and what its user prefers."""
+        """The size of the window in CSS pixels, a phone's if it is narrow, and what its user prefers.
+
+        Waits until the page knows of it.
+        """
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
         self.devtools("Emulation.setDeviceMetricsOverride", **size)
         preferred = {"prefers-color-scheme": theme, "prefers-reduced-motion": motion}
         features = [{"name": name, "value": value} for name, value in preferred.items()]
         self.devtools("Emulation.setEmulatedMedia", features=features)
+        self.wait(_LOOKS, width, preferred)
 
     def connect(self, online: bool) -> None:
         """Whether there is a network."""
@@ -107,6 +118,16 @@ class Browser:
 
     def close(self) -> None:
         self._send("DELETE", self._session)
+
+    def _reached(self, address: str) -> bool:
+        """Whether the page at ``address`` is loaded, and not the one before it any more."""
+        try:
+            reached = (
+                "!window.isLeft && document.readyState === 'complete' && location.href.startsWith(given[0])"
+            )
+            return bool(self.run(f"return {reached}", address))
+        except AssertionError:  # the page was left while it was asked
+            return False
 
     def _post(self, path: str, body: dict[str, Any]) -> Any:
         return self._send("POST", self._session + path, body)

@@ -63,10 +63,15 @@ class Page:
 
     def send(self, question: str) -> None:
         """Type a question and wait for its turn to begin."""
-        before = self.count(".turn")
-        self.window.type("#question", question + ENTER)
-        broken = self.count(".turn .problem")
-        until(lambda: self.count(".turn") + broken > before, "the question is asked")
+        self.window.type("#question", question)
+        self.enter()
+
+    def enter(self) -> None:
+        """Send what is written, and wait for its turn to begin."""
+        self.window.run("window.lastTurn = [...document.querySelectorAll('.turn')].at(-1)")
+        self.window.click("#question")
+        self.window.press(ENTER)
+        self.window.wait("[...document.querySelectorAll('.turn')].at(-1) !== window.lastTurn")
 
     def answer(self) -> str:
         until(lambda: self.count(".answer") and not self.count(".answer[aria-busy=true]"), "the answer ends")
@@ -155,6 +160,15 @@ def scripted(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
         yield address
 
 
+@pytest.fixture(scope="session")
+def hanging(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server that says the beginning of SCRIPT and no more until it is stopped."""
+    script = json.dumps({"tokens": tokens_of(SCRIPT), "fault": "hang", "fault_at": 12})
+    log = tmp_path_factory.mktemp("hanging") / "log"
+    with hybrid_serve(log, "--backend", "scripted", HYBRID_SCRIPT=script, HYBRID_API_KEY=KEY) as address:
+        yield address
+
+
 @pytest.fixture
 def page(window: Browser, scenes: str) -> Page:
     """The page of the embedded model, ready to be asked."""
@@ -169,4 +183,13 @@ def slow(window: Browser, scripted: str) -> Page:
     """The page of the script, which asks for a key."""
     found = Page(window, scripted)
     found.open()
+    return found
+
+
+@pytest.fixture
+def stuck(window: Browser, hanging: str) -> Page:
+    """The page of a script whose answers go on until they are stopped; its key is given."""
+    found = Page(window, hanging)
+    found.open()
+    found.unlock()
     return found

@@ -105,29 +105,27 @@ def test_the_page_follows_the_system_until_it_is_told_otherwise(page: Page) -> N
     assert window.run(PAPER) == DARK
 
 
-def test_nothing_moves_for_whom_that_is_too_much(slow: Page) -> None:
-    slow.unlock()
-    slow.send("Go on")
-    until(lambda: slow.window.text("[aria-busy=true] .text"), "the answer begins")
+def test_nothing_moves_for_whom_that_is_too_much(stuck: Page) -> None:
+    stuck.send("Go on")
+    until(lambda: stuck.window.text("[aria-busy=true] .text"), "the answer begins")
     moving = "return document.getAnimations().length"
-    assert slow.window.run(moving) == 1
-    slow.window.look(1280, 800, motion="reduce")
-    assert slow.window.run(moving) == 0
-    slow.window.press(ESCAPE)
-    slow.answer()
+    until(lambda: stuck.window.run(moving) == 1, "the mark of an answer that comes")
+    stuck.window.look(1280, 800, motion="reduce")
+    assert stuck.window.run(moving) == 0
+    stuck.window.press(ESCAPE)
+    stuck.answer()
 
 
-def test_the_button_that_had_the_focus_hands_it_on(slow: Page) -> None:
-    slow.unlock()
-    slow.window.type("#question", "Go on")
-    slow.window.run("document.getElementById('send').focus()")
-    slow.window.press(ENTER)
+def test_the_button_that_had_the_focus_hands_it_on(stuck: Page) -> None:
+    stuck.window.type("#question", "Go on")
+    stuck.window.run("document.getElementById('send').focus()")
+    stuck.window.press(ENTER)
     focused = "return document.activeElement.id"
-    until(lambda: slow.window.run(focused) == "stop", "the stop button has the focus")
-    slow.window.press(ENTER)
-    slow.answer()
-    assert slow.window.text(".facts").endswith("stopped")
-    assert slow.window.run(focused) == "send"
+    until(lambda: stuck.window.run(focused) == "stop", "the stop button has the focus")
+    stuck.window.press(ENTER)
+    stuck.answer()
+    assert stuck.window.text(".facts").endswith("stopped")
+    assert stuck.window.run(focused) == "send"
 
 
 def test_who_reads_further_up_is_left_there(slow: Page) -> None:

@@ -53,32 +53,37 @@ def test_the_answer_is_shown_while_it_comes_and_told_once(slow: Page) -> None:
         "window.told = []; new MutationObserver(() => told.push(document.getElementById('said').textContent))"
         ".observe(document.getElementById('said'), { childList: true });"
     )
+    slow.window.run(
+        "window.parts = []; new MutationObserver(() => {"
+        "  const part = document.querySelector(given[0])?.innerText; if (part) parts.push(part);"
+        "}).observe(document.getElementById('conversation'), { childList: true, subtree: true });",
+        f"{BUSY} .text",
+    )
     slow.allow(400)
     slow.send("Go on")
-    part = until(lambda: slow.window.text(f"{BUSY} .text"), "a part of the answer")
     whole = slow.answer()
+    part = slow.window.run("return parts[0]")
     assert whole.startswith(part[:-1])
     assert len(part) < len(whole) / 2
     assert slow.window.run("return told.filter(Boolean)") == ["Waiting for the answer.", SCRIPT]
 
 
-def test_what_was_said_until_the_stop_stays_and_the_server_stops_too(slow: Page) -> None:
-    slow.unlock()
-    slow.listen()
+def test_what_was_said_until_the_stop_stays_and_the_server_stops_too(stuck: Page) -> None:
+    stuck.listen()
     for stop in ("button", "key"):
-        slow.send("Go on")
-        until(lambda: len(slow.window.text(f"{BUSY} .text")) > 5, "something is said")
-        slow.window.click("#stop") if stop == "button" else slow.window.press(ESCAPE)
-        assert SCRIPT.startswith(slow.answer()[:6])
-        assert slow.window.text(".facts") == "scripted asked for by name\nstopped"
-        assert slow.window.run("return document.getElementById('stop').hidden")
-    said = slow.window.run("return document.querySelector('.answer .text').textContent")
-    kept = slow.sent()[1]["messages"]
+        stuck.send("Go on")
+        until(lambda: len(stuck.window.text(f"{BUSY} .text")) > 5, "something is said")
+        stuck.window.click("#stop") if stop == "button" else stuck.window.press(ESCAPE)
+        assert SCRIPT.startswith(stuck.answer()[:6])
+        assert stuck.window.text(".facts") == "scripted asked for by name\nstopped"
+        assert stuck.window.run("return document.getElementById('stop').hidden")
+    said = stuck.window.run("return document.querySelector('.answer .text').textContent")
+    kept = stuck.sent()[1]["messages"]
     assert isinstance(kept, list)
     assert [message["role"] for message in kept] == ["user", "assistant", "user"]
     assert kept[1]["content"].startswith(said[:6])
     assert len(kept[1]["content"]) < len(SCRIPT) / 2
-    until(lambda: slow.window.run(
+    until(lambda: stuck.window.run(
         "return /requests_running\\S* 0/.test(await (await fetch('/metrics', "
         "{headers: {authorization: `Bearer ${given[0]}`}})).text())", KEY), "the server is idle")  # fmt: skip
 
@@ -111,8 +116,7 @@ def test_without_a_key_the_question_is_not_lost(slow: Page) -> None:
     window.click("#key-cancel")
     until(lambda: "a valid API key is needed" in window.text(".turn .problem"), "the refusal is shown")
     assert window.run("return document.getElementById('question').value") == "Go on"
-    window.click("#question")
-    window.press(ENTER)
+    slow.enter()
     window.wait("document.getElementById('key').open")
     window.type("#key-value", KEY + ENTER)
     assert slow.answer().startswith("Look: ")
@@ -167,8 +171,7 @@ def test_an_error_in_the_middle_is_shown_in_words_and_the_question_comes_back(pa
     assert page.window.text(".answer .text") == "Half of"
     assert page.window.run("return document.getElementById('question').value") == "Why?"
     page.answers(chunk("All of it."), DONE)
-    page.window.click("#question")
-    page.window.press(ENTER)
+    page.enter()
     until(lambda: page.window.text(".answer .text") == "All of it.", "the second answer")
     assert page.count(".turn") == 1
 
@@ -203,15 +206,14 @@ def test_enter_sends_and_shift_enter_does_not(page: Page) -> None:
     assert page.count(".turn") == 1
 
 
-def test_only_one_question_is_asked_at_a_time(slow: Page) -> None:
-    slow.unlock()
-    slow.send("Go on")
-    slow.window.type("#question", "And this?" + ENTER)
-    assert "Wait for this answer" in slow.window.text("#notice")
-    slow.window.press(ESCAPE)
-    slow.answer()
-    assert slow.window.run("return document.getElementById('question').value") == "And this?"
-    assert slow.count(".turn") == 1
+def test_only_one_question_is_asked_at_a_time(stuck: Page) -> None:
+    stuck.send("Go on")
+    stuck.window.type("#question", "And this?" + ENTER)
+    until(lambda: "Wait for this answer" in stuck.window.text("#notice"), "the page says to wait")
+    stuck.window.press(ESCAPE)
+    stuck.answer()
+    assert stuck.window.run("return document.getElementById('question').value") == "And this?"
+    assert stuck.count(".turn") == 1
 
 
 def test_the_settings_are_sent_and_wrong_ones_are_not(page: Page) -> None:
@@ -229,8 +231,7 @@ def test_the_settings_are_sent_and_wrong_ones_are_not(page: Page) -> None:
     assert page.sent() == []
     page.window.press(CONTROL, "a")
     page.window.type("#temperature", "0.5")
-    page.window.click("#question")
-    page.window.press(ENTER)
+    page.enter()
     assert len(page.answer().split()) <= 3
     (body,) = page.sent()
     assert (body["temperature"], body["seed"], body["max_tokens"]) == (0.5, 11, 3)

@@ -41,7 +41,7 @@ def test_pictures_are_chosen_several_at_once_and_by_keyboard(page: Page) -> None
     assert page.window.run("return document.activeElement.id") == "choose"
     page.window.run("window.opened = 0; document.activeElement.addEventListener('click', () => opened++)")
     page.window.press(" ")
-    assert page.window.run("return opened") == 1
+    page.window.wait("opened === 1")
 
 
 def test_a_picture_is_pasted_from_the_clipboard(page: Page) -> None:
@@ -103,8 +103,7 @@ def test_a_picture_that_cannot_be_read_is_named_and_the_question_comes_back(
     assert names(page) == ["quadrants.png", "holiday.png"]
     assert page.window.run("return document.querySelector('.refused img').alt") == "holiday.png"
     page.window.click(".refused button")
-    page.window.click("#question")
-    page.window.press(ENTER)
+    page.enter()
     assert page.answer() == "I see red, green, blue and yellow."
     assert page.count(".turn") == 1
 
