@@ -1,5 +1,6 @@
 """A terminal for a child process: what it shows, and what is typed."""
 
+import codecs
 import os
 import re
 import select
@@ -22,6 +23,7 @@ CHAT = (
 PATIENCE = 60  # seconds until what is waited for is taken never to come
 CTRL_C, CTRL_D, UP, ALT_ENTER, TAB = "\x03", "\x04", "\x1b[A", "\x1b\r", "\t"
 _CODES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]|\x1b[=>]|\r")
+_BEGUN = re.compile(r"\x1b(\[[0-9;?]*)?$")
 
 
 class Terminal:
@@ -42,6 +44,8 @@ class Terminal:
         )
         os.close(side)
         self.shown = ""
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._begun = ""  # the beginning of a code whose end was not read yet
         self.seen = 0  # how much of it was waited for
 
     def type(self, text: str) -> None:
@@ -73,7 +77,10 @@ class Terminal:
             data = os.read(self.main, 65536)
         except OSError:  # nobody has the other side open any more
             return False
-        self.shown = self.shown + _CODES.sub("", data.decode("utf-8", "replace"))
+        text = self._begun + self._decoder.decode(data)
+        begun = _BEGUN.search(text)
+        self._begun = begun[0] if begun else ""
+        self.shown += _CODES.sub("", text.removesuffix(self._begun))
         return bool(data)
 
 

@@ -50,7 +50,12 @@ def start() -> "subprocess.Popen[bytes]":
 
 def read_line(process: "subprocess.Popen[bytes]") -> str:
     assert process.stdout is not None
-    return b"".join(iter(lambda: process.stdout.read(1), b"\n")).decode()
+    line = b""
+    while not line.endswith(b"\n"):
+        piece = process.stdout.read(1)
+        assert piece, f"it ended after {line!r}"
+        line += piece
+    return line.decode().removesuffix("\n")
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -1,6 +1,7 @@
 """The loop, driven by the scripted backend: no weights are read."""
 
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -138,7 +139,13 @@ def test_another_thread_ends_it_in_the_middle_of_a_prefill() -> None:
     chunks = generate(
         played, PROMPT, Sampling(temperature=0, max_tokens=9), TextStream(read), frozenset({END}), stop
     )
-    threading.Timer(0.05, stop).start()
+
+    def stop_when_it_reads() -> None:
+        while not any(session.played for session in tuple(played.sessions)):
+            time.sleep(0.001)
+        stop()
+
+    threading.Thread(target=stop_when_it_reads, daemon=True).start()
     with pytest.raises(BackendError) as raised:
         next(chunks)
     assert raised.value.code == "cancelled"

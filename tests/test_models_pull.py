@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,13 @@ main()
 """
 
 
+def begun(tmp_path: Path) -> bool:
+    """Whether the weights, the only large file, are on their way."""
+    with suppress(FileNotFoundError):  # it ended in between
+        return any(file.stat().st_size >= 1 << 16 for file in tmp_path.glob("hub/*/blobs/*.incomplete"))
+    return False
+
+
 def interrupted(hub: Hub, tmp_path: Path, number: int) -> tuple[int, bytes]:
     """The exit code and stderr of a pull that gets a signal while the weights are on their way."""
     hub.pause = 0.1  # ten seconds for the weights
@@ -125,10 +133,9 @@ def interrupted(hub: Hub, tmp_path: Path, number: int) -> tuple[int, bytes]:
         [sys.executable, "-c", SLOW, "models", "pull", NAME], env=environment, stderr=subprocess.PIPE
     ) as process:
         deadline = time.monotonic() + 30
-        while not hub.downloads(WEIGHTS):
+        while not (hub.downloads(WEIGHTS) and begun(tmp_path)):
             assert time.monotonic() < deadline
             time.sleep(0.02)
-        time.sleep(0.3)
         started = time.monotonic()
         process.send_signal(number)
         _, err = process.communicate(timeout=30)

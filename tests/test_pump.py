@@ -39,7 +39,7 @@ def test_a_time_limit_ends_it() -> None:
         yield 1
         time.sleep(3600)
 
-    pumped = pump(items(), timeout=0.2)
+    pumped = pump(items(), timeout=1.5)
     assert next(pumped) == 1
     with pytest.raises(BackendError) as raised:
         next(pumped)

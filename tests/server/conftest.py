@@ -12,7 +12,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from backends.scripted import Script, ScriptedBackend
+from backends.scripted import Script, ScriptedBackend, ScriptedSession
 from router import Router
 from router.models import find
 from router.prompt import PromptBuilder
@@ -30,7 +30,7 @@ def script(text: str = ANSWER, **how: Any) -> Script:
     return Script((*ids, min(BUILDER.eos)), **how)
 
 
-def until(condition: Callable[[], object], seconds: float = 10.0) -> float:
+def until(condition: Callable[[], object], seconds: float = 20.0) -> float:
     """Wait until ``condition`` holds; returns how long that took."""
     start = time.monotonic()
     while not condition():
@@ -147,6 +147,21 @@ def served(shared: Served) -> Iterator[Served]:
     shared.plays()
     yield shared
     until(shared.idle)
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Every script waits here before each of its tokens, until this is set."""
+    opened = threading.Event()
+    waiting = ScriptedSession._wait
+
+    def wait(self: ScriptedSession, seconds: float) -> None:
+        assert opened.wait(30)
+        waiting(self, seconds)
+
+    monkeypatch.setattr(ScriptedSession, "_wait", wait)
+    yield opened
+    opened.set()
 
 
 @pytest.fixture

@@ -63,9 +63,11 @@ def test_a_model_that_does_not_load_ends_the_service(start, monkeypatch) -> None
     assert isinstance(served.service.state.failure, BackendError)
 
 
-def test_draining_finishes_what_runs_and_takes_nothing_more(start) -> None:
+def test_draining_finishes_what_runs_and_takes_nothing_more(start, gate) -> None:
+    gate.set()
     served = start(drain_timeout=20)
-    served.plays(delay=0.1)
+    served.plays()
+    gate.clear()
     with served.connected(post(json.dumps({**ASK, "stream": True}).encode())) as running:
         head = read_until(running, b"assistant")
         with served.connected(post(json.dumps(ASK).encode())) as waiting:
@@ -76,6 +78,7 @@ def test_draining_finishes_what_runs_and_takes_nothing_more(start) -> None:
             assert (refused.status_code, refused.json()["error"]["code"]) == (503, "draining")
             assert "retry-after" in refused.headers
             assert served.client.get("/readyz").json()["error"]["message"] == "Shutting down"
+            gate.set()
             assert b"[DONE]" in head + read_all(running)
             assert ANSWER.encode() in read_all(waiting)
     served.thread.join(10)
@@ -133,6 +136,11 @@ class Process:
             next(lines)
             yield lines
 
+    def told(self, words: str) -> None:
+        """Wait until it writes a line with these words."""
+        assert self.child.stderr is not None
+        assert any(words in line for line in self.child.stderr), f"it ended without {words!r}"
+
     def end(self) -> tuple[int, str, str]:
         out, err = self.child.communicate(timeout=30)
         return self.child.returncode, out, err
@@ -179,7 +187,7 @@ def test_a_second_signal_ends_at_once(process) -> None:
     one.ready()
     with one.streaming() as lines:
         one.child.send_signal(signal.SIGINT)
-        next(line for line in lines if line)
+        one.told("draining")  # or the system would make one signal of the two
         one.child.send_signal(signal.SIGINT)
         with suppress(httpx2.HTTPError):
             list(lines)

@@ -103,11 +103,15 @@ def endless(connection: socket.socket) -> None:
         connection.sendall(bytes(65536))
 
 
+@pytest.mark.parametrize("answer", [dribble, lambda connection: time.sleep(3)], ids=["dribbles", "silent"])
+def test_a_host_that_takes_its_time_is_given_up(answer: Any) -> None:
+    with web(answer) as (port, _):
+        assert refused(lambda: get(port, most=100_000, seconds=1)).code == "image_fetch_failed"
+
+
 @pytest.mark.parametrize(
     ("answer", "code"),
     [
-        (dribble, "image_fetch_failed"),
-        (lambda connection: time.sleep(3), "image_fetch_failed"),
         (endless, "image_too_large"),
         (sending(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nshort"), "image_fetch_failed"),
         (
@@ -118,17 +122,17 @@ def endless(connection: socket.socket) -> None:
         (sending(b"HTTP/1.1 200 OK\r\nA: " + b"x" * 200_000), "image_fetch_failed"),
         (sending(b""), "image_fetch_failed"),
     ],
-    ids=["dribbles", "silent", "endless", "cut", "too large", "not http", "huge headers", "nothing"],
+    ids=["endless", "cut", "too large", "not http", "huge headers", "nothing"],
 )
 def test_a_hostile_host_costs_little(answer: Any, code: str) -> None:
     with web(answer) as (port, _):
-        assert refused(lambda: get(port, most=100_000, seconds=1)).code == code
+        assert refused(lambda: get(port, most=100_000, seconds=30)).code == code
 
 
 def test_a_port_where_nobody_listens_is_told() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    assert refused(lambda: get(port)).code == "image_fetch_failed"
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # not listening: nobody else is given it, and a connection is refused
+        assert refused(lambda: get(unused.getsockname()[1])).code == "image_fetch_failed"
 
 
 def test_a_name_that_points_inside_is_not_connected_to() -> None:

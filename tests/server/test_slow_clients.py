@@ -23,8 +23,8 @@ HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
 )
 def test_a_request_that_does_not_arrive_is_given_up(start, sent: bytes) -> None:
     served = start(receive_timeout=0.4)
+    begin = time.monotonic()
     with served.connected(sent) as connection:
-        begin = time.monotonic()
         assert read_all(connection) == b""
         assert time.monotonic() - begin > 0.2, "it had its time"
     until(lambda: not served.server.server_state.connections)
@@ -45,18 +45,18 @@ def test_a_request_that_trickles_is_given_up(start) -> None:
 
 
 def test_an_answer_may_take_longer_than_a_request_to_arrive(start) -> None:
-    served = start(receive_timeout=0.3)
-    served.plays("Hi", delay=0.4)
+    served = start(receive_timeout=1)
+    served.plays("Hi", delay=1.1)
     assert served.ask().status_code == 200
 
 
 def test_a_connection_is_used_again_and_then_closed_when_it_is_silent(start) -> None:
-    served = start(receive_timeout=0.5)
+    served = start(receive_timeout=2)
     with served.connected() as connection:
         for _ in range(3):
             connection.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert b"200 OK" in read_until(connection, b'"ok"}')
-            time.sleep(0.3)  # together longer than one request may take to arrive
+            time.sleep(0.7)  # together longer than one request may take to arrive
         connection.sendall(b"GET /livez HT")
         assert read_all(connection) == b""
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.picture_corpus import encoded, photo
-from tests.server.conftest import ANSWER, ASK, Served
+from tests.server.conftest import ANSWER, ASK, Served, until
 
 PICTURE = "data:image/png;base64," + base64.b64encode(encoded(photo(128, 96), "PNG")).decode()
 SHOWN = [
@@ -110,15 +110,17 @@ def test_a_silent_stream_is_kept_alive_by_comments(served: Served) -> None:
     assert events[-2] == "data: [DONE]"
 
 
-def test_the_headers_of_a_stream_come_before_its_turn(served: Served) -> None:
-    served.plays("Hi", delay=0.5)
+def test_the_headers_of_a_stream_come_before_its_turn(served: Served, gate: threading.Event) -> None:
+    served.plays("Hi")
     with served.client.stream("POST", "/v1/chat/completions", json={**ASK, "stream": True}) as first:
         events = first.iter_lines()
         next(events)
         with served.client.stream("POST", "/v1/chat/completions", json={**ASK, "stream": True}) as second:
-            line = next(second.iter_lines())
-            assert '"role":"assistant"' in line
+            waiting = second.iter_lines()  # which leaves when nobody holds it
+            assert '"role":"assistant"' in next(waiting)
+            until(lambda: served.service.line.inside == 2 and served.backend.open_sessions)
             assert served.backend.open_sessions == 1, "its turn has not come"
+            gate.set()
         assert "data: [DONE]" in list(events)
 
 
@@ -249,8 +251,9 @@ def test_health_and_metrics(served: Served) -> None:
         response = served.client.get(path)
         assert (response.status_code, response.json()) == (200, {"status": "ok"})
     served.ask(messages=SHOWN)
+    images = 'hybrid_image_tokens_total{backend="scripted",modality="image",model="scenes"} '
+    until(lambda: images in served.client.get("/metrics").text)
     text = served.client.get("/metrics").text
-    assert 'hybrid_image_tokens_total{backend="scripted",modality="image",model="scenes"} ' in text
     for name in (
         "requests_running",
         "requests_waiting",
