@@ -59,14 +59,14 @@ class _Shipped:
 
 _SHIPPED = {
     "torch": _Shipped(
-        "backends.pytorch",
+        "backends.torch.backend",
         "TorchBackend",
         sees_images=True,
         needs=("torch", "transformers", "safetensors"),
         install="pip install 'hybrid-router[torch]'",
     ),
     "onnx": _Shipped(
-        "backends.ort.backend",
+        "backends.onnx.backend",
         "OnnxBackend",
         sees_images=True,
         needs=("onnxruntime",),

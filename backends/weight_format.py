@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from backends.base import DType
-from backends.process import available_memory, total_memory
+from backends.machine import available_memory, total_memory
 from backends.processor import Processor
 
 Format: TypeAlias = Literal["bf16", "fp32"]

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from backends.base import Runtime
-from backends.ort.decoder import Decoder
+from backends.onnx.decoder import Decoder
 from backends.processor import Processor
 
 ROWS = (1, 2, 4, 8)

@@ -25,10 +25,10 @@ from backends.export.calibration.hessian import hessian
 from backends.export.calibration.samples import States, begin
 from backends.export.calibration.walk import MODEL, Walk
 from backends.export.quantize import dequantise, quantise
-from backends.export.weights import Weights
 from backends.qwen3vl.config import Config
-from router.calibration import samples
-from router.verify import verify
+from backends.store.weights import Weights
+from router.models.calibration import samples
+from router.parity import verify
 
 Matrix = NDArray[np.float32]
 STEPS = {

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from backends.export.head import rounding
 from backends.export.quantize import Matrix, moved
 from backends.export.recipe import SHORTLIST, Recipe
-from backends.export.weights import Weights
+from backends.store.weights import Weights
 
 Scores = NDArray[np.float32]  # [vocab, directions]
 RECIPES = (Recipe(), Recipe(calibrate=True), Recipe(recipe="fast"))

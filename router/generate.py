@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from backends.base import Backend, BackendError, Prompt, Session
+from router.detokenize import TextStream
 from router.sampling import FREE, Constraint, Sampler, end_tokens
-from router.text import TextStream
 from router.types import Chunk, Chunks, Finish, Sampling, Stats
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import backends
 from backends.base import Backend, BackendError, Capability, Runtime
 from backends.export.recipe import Recipe
-from backends.process import total_memory
+from backends.machine import total_memory
 from backends.qwen3vl.config import Config
-from router.footprint import footprint
+from router.estimates import footprint
 from router.models import SILENT, Listener, Model, ensure_export, ensure_packed, export_place
 
 

@@ -11,18 +11,18 @@ from functools import cached_property
 import backends
 from backends.base import Backend, BackendError, Prompt, Runtime
 from backends.export.recipe import Recipe
-from backends.process import total_memory
-from router.asked import Asked, Questions
+from backends.machine import total_memory
 from router.asynchronous import iterate
+from router.detokenize import TextStream
 from router.generate import Stop, generate
-from router.loaded import LoadedBackends
+from router.images import PictureLimits
 from router.model_backends import ModelBackends
 from router.models import SILENT, Listener, Model, find
-from router.pictures import PictureLimits
 from router.pieces import pieces
 from router.policy import Outlook, Policy, decide, find_policy, refusal
+from router.pool import LoadedBackends
+from router.resolve import Asked, Questions
 from router.speeds import Speed, read_speeds
-from router.text import TextStream
 from router.types import Candidate, Chunk, Chunks, Completion, Decision, Estimate, Request, Route, Sampling
 
 _SHARE = 0.8  # of the machine's memory: what loaded backends may take together

@@ -18,10 +18,10 @@ from typing import TypeAlias
 import numpy as np
 
 from backends.base import Runtime
-from backends.export.manifest import Manifest, recipe_fields
 from backends.export.recipe import Recipe
-from backends.process import usable_cores
+from backends.machine import usable_cores
 from backends.processor import Processor
+from backends.store.manifest import Manifest, recipe_fields
 from router.models import Model, home
 from router.models.identity import source_of
 

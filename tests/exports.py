@@ -12,11 +12,11 @@ import torch
 
 from backends import Prompt, Runtime
 from backends.export import MatrixError, Recipe, export
-from backends.ort.backend import OnnxBackend
-from backends.ort.decoder import Decoder
-from backends.ort.embeddings import Embeddings
-from backends.ort.features import Features
-from backends.ort.session import OnnxSession
+from backends.onnx.backend import OnnxBackend
+from backends.onnx.decoder import Decoder
+from backends.onnx.embeddings import Embeddings
+from backends.onnx.features import Features
+from backends.onnx.session import OnnxSession
 from backends.qwen3vl.config import Config
 from tests import tiny
 

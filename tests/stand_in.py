@@ -8,7 +8,7 @@ from pathlib import Path
 
 from backends.export.recipe import MatrixError, Recipe
 from router.models import Model, ensure_export
-from tests.test_models import weights
+from tests.models.test_find import weights
 
 INT4, INT8 = Recipe(), Recipe("int8")
 MATRICES = (MatrixError("layers.0.q_proj", 4, 32, 0.07), MatrixError("lm_head", 8, 32, 0.006))

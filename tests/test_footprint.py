@@ -10,11 +10,11 @@ import pytest
 from backends import BackendError, Capability, Runtime
 from backends.export.recipe import Recipe
 from backends.export.sizes import estimate
-from backends.export.weights import Weights
-from backends.process import total_memory
+from backends.machine import total_memory
 from backends.processor import Processor
+from backends.store.weights import Weights
 from backends.weight_format import reference_format, weight_format
-from router.footprint import TOKENS, Footprint, footprint
+from router.estimates import TOKENS, Footprint, footprint
 from router.models import Model, find
 from tests import stand_in
 

@@ -8,8 +8,8 @@ import pytest
 
 from backends.base import BackendError, Prompt
 from backends.scripted import Script, ScriptedBackend, ScriptedSession
+from router.detokenize import TextStream
 from router.generate import Stop, generate
-from router.text import TextStream
 from router.types import Chunk, Sampling
 
 END = 0

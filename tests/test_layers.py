@@ -10,26 +10,33 @@ ROOT = Path(__file__).parent.parent
 
 LAYERS = [
     ["backends.base"],
-    ["backends.process", "backends.processor", "backends.prefix", "backends.rates", "backends.qwen3vl"],
+    ["backends.machine", "backends.processor", "backends.prefix_cache", "backends.rates", "backends.qwen3vl"],
     ["backends.weight_format"],
-    ["backends.export", "backends.torch_loading", "backends.torch_rates"],
-    ["backends.pytorch", "backends.genai", "backends.ort", "backends.scripted"],
+    ["backends.export", "backends.torch.loading", "backends.torch_rates"],
+    ["backends.torch.backend", "backends.genai", "backends.onnx", "backends.scripted"],
     ["backends"],
     ["router.types"],
-    ["router.pictures", "router.text", "router.sampling", "router.prompt", "router.grammar", "router.pieces"],
-    ["router.generate", "router.calibration"],
+    [
+        "router.images",
+        "router.detokenize",
+        "router.sampling",
+        "router.prompt",
+        "router.sampling.grammar",
+        "router.pieces",
+    ],
+    ["router.generate", "router.models.calibration"],
     ["router.models"],
-    ["router.speeds", "router.footprint"],
-    ["router.asked", "router.asynchronous", "router.policy", "router.model_backends", "router.loaded"],
-    ["router.router", "router.verify", "router.bench"],
+    ["router.speeds", "router.estimates"],
+    ["router.resolve", "router.asynchronous", "router.policy", "router.model_backends", "router.pool"],
+    ["router.router", "router.parity", "router.bench"],
     ["router.doctor"],
     ["router"],
-    ["router.openai"],
+    ["router.api"],
     ["router.server"],
     ["router.cli"],
 ]
 # modules of one layer that may know each other, in this direction
-BESIDE = {("router.prompt", "router.pictures")}
+BESIDE = {("router.prompt", "router.images")}
 
 FILES = sorted(file for top in ("backends", "router") for file in (ROOT / top).rglob("*.py"))
 
@@ -91,10 +98,10 @@ def test_imports_go_down_only(file: Path) -> None:
 @pytest.mark.parametrize(
     ("module", "line"),
     [
-        ("backends.pytorch", "from router.types import Stats"),
-        ("backends.pytorch", "import backends.scripted"),
+        ("backends.torch.backend", "from router.types import Stats"),
+        ("backends.torch.backend", "import backends.scripted"),
         ("backends.base", "from backends.qwen3vl import config"),
-        ("router.text", "from router.router import Router"),
+        ("router.detokenize", "from router.router import Router"),
         ("router.router", "from router import Router"),
     ],
 )
@@ -104,19 +111,19 @@ def test_an_upward_import_is_noticed(module: str, line: str) -> None:
 
 HEAVY = {
     "torch": {
-        "backends.torch_loading",
+        "backends.torch.loading",
         "backends.torch_rates",
-        "backends.pytorch",
-        "backends.ort.torch_vision",
+        "backends.torch.backend",
+        "backends.onnx.torch_vision",
     },
-    "transformers": {"backends.torch_loading", "backends.pytorch", "backends.ort.torch_vision"},
-    "onnxruntime": {"backends.ort"},
+    "transformers": {"backends.torch.loading", "backends.torch.backend", "backends.onnx.torch_vision"},
+    "onnxruntime": {"backends.onnx"},
     "onnxruntime_genai": {"backends.genai"},
-    "onnx": {"backends.export", "backends.ort.blobs", "backends.ort.packed"},
+    "onnx": {"backends.export", "backends.onnx.blobs", "backends.onnx.packed"},
     "matplotlib": {"router.bench.plot"},
     "prompt_toolkit": {"router.cli.chat"},
-    "llguidance": {"router.grammar"},
-    "pydantic": {"router.openai", "router.server"},
+    "llguidance": {"router.sampling.grammar"},
+    "pydantic": {"router.api", "router.server"},
     "fastapi": {"router.server"},
     "starlette": {"router.server"},
     "uvicorn": {"router.server"},

@@ -71,7 +71,7 @@ def test_the_chat_s_commands_are_those_there_are() -> None:
 
 
 def test_every_exit_code_is_listed() -> None:
-    import router.cli.failures as failures
+    import router.cli.exit_codes as failures
 
     codes = re.findall(r"\d+", (failures.__doc__ or ""))
     listed = re.findall(r"^\| ([\d, ]+) \|", README, re.MULTILINE)

@@ -14,14 +14,14 @@ pytest.importorskip("onnxruntime_genai")
 from backends import Backend, BackendError, Prompt, Runtime, Session
 from backends.export import Recipe
 from backends.genai.backend import GenaiBackend
-from backends.ort import session as onnx_session
-from backends.ort.backend import OnnxBackend
-from backends.prefix import TAIL
-from backends.pytorch import TorchBackend
+from backends.onnx import session as onnx_session
+from backends.onnx.backend import OnnxBackend
+from backends.prefix_cache import TAIL
+from backends.torch.backend import TorchBackend
 from router import Message
 from router.prompt import PromptBuilder
 from tests.exports import exported, fp32, greedy, model
-from tests.test_pytorch import picture, say
+from tests.torch.test_backend import picture, say
 
 RUNTIME = Runtime(device="cpu", dtype="fp32", threads=1)
 LOADERS: dict[str, Callable[[Runtime], Backend]] = {

@@ -8,8 +8,8 @@ from pathlib import Path
 from backends.base import RequestError
 from backends.export.calibration.samples import Samples
 from backends.export.recipe import MatrixError, Recipe
-from backends.export.weights import Progress, Weights
 from backends.qwen3vl.config import Config
+from backends.store.weights import Progress, Weights
 
 __all__ = ["MatrixError", "Progress", "Recipe", "Samples", "export"]
 
@@ -38,7 +38,7 @@ def export(
     ``model_invalid``: the checkpoint is not a whole Qwen3-VL. OSError: ``out`` cannot be written.
     """
     # onnx takes half a second to import, and every start reads a manifest of this package
-    from backends.export import decoder, prefill, text, vision
+    from backends.export import decoder, graphs, prefill, vision
     from backends.export.body import Body
     from backends.export.calibration.matrices import CalibratedMatrices
     from backends.export.graph import DataFile
@@ -63,7 +63,7 @@ def export(
         )
         body = Body(weights, config.text, recipe, matrices)
         decoder.write(out, body, data, len(config.vision.deepstack))
-        text.write(out, body, data, source)
+        graphs.write(out, body, data, source)
     errors = matrices.errors
     if recipe.prefill_precision is not None:
         errors = errors + prefill.write(out, weights, config.text, len(config.vision.deepstack))

@@ -13,8 +13,8 @@ from backends.export.matrices import Matrices
 from backends.export.quantize import Matrix, Scheme, moved
 from backends.export.recipe import Recipe
 from backends.export.rotary import Rotary
-from backends.export.weights import Weights
 from backends.qwen3vl.config import TextConfig
+from backends.store.weights import Weights
 
 _MODEL = "model.language_model."
 _EMBEDDINGS, _HEAD = _MODEL + "embed_tokens.weight", "lm_head.weight"
@@ -245,5 +245,5 @@ class Body(Layers):
         return self.embeddings.gather(graph, self._matrices, ids)
 
     def table(self) -> str:
-        """Where the embeddings stand in the data file: JSON for `backends.ort.embeddings`."""
+        """Where the embeddings stand in the data file: JSON for `backends.onnx.embeddings`."""
         return self._matrices.places(self.embeddings.table, self.embeddings.rest)

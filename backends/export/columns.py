@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from backends.export.graph import CONTRIB, DataFile, Graph
 from backends.export.quantize import Matrix, Scheme, dequantise, quantise
 from backends.export.recipe import MatrixError
-from backends.export.weights import Weights
+from backends.store.weights import Weights
 
 _PIECE = 1 << 20  # values rounded at once
 _TOP = 127  # the largest step on either side of 0

@@ -25,7 +25,7 @@ from backends.export.quantize import (
     rest_of,
 )
 from backends.export.recipe import MatrixError
-from backends.export.weights import Weights
+from backends.store.weights import Weights
 
 _READ = 1 << 24  # values read at once
 _PIECE = 1 << 18  # values rounded at once by one thread: a megabyte, which stays in the processor's cache

@@ -14,8 +14,8 @@ from backends.export.columns import Columns
 from backends.export.graph import FLOAT, INT32, INT64, DataFile, Graph, Side
 from backends.export.recipe import MatrixError
 from backends.export.rotary import in_space
-from backends.export.weights import Weights
 from backends.qwen3vl.config import TextConfig
+from backends.store.weights import Weights
 
 MODEL, DATA = "prefill.onnx", "prefill.data"
 PREFIX = "prefill."  # of the names under which its errors are noted: the decoder has the same matrices

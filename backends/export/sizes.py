@@ -10,9 +10,9 @@ from pathlib import Path
 from backends.base import BackendError
 from backends.export.quantize import Scheme
 from backends.export.recipe import Recipe
-from backends.export.weights import Weights
-from backends.process import available_memory
+from backends.machine import available_memory
 from backends.qwen3vl.config import Config, TextConfig
+from backends.store.weights import Weights
 
 _REST = 8 << 20  # graphs, manifest, and the space between tensors that start on pages
 MEMORY = 1 << 30  # bytes; tensors are read in parts, so a larger model takes no more

@@ -8,8 +8,8 @@ from pathlib import Path
 from backends.base import BackendError, Runtime
 from backends.genai.library import Generator, Model, named_errors
 from backends.genai.session import GenaiSession
-from backends.prefix import KEPT_BYTES, CachePool
-from backends.process import LoadedHere, usable_cores
+from backends.machine import LoadedHere, usable_cores
+from backends.prefix_cache import KEPT_BYTES, CachePool
 from backends.qwen3vl.config import Config, TextConfig
 
 
@@ -40,7 +40,7 @@ class GenaiBackend:
         options = {
             "intra_op_num_threads": runtime.threads or usable_cores(),
             "inter_op_num_threads": 1,
-            # as in backends.ort.decoder
+            # as in backends.onnx.decoder
             "session.intra_op.allow_spinning": "1",
             "session.force_spinning_stop": "1",
             "log_severity_level": 4,  # what goes wrong comes as an exception

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.base import BackendError, Logits
-from backends.process import tells_of_no_memory
+from backends.machine import tells_of_no_memory
 
 _OUT: TypeAlias = POINTER(c_void_p)  # type: ignore[valid-type]
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from backends.base import BackendError, Logits, Prompt
 from backends.genai.library import Generator, named_errors
-from backends.prefix import Content
+from backends.prefix_cache import Content
 
 if TYPE_CHECKING:
     from backends.genai.backend import GenaiBackend

@@ -18,8 +18,8 @@ import httpx2
 
 from benchmarks.load.bodies import CHAT, PICTURE, body, pictured, shown
 from benchmarks.served import ROOT, Server, served
-from tests.body_corpus import BROKEN, WRONG
-from tests.picture_corpus import bad_files, gif_declaring, jpeg_declaring, png, webp_declaring
+from tests.api.body_corpus import BROKEN, WRONG
+from tests.images.picture_corpus import bad_files, gif_declaring, jpeg_declaring, png, webp_declaring
 
 _ASKING = (CHAT, "/v1/completions", "/v1/route")
 _JSON = {"content-type": "application/json"}

@@ -20,15 +20,15 @@ from pathlib import Path
 
 import router.bench.plot as plotting
 from backends.base import BackendError, RequestError
-from backends.process import usable_cores
+from backends.machine import usable_cores
 from benchmarks.peers import enter
 from benchmarks.peers.drawing import draw
 from benchmarks.peers.known import chosen, peers, versions
 from benchmarks.peers.table import markdown
-from router.bench.bench import Bench, Plan
 from router.bench.files import as_json
 from router.bench.prompts import Writer, check_room
 from router.bench.report import Report, Setting
+from router.bench.runner import Bench, Plan
 from router.bench.workloads import Size, Workload, workloads
 from router.cli.progress import listening
 from router.models import Listener, Model, find

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from itertools import pairwise
 
-from router.bench.samples import Sample
+from router.bench.engine import Sample
 
 
 def sample(prompt_tokens: int, started: float, arrivals: Sequence[float]) -> Sample:

@@ -13,7 +13,7 @@ import numpy as np
 from backends.base import BackendError
 from backends.export.quantize import Rounded, Scheme, dequantise
 from backends.export.recipe import MatrixError
-from backends.export.weights import Weights
+from backends.store.weights import Weights
 from benchmarks.peers.conversion import Converted, prepare, run
 from benchmarks.peers.errors import relative_error
 from router.models import Listener

@@ -22,8 +22,8 @@ from benchmarks.peers import Peer
 from benchmarks.peers.arrivals import sample
 from benchmarks.peers.llama_files import KINDS, prepare
 from router.bench.contenders import Contender
+from router.bench.engine import Answer, Facts
 from router.bench.memory import peak_bytes
-from router.bench.samples import Answer, Facts
 from router.models import Listener
 from router.prompt import Plan, PromptBuilder
 from router.types import Message

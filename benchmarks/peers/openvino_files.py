@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from backends.base import BackendError
 from backends.export.recipe import MatrixError
-from backends.export.weights import Weights
 from backends.qwen3vl.config import Config, TextConfig
+from backends.store.weights import Weights
 from benchmarks.peers.conversion import Converted, prepare, run
 from benchmarks.peers.errors import relative_error
 from router.models import Listener

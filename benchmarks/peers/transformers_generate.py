@@ -19,9 +19,9 @@ from backends.base import BackendError, Prompt, Runtime
 from benchmarks.peers import Peer
 from benchmarks.peers.arrivals import sample
 from router.bench.contenders import Contender
+from router.bench.engine import Answer, Facts
 from router.bench.fidelity import EXACT
 from router.bench.memory import peak_bytes
-from router.bench.samples import Answer, Facts
 from router.models import Listener, find
 from router.prompt import PromptBuilder
 from router.types import Message
@@ -54,7 +54,7 @@ class TransformersEngine:
         started = time.perf_counter()
         from transformers import Qwen3VLForConditionalGeneration
 
-        from backends.torch_loading import load
+        from backends.torch.loading import load
 
         runtime = Runtime(device="cpu", dtype=what.dtype, threads=what.threads)
         self._model = load(Qwen3VLForConditionalGeneration, what.checkpoint, runtime)

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import backends
 from backends.base import BackendError, RequestError, Runtime
-from backends.export.manifest import Manifest
 from backends.qwen3vl.config import TextConfig
+from backends.store.manifest import Manifest
 from router.bench.costs import BYTES, Traffic, cache_values, plain_traffic
+from router.bench.engine import Engine, Facts
 from router.bench.fidelity import EXACT, Fidelity
+from router.bench.http_engine import Server
 from router.bench.local import Local
-from router.bench.samples import Engine, Facts
-from router.bench.server import Server
 from router.model_backends import ModelBackends
 from router.models import SILENT, Listener, Model
 

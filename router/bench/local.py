@@ -11,12 +11,12 @@ from pathlib import Path
 
 import backends
 from backends.base import RequestError, Runtime
+from router.bench.engine import Answer, Facts, Sample
 from router.bench.memory import peak_bytes
-from router.bench.samples import Answer, Facts, Sample
+from router.detokenize import TextStream
 from router.generate import generate
 from router.prompt import PromptBuilder
 from router.sampling import BUILT_IN
-from router.text import TextStream
 from router.types import Chunks, Message, Stats
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from router.bench.samples import Sample, Turn
+from router.bench.engine import Sample, Turn
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,14 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from router.bench.contenders import Contender
+from router.bench.engine import Facts, Turn
 from router.bench.fidelity import Fidelity
 from router.bench.idle import is_busy
-from router.bench.machine import Machine
 from router.bench.metrics import Spread, measured
 from router.bench.roofline import Rates, Shares
-from router.bench.runs import Outcome
-from router.bench.samples import Facts, Turn
+from router.bench.schedule import Outcome
 from router.bench.workloads import Workload
+from router.machine import Machine
 
 FORMAT = 1
 

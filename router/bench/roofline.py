@@ -96,7 +96,7 @@ def _vision_share(
 
 def _measure(threads: int, cache_bytes: int | None) -> Rates:
     """In the process: one thing after the other."""
-    from backends.ort.rates import matrix_rates
+    from backends.onnx.rates import matrix_rates
 
     bandwidth = read_bandwidth(threads, cache_bytes)
     matrices = dict(matrix_rates(Runtime(device="cpu", threads=threads)))

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+from router.bench.engine import Engine, Turn
 from router.bench.memory import peak_bytes, reset_peak
-from router.bench.samples import Engine, Turn
 from router.bench.workloads import Job
 from router.types import Message
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from router.bench.engine import Engine, Facts, Turn
 from router.bench.process import Process
-from router.bench.samples import Engine, Facts, Turn
 from router.bench.turns import take
 from router.bench.workloads import Job
 

@@ -14,8 +14,8 @@ import click
 from router.cli.bench import bench
 from router.cli.chat import chat
 from router.cli.doctor import doctor
+from router.cli.exit_codes import describe, exit_code
 from router.cli.export import export
-from router.cli.failures import describe, exit_code
 from router.cli.generate import generate
 from router.cli.models import models
 from router.cli.route import route

@@ -10,13 +10,13 @@ from click.core import ParameterSource
 
 from router.cli.bench_options import DRAWN, SAVED, bench_options, command_of, numbers, sizes
 from router.cli.options import runtime
-from router.cli.output import write
 from router.cli.progress import listening
+from router.cli.terminal import write
 
 if TYPE_CHECKING:
-    from router.bench.bench import Bench, Plan
     from router.bench.contenders import Contender
     from router.bench.report import Report, Setting
+    from router.bench.runner import Bench, Plan
     from router.models import Listener, Model
 
 
@@ -35,7 +35,7 @@ def bench(context: click.Context, /, **options: Any) -> None:
     hybrid bench -m Qwen/Qwen3-VL-2B-Instruct --compare now.json
     hybrid bench --url http://127.0.0.1:8000
     """
-    from router.bench.bench import Bench
+    from router.bench.runner import Bench
 
     _check_together(context, options)
     old = _check_files(options)
@@ -102,8 +102,8 @@ def _model(options: dict[str, Any], listener: Listener) -> Model | None:
 
 
 def _plan(model: Model | None, options: dict[str, Any], command: str, listener: Listener) -> Plan:
-    from router.bench.bench import Plan
     from router.bench.prompts import Writer, check_room
+    from router.bench.runner import Plan
     from router.bench.workloads import default_answer, default_prompts, workloads
     from router.prompt import PromptBuilder
 
@@ -130,7 +130,7 @@ def _plan(model: Model | None, options: dict[str, Any], command: str, listener: 
 
 
 def _setting(model: Model | None, options: dict[str, Any], command: str) -> Setting:
-    from backends.process import usable_cores
+    from backends.machine import usable_cores
     from router.bench.report import Setting
 
     return Setting(

@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from router.cli.options import option, runtime
-from router.cli.output import write
 from router.cli.progress import telling
+from router.cli.terminal import write
 
 
 @click.command()

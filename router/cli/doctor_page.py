@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 import click
 
 from router.cli.progress import size
-from router.footprint import TOKENS
+from router.estimates import TOKENS
 
 if TYPE_CHECKING:
     from router.doctor import FirstToken, Fit, InstructionSet, Machine, ModelFits, Package, Report, Trial

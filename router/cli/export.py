@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from router.cli.options import option
-from router.cli.output import write
 from router.cli.progress import listening, size
+from router.cli.terminal import write
 from router.cli.verify import examine
 
 if TYPE_CHECKING:
-    from backends.export.manifest import Manifest
     from backends.export.recipe import MatrixError, Recipe
+    from backends.store.manifest import Manifest
 
 
 @click.command()
@@ -89,7 +89,7 @@ def export(source: str, out: Path | None, **options: Any) -> None:
     hybrid export ./qwen3-vl-2b ./qwen3-vl-2b-fast --recipe fast
     """
     from backends.base import BackendError
-    from backends.export.manifest import Manifest
+    from backends.store.manifest import Manifest
     from router.models import export_place, export_to, find
 
     recipe = _recipe(options)

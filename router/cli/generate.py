@@ -17,9 +17,9 @@ from router.cli.options import (
     sampling_options,
     time_limit,
 )
-from router.cli.output import as_json, decision_line, usage_line, write
 from router.cli.progress import listening
-from router.cli.question import check_together, request
+from router.cli.request import check_together, request
+from router.cli.terminal import as_json, decision_line, usage_line, write
 
 if TYPE_CHECKING:
     from router.models import Listener
@@ -53,7 +53,7 @@ def generate(prompt: str | None, images: tuple[str, ...], **options: Any) -> Non
         raise click.UsageError("--logprobs are part of the JSON output; add --json")
     if options["model"] is None:
         click.echo(NOTICE, err=True)
-    from router.cli.pump import pump
+    from router.cli.signals import pump
 
     with listening("reading the model and the question") as listener:
         events = pump(_events(prompt, images, options, listener), options["timeout"])

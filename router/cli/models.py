@@ -10,8 +10,8 @@ import click
 
 from router.cli.export import worst_errors
 from router.cli.options import option
-from router.cli.output import write
 from router.cli.progress import listening, size
+from router.cli.terminal import write
 
 if TYPE_CHECKING:
     from router.models.inventory import Entry
@@ -69,7 +69,7 @@ def pull(name: str, revision: str | None, offline: bool, as_object: bool) -> Non
 @as_object
 def show(name: str, as_object: bool) -> None:
     """Tell what a model is made of."""
-    from backends.export.manifest import Manifest
+    from backends.store.manifest import Manifest
     from router.models import find
     from router.models.inventory import describe
 

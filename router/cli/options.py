@@ -9,8 +9,8 @@ import click
 
 if TYPE_CHECKING:
     from backends.base import Runtime
+    from router.images import PictureLimits
     from router.models import Listener, Model
-    from router.pictures import PictureLimits
     from router.router import Router
     from router.types import Sampling
 
@@ -127,8 +127,8 @@ def runtime(said: dict[str, Any]) -> Runtime:
 
 def make_router(said: dict[str, Any], listener: Listener, model: Model | None = None) -> Router:
     """A router for ``model``, or for the one that a command's options name, found or fetched."""
+    from router.images import PictureLimits
     from router.models import find
-    from router.pictures import PictureLimits
     from router.router import Router
 
     return Router(
@@ -161,7 +161,7 @@ def sampling(said: dict[str, Any]) -> Sampling:
 
 def picture_limits(said: dict[str, Any]) -> PictureLimits:
     """What is accepted as a picture."""
-    from router.pictures import PictureLimits
+    from router.images import PictureLimits
 
     most = said["max_image_pixels"]
     return PictureLimits() if most is None else PictureLimits(max_pixels=most)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from router.cli.options import conversation_options, make_router, model_options, sampling_options
-from router.cli.output import decision_line, write
 from router.cli.progress import listening, size
-from router.cli.question import check_together, request
+from router.cli.request import check_together, request
+from router.cli.terminal import decision_line, write
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -102,8 +102,8 @@ def _check_key_source(context: click.Context) -> None:
 
 
 def _settings(options: dict[str, Any]) -> Settings:
-    from router.pictures import PictureLimits
-    from router.server.callers import is_loopback
+    from router.images import PictureLimits
+    from router.server.access import is_loopback
     from router.server.settings import MIB, Settings
 
     keys = _keys(options["api_key"], options["api_key_file"])

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from router.cli.options import option, runtime
-from router.cli.output import write
 from router.cli.progress import listening, size, telling
+from router.cli.terminal import write
 
 if TYPE_CHECKING:
-    from backends.export.manifest import Manifest
+    from backends.store.manifest import Manifest
     from router.models import Model
-    from router.verify import Report
+    from router.parity import Report
 
 
 @click.command()
@@ -55,7 +55,7 @@ def verify(name: str, against: str | None, checkpoint: str | None, **options: An
 
 
 def _damages(folder: Path) -> list[str]:
-    from backends.export.checks import verify as damages_of
+    from backends.store.checks import verify as damages_of
 
     with listening() as listener:
         return [
@@ -67,9 +67,9 @@ def examine(
     folder: Path, against: str | None, source: str, *, offline: bool, as_object: bool = False, **where: Any
 ) -> list[str]:
     """Print what is found of a whole export of ``source``; return where it is too far from the reference."""
-    from backends.export.manifest import Manifest
-    from router.verify import BARS
-    from router.verify import verify as compare
+    from backends.store.manifest import Manifest
+    from router.parity import BARS
+    from router.parity import verify as compare
 
     manifest = Manifest.read(folder)
     report = None

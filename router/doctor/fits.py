@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from backends.base import BackendError, Capability, Runtime
-from router.footprint import Footprint, Verdict, footprint
+from router.estimates import Footprint, Verdict, footprint
 from router.models import Model
 from router.models.inventory import Entry, describe, inventory
 

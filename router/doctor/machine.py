@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backends.export.sizes import MEMORY
-from backends.process import available_memory, total_memory, usable_cores
+from backends.machine import available_memory, total_memory, usable_cores
 from backends.processor import Processor
 from router.models import home
 

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from backends.base import Runtime
-from router.doctor.child import EXPORTING, Order, peak_memory
+from router.doctor.probe import EXPORTING, Order, peak_memory
 from router.doctor.trial import Ending, Trial
 from router.models import Model
 
-_CODE = "from router.doctor.child import main; main()"
+_CODE = "from router.doctor.probe import main; main()"
 _LOOK_SECONDS = 0.05
 _LONGEST_WORDS = 200  # characters
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from backends.base import BackendError
-from backends.export.weights import Weights
+from backends.store.weights import Weights
 
 
 def check_checkpoint(folder: Path) -> None:

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TypeAlias
 
 from backends.base import BackendError, RequestError
-from backends.export.checks import check, remember
-from backends.export.folder import remove_folder, remove_leftovers, write_folder
-from backends.export.manifest import EXPORTER, NAME, Manifest
 from backends.export.recipe import MatrixError, Recipe
 from backends.export.sizes import check_memory, estimate
-from backends.export.weights import Progress
-from router.calibration import samples
+from backends.store.checks import check, remember
+from backends.store.folder import remove_folder, remove_leftovers, write_folder
+from backends.store.manifest import EXPORTER, NAME, Manifest
+from backends.store.weights import Progress
+from router.models.calibration import samples
 from router.models.home import home
 from router.models.identity import export_name, source_of
 from router.models.model import Model

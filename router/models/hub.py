@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backends.base import BackendError, RequestError
-from backends.export.folder import check_space
 from backends.qwen3vl.config import Config
 from backends.qwen3vl.fields import Fields
+from backends.store.folder import check_space
 from router.models.checkpoint import check_checkpoint
 from router.models.download import (
     Listing,

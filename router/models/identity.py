@@ -8,8 +8,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from backends.export.manifest import EXPORTER, Source, recipe_fields
 from backends.export.recipe import Recipe
+from backends.store.manifest import EXPORTER, Source, recipe_fields
 from router.models.model import EMBEDDED, Model
 
 _READ = 16 << 20  # bytes; a file up to this size is known by its content, a larger one by size and time

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backends.base import BackendError, Device
-from backends.ort.packed import WEIGHTS, Variant, helps
+from backends.onnx.packed import WEIGHTS, Variant, helps
 from router.models.home import home
 
 if TYPE_CHECKING:

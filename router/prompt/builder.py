@@ -28,7 +28,7 @@ from tokenizers import Tokenizer
 from backends.base import BackendError, Prompt, RequestError
 from backends.qwen3vl.config import Config
 from backends.qwen3vl.images import Grid, Limits, grid_of, patches, picture_tokens
-from router.pictures import PictureLimits
+from router.images import PictureLimits
 from router.prompt.checkpoint import (
     control_ids,
     read_end_tokens,

@@ -7,7 +7,7 @@
 """
 
 from router.server.app import create_app
-from router.server.serve import listen, make_server, serve
+from router.server.listen import listen, make_server, serve
 from router.server.settings import Settings
 
 __all__ = ["Settings", "create_app", "listen", "make_server", "serve"]

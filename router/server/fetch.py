@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import h11
 
 from backends.base import RequestError
-from router.openai.pictures import Source
+from router.api.pictures import Source
 from router.server.settings import Settings
 from router.server.threads import in_thread
 

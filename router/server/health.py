@@ -6,8 +6,8 @@ from typing import Any
 
 from starlette.responses import Response
 
-from router.openai.objects import Object
-from router.server.answers import json_response
+from router.api.objects import Object
+from router.server.responses import json_response
 
 
 class Status(Object):

@@ -8,10 +8,10 @@ from typing import Any
 from fastapi import FastAPI
 from pydantic.json_schema import models_json_schema
 
-from router.openai.chat import ChatBody
-from router.openai.completions import CompletionBody
-from router.openai.objects import ChatChunk, Error, Object
-from router.server.door import PUBLIC
+from router.api.chat import ChatBody
+from router.api.completions import CompletionBody
+from router.api.objects import ChatChunk, Error, Object
+from router.server.middleware import PUBLIC
 
 _REFERENCE = "#/components/schemas/{model}"
 

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Mapping
 
 from backends.base import RequestError
-from router.openai import Ask
-from router.openai.pictures import Source
-from router.pictures import read_picture
+from router.api import Ask
+from router.api.pictures import Source
+from router.images import read_picture
 from router.router import Answer, Router
 from router.server.line import Place
 from router.server.settings import Settings

@@ -5,11 +5,11 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
-from router.openai import chat_ask
-from router.openai.objects import Object
-from router.server.answers import json_response, routed, without_paths
-from router.server.exchange import understood
+from router.api import chat_ask
+from router.api.objects import Object
+from router.server.endpoints import understood
 from router.server.fetch import fetch_all
+from router.server.responses import json_response, routed, without_paths
 from router.server.service import Service
 from router.types import Candidate, Estimate, Route
 

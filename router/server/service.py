@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from backends import names as backend_names
 from router.router import Router
-from router.server.bodies import Bodies
-from router.server.callers import Callers
+from router.server.access import Callers
+from router.server.admission import Bodies
 from router.server.line import Line
 from router.server.metrics import Metrics
 from router.server.names import Names

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from router.pictures import PictureLimits
+from router.images import PictureLimits
 
 MIB = 1 << 20
 

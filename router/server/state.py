@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Literal, TypeAlias
 
 from backends.base import BackendError, Capability
-from router.server.watch import Watch
+from router.server.cancel import Watch
 
 Phase: TypeAlias = Literal["loading", "ready", "draining"]
 

@@ -6,9 +6,9 @@ import pytest
 from fastapi.routing import iter_route_contexts
 
 from backends.base import RequestError
-from router.server.callers import Callers, is_loopback
-from router.server.door import PUBLIC
+from router.server.access import Callers, is_loopback
 from router.server.keys import check_key, digest, parse_keys
+from router.server.middleware import PUBLIC
 from tests.server.conftest import ASK, Served, read_all
 
 KEY = "sk-0123456789"

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from backends.base import RequestError
-from router.openai.pictures import Source
+from router.api.pictures import Source
 from router.server import fetch as fetching
 from router.server.fetch import address, fetch, is_public
-from tests.picture_corpus import encoded, photo
+from tests.images.picture_corpus import encoded, photo
 
 PICTURE = encoded(photo(), "PNG")
 GOOD = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(PICTURE), PICTURE)

@@ -12,8 +12,8 @@ import pytest
 
 from backends.scripted import ScriptedBackend, ScriptedSession
 from router import Request, Router
-from router.openai import read
-from router.server import exchange
+from router.api import read
+from router.server import endpoints
 from router.server.line import Line
 from router.server.metrics import Meter
 from tests.server.conftest import ANSWER, ASK, Served, post, read_all, read_until, script, until
@@ -275,9 +275,9 @@ def test_health_answers_while_requests_are_read_and_prepared(start, monkeypatch)
         return wait
 
     router = type(served.service.router)
-    monkeypatch.setattr(exchange, "read", held(exchange.read))  # of a large body
+    monkeypatch.setattr(endpoints, "read", held(endpoints.read))  # of a large body
     monkeypatch.setattr(router, "answer", held(router.answer))  # of any
-    monkeypatch.setattr(exchange, "SMALL", 1000)
+    monkeypatch.setattr(endpoints, "SMALL", 1000)
     with ThreadPoolExecutor(2) as pool:
         sent = [pool.submit(served.ask, user="x" * 2000)]
         assert reached.acquire(timeout=10)
@@ -285,8 +285,8 @@ def test_health_answers_while_requests_are_read_and_prepared(start, monkeypatch)
         gate.set()
         assert sent[0].result().status_code == 200
         gate.clear()
-        monkeypatch.setattr(exchange, "SMALL", 10**6)
-        monkeypatch.setattr(exchange, "read", read)
+        monkeypatch.setattr(endpoints, "SMALL", 10**6)
+        monkeypatch.setattr(endpoints, "read", read)
         sent.append(pool.submit(served.ask))
         assert reached.acquire(timeout=10)
         assert reached.acquire(timeout=10)

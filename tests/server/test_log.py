@@ -8,7 +8,7 @@ import re
 import pytest
 
 from router.server import log
-from tests.picture_corpus import encoded, photo
+from tests.images.picture_corpus import encoded, photo
 from tests.server.conftest import ASK, Served, read_all, until
 
 CANARY = "canary-7f3a"

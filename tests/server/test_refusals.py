@@ -12,8 +12,8 @@ import pytest
 
 from backends.scripted import ScriptedBackend
 from router.server import preparing
-from tests.body_corpus import BROKEN, WRONG
-from tests.picture_corpus import bad_files, encoded, gif_declaring, jpeg_declaring, photo, png
+from tests.api.body_corpus import BROKEN, WRONG
+from tests.images.picture_corpus import bad_files, encoded, gif_declaring, jpeg_declaring, photo, png
 from tests.server.conftest import ANSWER, ASK, BUILDER, Served, post, read_all, read_until, until
 
 LEAKS = re.compile(r"0x[0-9a-f]{4}|/home|/work|/tmp|/usr|BytesIO|Traceback|\.py\b")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.picture_corpus import encoded, photo
+from tests.images.picture_corpus import encoded, photo
 from tests.server.conftest import ANSWER, ASK, Served, until
 
 PICTURE = "data:image/png;base64," + base64.b64encode(encoded(photo(128, 96), "PNG")).decode()

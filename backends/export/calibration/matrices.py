@@ -20,8 +20,8 @@ from backends.export.graph import DataFile
 from backends.export.matrices import Matrices, Stored, check_finite
 from backends.export.quantize import Matrix, Rounded, Scheme, dequantise, quantise
 from backends.export.recipe import MatrixError, Recipe
-from backends.export.weights import Weights
 from backends.qwen3vl.config import Config
+from backends.store.weights import Weights
 
 _PIECE = 1 << 18  # values rounded at once by one thread
 

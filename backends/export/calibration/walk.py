@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from backends.export.calibration.layer import attend, gated, normalise, rotate, turns
 from backends.export.calibration.samples import Floats, States
-from backends.export.weights import Weights
 from backends.qwen3vl.config import TextConfig
+from backends.store.weights import Weights
 
 MODEL = "model.language_model."
 

@@ -9,8 +9,8 @@ from backends.export.recipe import MatrixError, Recipe, VisionPrecision
 from backends.export.vision.linear import Linears
 from backends.export.vision.rotation import Rotated
 from backends.export.vision.tower import Tower
-from backends.export.weights import Weights
 from backends.qwen3vl.config import VisionConfig
+from backends.store.weights import Weights
 
 __all__ = ["write"]
 

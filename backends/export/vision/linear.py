@@ -122,7 +122,7 @@ class Linears:
 def _signed_or_not(codes: NDArray[np.uint8]) -> NDArray[np.uint8] | NDArray[np.int8]:
     """Codes around 128 as this processor adds products of them fastest without cutting sums at 16 bits.
 
-    Either is right everywhere: `backends.ort.decoder.int8_options` has signed ones turned where it must be.
+    Either is right everywhere: `backends.onnx.decoder.int8_options` has signed ones turned where it must be.
     """
     return (codes ^ 0x80).view(np.int8) if Processor.read().sums_whole else codes
 

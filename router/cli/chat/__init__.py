@@ -23,7 +23,7 @@ from router.cli.progress import listening
 
 if TYPE_CHECKING:
     from router.cli.chat.lines import Input
-    from router.cli.chat.talk import Talk
+    from router.cli.chat.session import Talk
     from router.models import Listener
 
 
@@ -53,7 +53,7 @@ def chat(images: tuple[str, ...], **options: Any) -> None:
         raise click.UsageError("--logprobs are part of the JSON output; add --json")
     if options["model"] is None:
         click.echo(NOTICE, err=True)
-    from router.cli.pump import pump
+    from router.cli.signals import pump
 
     with listening("reading the model") as listener:
         (talk,) = pump(_begin(images, options, listener))
@@ -64,11 +64,11 @@ def _begin(images: tuple[str, ...], options: dict[str, Any], listener: Listener)
     """The chat, with the backend loaded that the first question will most likely need."""
     from dataclasses import replace
 
+    from router.cli.chat.answer import Ear, Speaker, Style
     from router.cli.chat.conversation import Conversation
+    from router.cli.chat.session import Talk
     from router.cli.chat.settings import Defaults
-    from router.cli.chat.speaker import Ear, Speaker, Style
-    from router.cli.chat.talk import Talk
-    from router.pictures import open_picture
+    from router.images import open_picture
     from router.types import Request
 
     accepted = picture_limits(options)

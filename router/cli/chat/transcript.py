@@ -13,7 +13,7 @@ from typing import Any, NoReturn, TypeAlias
 from PIL import Image
 
 from backends.base import RequestError
-from router.pictures import PictureLimits, read_picture
+from router.images import PictureLimits, read_picture
 from router.types import ROLES, Message, Picture
 
 _URL = re.compile(r"data:image/[a-z0-9.+-]+;base64,", re.IGNORECASE)

@@ -1,0 +1,46 @@
+"""onnxruntime's exceptions as BackendErrors, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+from backends.base import BackendError
+from backends.machine import tells_of_no_memory
+
+_RAISED = (
+    state.EPFail,
+    state.EngineError,
+    state.Fail,
+    state.InvalidArgument,
+    state.InvalidGraph,
+    state.InvalidProtobuf,
+    state.NoModel,
+    state.NoSuchFile,
+    state.NotImplemented,
+    state.RuntimeException,
+    # what C++ throws where onnxruntime does not catch it
+    RuntimeError,
+    MemoryError,
+)
+
+
+@contextmanager
+def named_errors(what: str, *, code: str = "backend_error") -> Iterator[None]:
+    """Raise BackendError ``code``, or ``out_of_memory``, saying that ``what``."""
+    try:
+        yield
+    except _RAISED as error:
+        text = str(error).strip().partition("\n")[0]
+        if isinstance(error, MemoryError) or tells_of_no_memory(text):
+            raise out_of_memory() from error
+        raise BackendError(f"backend 'onnx': {what}: {text}", code=code) from error
+
+
+def out_of_memory() -> BackendError:
+    """The error for memory that the system does not give."""
+    return BackendError(
+        "backend 'onnx' ran out of memory; use a smaller picture, context or model", code="out_of_memory"
+    )

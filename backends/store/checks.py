@@ -1,0 +1,130 @@
+"""Whether an export is what its manifest says: by size; by content, all of it or what may have changed."""
+
+from __future__ import annotations
+
+import json
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from backends.base import BackendError
+from backends.store.manifest import NAME, Manifest, sha256
+
+SMALL = 16 << 20  # bytes; a smaller file is read faster than it is worth to remember it
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A file that is not what the manifest says, and in which way."""
+
+    file: str
+    problem: str
+
+    def __str__(self) -> str:
+        return f"{self.file} {self.problem}"
+
+
+def check_sizes(folder: Path) -> Manifest:
+    """The manifest, when every file is there, regular and as long as it says; nothing is read.
+
+    BackendError ``model_invalid`` names every file that is not, with its size and the one expected.
+    """
+    manifest = Manifest.read(folder)
+    _refuse(folder, [misfit for name in manifest.files if (misfit := _misfit(folder, manifest, name))])
+    return manifest
+
+
+def check(folder: Path, seen: Path | None = None) -> Manifest:
+    """As `check_sizes`, and the content of what is small or has changed since ``seen`` was written.
+
+    ``seen`` is a file of ours elsewhere that remembers the time and place of what was read before.
+    """
+    manifest = check_sizes(folder)
+    known = _read_seen(seen)
+    now = {name: _state(folder / name) for name in manifest.files}
+    doubtful = [
+        name for name, file in manifest.files.items() if file.size <= SMALL or known.get(name) != now[name]
+    ]
+    _refuse(folder, _changed(folder, manifest, doubtful))
+    if seen is not None and known != now:
+        remember(folder, manifest, seen)
+    return manifest
+
+
+def verify(folder: Path, progress: Callable[[str, int, int], None] | None = None) -> list[Damage]:
+    """Read every file; name each one that is not what the manifest says, or why there is no manifest.
+
+    ``progress`` is told each file's name, with the bytes read before it and the bytes of all.
+    """
+    try:
+        manifest = Manifest.read(folder)
+    except BackendError as error:
+        return [Damage(NAME, f"cannot be used: {error}")]
+    damages: list[Damage] = []
+    done = 0
+    for name, file in manifest.files.items():
+        if progress is not None:
+            progress(name, done, manifest.size)
+        misfit = _misfit(folder, manifest, name)
+        damages += [misfit] if misfit else _changed(folder, manifest, [name])
+        done += file.size
+    return damages
+
+
+def remember(folder: Path, manifest: Manifest, seen: Path) -> None:
+    """Note that the files in ``folder`` were just written or read, and found right."""
+    state = {name: _state(folder / name) for name in manifest.files}
+    try:
+        seen.parent.mkdir(parents=True, exist_ok=True)
+        seen.write_text(json.dumps(state))
+    except OSError:
+        pass  # a cache that cannot be written costs time, nothing else
+
+
+def _refuse(folder: Path, damages: list[Damage]) -> None:
+    if damages:
+        raise BackendError(
+            f"{folder} is damaged: {'; '.join(map(str, damages))}; export it again (hybrid export --force)",
+            code="model_invalid",
+        )
+
+
+def _misfit(folder: Path, manifest: Manifest, name: str) -> Damage | None:
+    """What can be told of a file without reading it."""
+    expected = manifest.files[name].size
+    try:
+        found = (folder / name).stat(follow_symlinks=False)
+    except FileNotFoundError:
+        return Damage(name, f"is missing, {expected} bytes expected")
+    if not stat.S_ISREG(found.st_mode):
+        return Damage(name, "is not a regular file; links and devices are not followed")
+    if found.st_nlink != 1:
+        return Damage(name, "has another name elsewhere (a hard link); copy it instead")
+    if found.st_size != expected:
+        return Damage(name, f"has {found.st_size} bytes, {expected} expected")
+    return None
+
+
+def _changed(folder: Path, manifest: Manifest, names: list[str]) -> list[Damage]:
+    damages = []
+    for name in names:
+        try:
+            if sha256(folder / name) != manifest.files[name].sha256:
+                damages.append(Damage(name, "has the right size and another content (sha256)"))
+        except OSError as error:
+            damages.append(Damage(name, f"cannot be read ({error.strerror})"))
+    return damages
+
+
+def _state(path: Path) -> list[int]:
+    found = path.stat(follow_symlinks=False)
+    return [found.st_size, found.st_mtime_ns, found.st_ino]
+
+
+def _read_seen(seen: Path | None) -> dict[str, list[int]]:
+    try:
+        known = json.loads(seen.read_bytes()) if seen is not None else {}
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}

@@ -1,0 +1,1 @@
+"""The "torch" backend: the whole model in PyTorch through transformers; the reference."""

@@ -1,0 +1,106 @@
+"""The fields by which clients say how tokens are picked, OpenAI's and the usual extensions."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, TypeVar
+
+from pydantic import Field
+
+from backends.base import RequestError
+from router.api.parse import Body
+from router.sampling.limits import MAX_BIASES, MAX_STOPS, check_numbers
+from router.types import Sampling
+
+T = TypeVar("T")
+
+# Ranges stand in the document only: ``check_numbers`` holds to them, in words
+
+
+def _between(low: float, high: float) -> dict[str, Any]:
+    return {"minimum": low, "maximum": high}
+
+
+_BIASES: dict[str, Any] = {
+    "maxProperties": MAX_BIASES,
+    "propertyNames": {"pattern": "^(0|[1-9][0-9]{0,8})$"},  # token ids
+    "additionalProperties": _between(-100, 100) | {"type": "number"},
+}
+
+
+class PixelLimits(Body):
+    """How large pictures are read, in pixels of width times height."""
+
+    min_pixels: Annotated[int | None, Field(json_schema_extra={"minimum": 1})] = None
+    max_pixels: Annotated[int | None, Field(json_schema_extra={"minimum": 1})] = None
+
+
+class StreamOptions(Body):
+    """What a stream tells beside the answer."""
+
+    include_usage: bool | None = None
+
+
+class SamplingBody(Body):
+    """A body that asks for an answer."""
+
+    model: str
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    n: Annotated[int | None, Field(json_schema_extra=_between(1, 1))] = None
+    max_tokens: Annotated[int | None, Field(json_schema_extra={"minimum": 1})] = None
+    temperature: Annotated[float | None, Field(json_schema_extra=_between(0, 2))] = None
+    top_p: Annotated[float | None, Field(json_schema_extra={"exclusiveMinimum": 0, "maximum": 1})] = None
+    top_k: Annotated[int | None, Field(json_schema_extra={"minimum": 0})] = None
+    min_p: Annotated[float | None, Field(json_schema_extra={"minimum": 0, "exclusiveMaximum": 1})] = None
+    presence_penalty: Annotated[float | None, Field(json_schema_extra=_between(-2, 2))] = None
+    frequency_penalty: Annotated[float | None, Field(json_schema_extra=_between(-2, 2))] = None
+    repetition_penalty: Annotated[float | None, Field(json_schema_extra=_between(0.01, 10))] = None
+    logit_bias: Annotated[dict[str, float] | None, Field(json_schema_extra=_BIASES)] = None
+    seed: Annotated[int | None, Field(json_schema_extra=_between(-(2**63), 2**63 - 1))] = None
+    stop: Annotated[str | list[str] | None, Field(json_schema_extra={"maxItems": MAX_STOPS})] = None
+    stop_token_ids: list[int] | None = None
+    min_tokens: Annotated[int | None, Field(json_schema_extra={"minimum": 0})] = None
+    ignore_eos: bool | None = None
+    mm_processor_kwargs: PixelLimits | None = None
+
+
+def sampling(body: SamplingBody, max_tokens: int | None, logprobs: int | None) -> Sampling:
+    """What the body says of sampling. RequestError: a number outside its range, or more than one answer."""
+    if body.n not in (None, 1):
+        raise RequestError("n must be 1: one answer is given to a request", param="n")
+    if body.stream_options is not None and not body.stream:
+        raise RequestError("stream_options needs stream to be true", param="stream_options")
+    said = Sampling(
+        temperature=body.temperature,
+        top_k=body.top_k,
+        top_p=body.top_p,
+        min_p=body.min_p,
+        repetition_penalty=body.repetition_penalty,
+        presence_penalty=body.presence_penalty,
+        frequency_penalty=body.frequency_penalty,
+        logit_bias=_biases(body.logit_bias),
+        max_tokens=max_tokens,
+        min_tokens=body.min_tokens,
+        ignore_eos=body.ignore_eos,
+        stop=(body.stop,) if isinstance(body.stop, str) else _all(body.stop),
+        stop_token_ids=_all(body.stop_token_ids),
+        seed=body.seed,
+        logprobs=logprobs,
+    )
+    check_numbers(said)
+    return said
+
+
+def _biases(said: dict[str, float] | None) -> tuple[tuple[int, float], ...] | None:
+    if said is None:
+        return None
+    if len(said) > MAX_BIASES:
+        raise RequestError(f"logit_bias must name at most {MAX_BIASES} tokens", param="logit_bias")
+    for key in said:
+        if not (key.isascii() and key.isdecimal() and len(key) < 10 and key == str(int(key))):
+            raise RequestError("logit_bias must have token ids as keys, such as '42'", param="logit_bias")
+    return tuple((int(key), value) for key, value in said.items())
+
+
+def _all(values: list[T] | None) -> tuple[T, ...] | None:
+    return None if values is None else tuple(values)

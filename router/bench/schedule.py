@@ -1,0 +1,104 @@
+"""The order of a run: each target in turn gets the same request, so that all see the same minutes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Protocol
+
+from backends.base import BackendError, RequestError
+from router.bench.engine import Facts, Turn
+from router.bench.idle import Watch
+from router.bench.prompts import Writer
+from router.bench.workloads import Job, Workload
+
+
+class Taker(Protocol):
+    """A target, as `router.bench.worker.Worker` is one."""
+
+    def load(self) -> Facts:
+        """Make it ready."""
+        ...
+
+    def take(self, job: Job) -> Turn:
+        """Take one turn."""
+        ...
+
+
+@dataclass(frozen=True)
+class Step:
+    """One turn of one target; ``repeat`` counts from 1 at each start, and is below it while warming up."""
+
+    workload: Workload
+    target: str
+    repeat: int
+    start: int = 0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a step came to: a turn, or why there is none."""
+
+    step: Step
+    turn: Turn | None = None
+    problem: str | None = None
+
+
+def steps(
+    workloads: Sequence[Workload], targets: Sequence[str], warmup: int, repeats: int, start: int = 0
+) -> list[Step]:
+    """For each workload the targets take turns, and each time another one begins."""
+    return [
+        Step(workload, target, repeat, start)
+        for workload in workloads
+        for number, repeat in enumerate(range(1 - warmup, repeats + 1))
+        for target in _from(targets, number)
+    ]
+
+
+def run(
+    plan: Sequence[Step], targets: Mapping[str, Taker], writer: Writer, watch: Watch
+) -> Iterator[Outcome]:
+    """Take the steps in order; in one round all targets get the same job.
+
+    A workload that a target failed at is not tried with it again. ``watch`` gets a lap for each workload.
+    """
+    watch.lap("")
+    for workload, of_workload in groupby(plan, lambda step: step.workload):
+        failed: set[str] = set()
+        for _, one_round in groupby(of_workload, lambda step: step.repeat):
+            job = writer.job(workload)
+            for step in one_round:
+                if step.target not in failed:
+                    outcome = _take(step, targets[step.target], job)
+                    failed |= {step.target} if outcome.problem is not None else set()
+                    yield outcome
+        watch.lap(workload.name)
+
+
+def load(
+    targets: Mapping[str, Taker], tell: Callable[[str], None]
+) -> tuple[dict[str, Facts], dict[str, str]]:
+    """Load the engines one after the other: what is known of those that did, and why others did not."""
+    facts: dict[str, Facts] = {}
+    problems: dict[str, str] = {}
+    for name, target in targets.items():
+        tell(f"{name}: loading")
+        try:
+            facts[name] = target.load()
+        except (RequestError, BackendError) as error:
+            problems[name] = str(error)
+    return facts, problems
+
+
+def _take(step: Step, target: Taker, job: Job) -> Outcome:
+    try:
+        return Outcome(step, target.take(job))
+    except (RequestError, BackendError) as error:
+        return Outcome(step, problem=str(error))
+
+
+def _from(targets: Sequence[str], number: int) -> list[str]:
+    first = number % len(targets) if targets else 0
+    return [*targets[first:], *targets[:first]]

@@ -1,0 +1,168 @@
+"""A chat: what was said, how answers are picked, and what each command does about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from backends.base import BackendError, RequestError
+from router.cli.chat import disk, transcript
+from router.cli.chat.answer import Speaker, tell
+from router.cli.chat.commands import LEAVE, Command, help_text, parse, path, paths
+from router.cli.chat.conversation import Conversation
+from router.cli.chat.lines import Input
+from router.cli.chat.settings import Defaults, changed, cost, listed
+from router.cli.chat.stats import Turn, table
+from router.cli.exit_codes import describe
+from router.cli.progress import size
+from router.cli.terminal import decision_line
+from router.images import PictureLimits, open_picture
+from router.types import Decision, Request
+
+
+class Talk:
+    """One conversation with one model; each step happens whole or changes nothing."""
+
+    def __init__(
+        self,
+        speaker: Speaker,
+        conversation: Conversation,
+        settings: Request,
+        defaults: Defaults,
+        accepted: PictureLimits,
+    ) -> None:
+        """``settings``: a request whose messages are not looked at; ``accepted``: which pictures are read."""
+        self.conversation = conversation
+        self.settings = settings
+        self.turns: list[Turn] = []
+        self._speaker = speaker
+        self._router = speaker.router
+        self._defaults = defaults
+        self._accepted = accepted
+        self._commands: Mapping[str, Callable[[str], None]] = {
+            "image": self._image,
+            "drop": self._drop,
+            "clear": self._clear,
+            "save": lambda file: self._save(file, over=False),
+            "save!": lambda file: self._save(file, over=True),
+            "load": self._load,
+            "set": self._set,
+            "backend": self._backend,
+            "stats": self._stats,
+            "help": lambda _: tell(help_text()),
+        }
+
+    def go_on(self, source: Input) -> None:
+        """Take what comes from ``source`` until it ends, or /exit."""
+        while True:
+            try:
+                text = source.read(len(self.conversation.waiting))
+                entry = None if text is None else parse(text)
+                if entry is None or entry == LEAVE:
+                    return
+                if isinstance(entry, Command):
+                    self._commands[entry.name](entry.argument)
+                elif self._ask(entry):
+                    raise KeyboardInterrupt
+            except (RequestError, BackendError) as failure:
+                tell(f"hybrid: {describe(failure)}")
+            except KeyboardInterrupt:
+                # without anybody to ask the next question, it is the chat that is to stop
+                if not source.interactive:
+                    raise
+
+    def _ask(self, text: str) -> bool:
+        """Answer a question; True: it was stopped."""
+        if not text.strip():
+            return False
+        asked = self.conversation.asked(text)
+        try:
+            said = self._speaker.say(replace(self.settings, messages=asked.messages))
+        except (RequestError, BackendError) as failure:
+            full = failure.code == "context_length_exceeded" and bool(self.conversation.messages)
+            over = "; /clear starts over" if full else ""
+            tell(f"hybrid: {describe(failure)} (the question is not kept{over})")
+            return False
+        if said.turn is not None:
+            self.conversation = asked.answered(said.text)
+            self.turns.append(said.turn)
+        return said.stopped
+
+    def _image(self, argument: str) -> None:
+        files = paths(argument)
+        pictures = [open_picture(file, self._accepted) for file in files]
+        shown = self.conversation.shown(*pictures)
+        self._ready(shown, self.settings)
+        self.conversation = shown
+        for file, picture in zip(files, pictures, strict=True):
+            width, height = picture.size
+            tokens = cost(picture, self.settings, self._defaults)
+            tell(f"{Path(file).name}: {width}x{height}, {tokens} tokens of the next question")
+
+    def _drop(self, _: str) -> None:
+        count = len(self.conversation.waiting)
+        self.conversation = self.conversation.dropped()
+        tell(f"{_count(count, 'picture')} dropped" if count else "no picture waits for the next question")
+
+    def _clear(self, _: str) -> None:
+        self.conversation = self.conversation.cleared()
+        self.turns = []
+
+    def _save(self, argument: str, *, over: bool) -> None:
+        target = disk.write(path(argument), transcript.to_json(self.conversation.messages), over=over)
+        left_out = "; pictures that wait are left out" if self.conversation.waiting else ""
+        tell(f"{self._amount()} in {target} ({size(target.stat().st_size)}){left_out}")
+
+    def _load(self, argument: str) -> None:
+        file = paths(argument)[0]
+        try:
+            loaded = Conversation(transcript.from_json(disk.read(file), self._accepted))
+            self._ready(loaded, self.settings)
+        except RequestError as error:
+            raise RequestError(f"{file!r}: {error}", code=error.code) from None
+        self.conversation, self.turns = loaded, []
+        tell(f"{self._amount()} from {file}")
+
+    def _set(self, assignment: str) -> None:
+        before = list(listed(self.settings, self._defaults)) if assignment else []
+        if assignment:
+            scores = self._speaker.style.as_object
+            self.settings = changed(self.settings, assignment, self._defaults, scores=scores)
+        for line in listed(self.settings, self._defaults):
+            if line not in before:
+                tell(line)
+
+    def _backend(self, name: str) -> None:
+        settings = replace(self.settings, backend=None if name == "auto" else name)
+        decision = self._ready(self.conversation, settings)
+        self.settings = settings
+        tell(decision_line(decision))
+
+    def _stats(self, _: str) -> None:
+        from rich.console import Console
+
+        if self.turns:
+            Console(stderr=True).print(table(self.turns))
+        else:
+            tell("nothing was answered yet")
+
+    def _ready(self, conversation: Conversation, settings: Request) -> Decision:
+        """Who would answer the next question. RequestError: nobody could, whatever it is."""
+        try:
+            return self._router.decide(replace(settings, messages=conversation.asked("").messages))
+        except RequestError as error:
+            if error.code != "context_length_exceeded" or not conversation.pictures:
+                raise
+            smaller = "/set max_pixels=N reads pictures smaller"
+            raise RequestError(f"{error}; {smaller}", code=error.code) from None
+
+    def _amount(self) -> str:
+        messages = self.conversation.messages
+        pictures = sum(len(message.pictures) for message in messages)
+        shown = f" and {_count(pictures, 'picture')}" if pictures else ""
+        return f"{_count(len(messages), 'message')}{shown}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,172 @@
+"""The process in which one backend is tried: what goes wrong here ends this process and nothing else.
+
+Its `main` reads an `Order` as JSON from the command line and writes lines of JSON into the order's file as it
+goes on, each an object whose entries add to those before it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import closing, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import backends
+from backends.base import BackendError, RequestError, Runtime
+from backends.machine import available_memory
+from backends.scripted import ScriptedBackend
+from router.estimates import footprint
+from router.images import open_picture
+from router.models import Listener, Model, ensure_export
+from router.router import Router
+from router.types import Chunks, Message, Picture, Request, Sampling
+
+Tell: TypeAlias = Callable[..., None]
+
+EXPORTING = "exporting the model"  # a stage that may take as long as it needs
+# the embedded model begins its answer to the second with another word when it sees no picture
+TEXT = "What can you do?"
+ABOUT_PICTURE = "What colour is the top left?"
+PICTURE = Path(__file__).parent.parent / "scenes" / "samples" / "quadrants.png"
+_OF_ONE_PROCESS = "only the process that registered it has it; the entry point hybrid.backends is for all"
+_PARENT_DIES = 1  # linux/prctl.h: PR_SET_PDEATHSIG
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to try, and where to tell of it."""
+
+    backend: str
+    model: Model
+    runtime: Runtime
+    run: bool
+    told: Path
+
+    def as_json(self) -> str:
+        """For the command line of the process."""
+        return json.dumps(asdict(self), default=str)
+
+    @classmethod
+    def parse(cls, text: str) -> Order:
+        """What `as_json` wrote."""
+        fields = json.loads(text)
+        model, runtime, told = fields["model"], fields["runtime"], Path(fields["told"])
+        model["folder"] = Path(model["folder"])
+        runtime["checkpoint"] = runtime["checkpoint"] and Path(runtime["checkpoint"])
+        return cls(fields["backend"], Model(**model), Runtime(**runtime), fields["run"], told)
+
+
+def main() -> None:
+    """Try what the order says; every failure that Python sees is told of, not raised."""
+    _be_the_one_to_go()
+    order = Order.parse(sys.argv[1])
+    with order.told.open("a", encoding="utf-8", buffering=1) as stream:
+
+        def tell(**values: Any) -> None:
+            stream.write(json.dumps(values | {"peak_bytes": peak_memory()}) + "\n")
+
+        try:
+            _try(order, tell)
+        except BackendError as error:
+            tell(**{"refused" if error.code == "backend_unavailable" else "error": str(error)})
+        except RequestError as error:
+            # registered in the process that asks, which this one knows nothing of
+            known = error.code != "backend_not_found"
+            tell(**{"error": str(error)} if known else {"refused": _OF_ONE_PROCESS})
+        except Exception as error:  # whatever the backend of another package may raise
+            tell(error=f"{type(error).__name__}: {error}")
+        tell(ended=True)  # and not by an exit that a library took
+    # a library that hangs as it is torn down would be taken for one that cannot answer
+    os._exit(0)
+
+
+def _try(order: Order, tell: Tell) -> None:
+    tell(stage="asking what it can do")
+    found = backends.capability(order.backend, order.runtime.device)
+    tell(capability=asdict(found))
+    if found.problem is not None or not order.run:
+        return
+    router = Router(order.model, order.runtime)
+    about_text = _request(order.backend, TEXT)
+    tell(stage="asking every backend what it can do")  # which imports those of other packages
+    router.decide(about_text)  # refuses a checkpoint's backend for an export
+    if problem := _too_large(order, found):
+        tell(too_large=problem)
+        return
+    if found.reads_export:
+        _export(order.model, tell)
+    tell(stage="loading")
+    started = time.perf_counter()
+    answer = router.answer(about_text)
+    tell(load_seconds=time.perf_counter() - started, stage="answering a text")
+    tell(text=_first_token(answer.chunks))
+    if found.sees_images:
+        tell(stage="answering about a picture")
+        answer = router.answer(_request(order.backend, open_picture(PICTURE), ABOUT_PICTURE))
+        tell(picture=_first_token(answer.chunks))
+
+
+def _export(model: Model, tell: Tell) -> None:
+    started = time.perf_counter()
+    tell(stage=EXPORTING)
+    ensure_export(model, listener=Listener(_percent(tell)))
+    tell(export_seconds=time.perf_counter() - started)
+
+
+def _request(backend: str, *parts: str | Picture) -> Request:
+    return Request((Message.of("user", *parts),), Sampling(max_tokens=1, temperature=0.0), backend)
+
+
+def _first_token(chunks: Chunks) -> dict[str, Any]:
+    with closing(chunks):
+        (chunk,) = chunks
+    assert chunk.stats is not None
+    return {"seconds": chunk.stats.first_token_seconds, "id": chunk.tokens[0], "text": chunk.text}
+
+
+def _too_large(order: Order, found: backends.Capability) -> str | None:
+    """Why it is better not tried: a system without memory stands still for minutes, or ends what it likes."""
+    if order.runtime.device == "cuda" or order.backend == ScriptedBackend.name:
+        return None
+    need, free = footprint(order.model, found, order.runtime), available_memory()
+    if free is None or need.verdict(free) != "does not fit":
+        return None
+    return f"needs about {need.total / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free"
+
+
+def _percent(tell: Tell) -> Callable[[str, int, int], None]:
+    """Tells of an export, at each percent."""
+    told = -1
+
+    def progress(_name: str, done: int, total: int) -> None:
+        nonlocal told
+        if (percent := 100 * done // max(total, 1)) > told:
+            told = percent
+            tell(percent=percent)
+
+    return progress
+
+
+def _be_the_one_to_go() -> None:
+    """When memory runs out end this process before any other, and end it with the one that started it."""
+    with suppress(OSError):  # not Linux, or not allowed
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PARENT_DIES, signal.SIGKILL)
+
+
+def peak_memory(process: int | str = "self") -> int | None:
+    """Most bytes of memory that a process has had; None where that is not told, or it is gone."""
+    try:
+        # getrusage would give the peak of the process that started it, were that larger
+        lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    except OSError:
+        return None
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM")), None)

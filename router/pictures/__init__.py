@@ -1,5 +1,0 @@
-"""The one door for pictures: untrusted bytes, a file or a PIL image -> upright, opaque RGB."""
-
-from router.pictures.reader import PictureLimits, from_pil, open_picture, read_picture
-
-__all__ = ["PictureLimits", "from_pil", "open_picture", "read_picture"]

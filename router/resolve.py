@@ -1,0 +1,75 @@
+"""A request with its defaults filled in, checked and tokenized: what is known before a backend is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from backends.qwen3vl.images import Limits
+from router.images import PictureLimits
+from router.prompt import Plan, PromptBuilder
+from router.sampling import BUILT_IN, FREE, Constraint, check, from_generation_config
+from router.sampling.grammar import Schemas
+from router.speeds import Speed
+from router.types import Estimate, Request, Sampling
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """A request that can be answered, as far as the model is concerned."""
+
+    request: Request
+    sampling: Sampling  # the request's, over the model's, over the built-in defaults
+    plan: Plan
+    constraint: Constraint = FREE  # for one answer
+
+    def room(self, context: int) -> int:
+        """How many tokens the answer may have; RequestError ``context_length_exceeded``: see `Plan.room`."""
+        return self.plan.room(self.request.sampling.max_tokens, self.sampling.max_tokens, context)
+
+    def estimates(self, speeds: Mapping[str, Speed], max_tokens: int) -> dict[str, Estimate]:
+        """How long each measured backend would take, once it is loaded."""
+        patches = tuple(int(count) for count in self.plan.grid.prod(1))
+        found = {}
+        for name, speed in speeds.items():
+            first = speed.seconds(len(self.plan.ids), 0, patches)
+            whole = speed.seconds(len(self.plan.ids), max_tokens, patches)
+            if first is not None and whole is not None:
+                found[name] = Estimate(speed.load_seconds, first, whole)
+        return found
+
+
+class Questions:
+    """Makes of each request to one model what it asks; read once, and shared by threads."""
+
+    def __init__(self, folder: Path, max_pictures: int = PictureLimits.max_pictures) -> None:
+        self._folder = folder
+        self._max_pictures = max_pictures
+
+    def ask(self, request: Request) -> Asked:
+        """RequestError: something in the request is wrong, and what. BackendError: the model's files are."""
+        sampling = request.sampling.over(self._defaults)
+        check(sampling, self.builder.config.text.vocab)
+        constraint = FREE if request.json_schema is None else self._schemas.constraint(request.json_schema)
+        return Asked(request, sampling, self._planner(request).plan(request.messages), constraint)
+
+    @cached_property
+    def builder(self) -> PromptBuilder:
+        """The model's tokenizer, template and configuration."""
+        return PromptBuilder.read(self._folder, self._max_pictures)
+
+    @cached_property
+    def _schemas(self) -> Schemas:
+        return Schemas(self.builder.tokenizer, self.builder.config.text.vocab, self.builder.eos)
+
+    @cached_property
+    def _defaults(self) -> Sampling:
+        return from_generation_config(self.builder.generation_config).over(BUILT_IN)
+
+    def _planner(self, request: Request) -> PromptBuilder:
+        """The builder, with the picture limits of this request."""
+        limits = self.builder.limits
+        least, most = request.min_pixels or limits.min_pixels, request.max_pixels or limits.max_pixels
+        return replace(self.builder, limits=Limits(least, most))

@@ -1,0 +1,175 @@
+"""One request for an answer, from its body to the last byte.
+
+::
+
+    body -> Ask                errors in the JSON and its fields, and unknown models
+    a place in the line        429 when there is none
+    pictures, prompt, backend  every other error of the client's; then the headers of a stream go out
+    a turn                     chunks come from a thread, comments keep the stream alive
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, MutableMapping
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from backends.base import RequestError
+from router.api import AnswerForm, Ask, ChatForm, Envelope, TextForm, failure, read
+from router.api.document import Document
+from router.router import Answer, join
+from router.server import log
+from router.server.admission import SMALL
+from router.server.answering import Run
+from router.server.cancel import ClientLeftError, Watch
+from router.server.fetch import fetch_all
+from router.server.metrics import Meter
+from router.server.responses import DONE, PING, EventStream, event, json_response, routed
+from router.server.service import Service
+from router.server.threads import in_thread
+from router.types import Chunk
+
+Understand: TypeAlias = Callable[[Document], Ask]
+
+
+async def exchange(service: Service, request: Request, understand: Understand) -> Response:
+    """The answer to a body that ``understand`` reads; RequestError or BackendError: there is none."""
+    service.state.check()
+    meter = Meter(service.metrics)
+    with service.bodies.hold() as body:
+        data = await body.read(request.headers, request.receive)
+        ask, backend = await understood(service, request, data, understand)
+        del data
+        talk = _talk(service, request, ask, meter)
+        try:
+            answer = await talk.prepare(backend)
+        except BaseException as error:
+            talk.close(error)
+            raise
+    return await talk.respond(answer, request.headers.get("x-hybrid-debug") == "1")
+
+
+async def understood(
+    service: Service, request: Request, data: bytes, understand: Understand
+) -> tuple[Ask, str | None]:
+    """What a body asks for, and the backend it names; refused for what can be said before a place is free."""
+    ask = understand(read(data)) if len(data) <= SMALL else await in_thread(lambda: understand(read(data)))
+    backend = service.names.backend(ask.model, request.headers.get("x-hybrid-backend"))
+    return _within(ask, service), backend or service.settings.backend
+
+
+def _within(ask: Ask, service: Service) -> Ask:
+    """``ask`` within the limits for pictures. RequestError: too many, or to be read too large."""
+    settings = service.settings
+    if len(ask.sources) > settings.pictures.max_pictures:
+        raise RequestError(
+            f"the conversation has {len(ask.sources)} pictures; at most {settings.pictures.max_pictures} "
+            "are read in one request",
+            code="too_many_images",
+            param="messages",
+        )
+    most = settings.max_pixels or settings.pictures.useful_pixels
+    for name in ("min_pixels", "max_pixels"):
+        asked = getattr(ask, name)
+        if asked is not None and not 1 <= asked <= most:
+            raise RequestError(
+                f"{name} must be from 1 to {most}, got {asked}", param=f"mm_processor_kwargs.{name}"
+            )
+    return ask if ask.max_pixels is not None else replace(ask, max_pixels=settings.max_pixels)
+
+
+def _talk(service: Service, request: Request, ask: Ask, meter: Meter) -> _Talk:
+    place = service.line.enter()
+    watches = service.state.watches
+    watch = Watch(request.receive, service.settings.request_timeout, watches.discard)
+    watches.add(watch)
+    return _Talk(service, ask, watch, Run(place, watch, meter), meter, request.state.log)
+
+
+@dataclass(frozen=True)
+class _Talk:
+    """A request that has a place in the line."""
+
+    service: Service
+    ask: Ask
+    watch: Watch
+    run: Run
+    meter: Meter
+    told: MutableMapping[str, Any]  # what the log will say of it
+
+    async def prepare(self, backend: str | None) -> Answer:
+        """The answer about to be given."""
+        return await self.run.prepare(self._made(backend))
+
+    async def _made(self, backend: str | None) -> Answer:
+        fetched = await fetch_all(self.ask.sources, self.service.settings)
+        return await self.service.preparing.answer(self.ask, backend, fetched, self.run.place)
+
+    async def respond(self, answer: Answer, debug: bool) -> Response:
+        """The answer, as a stream or whole."""
+        envelope = Envelope(
+            self.service.names.served,
+            answer.prompt,
+            self.service.router.piece,
+            self.ask.include_usage,
+            answer.decision if debug else None,
+        )
+        form: AnswerForm = ChatForm(envelope) if self.ask.form == "chat" else TextForm(envelope)
+        headers = routed(answer.decision, self.ask.ignored)
+        if self.ask.stream:
+            return EventStream(self._events(form), headers, lambda: self.close(ClientLeftError()))
+        return json_response(await self._whole(form, answer), headers)
+
+    async def _events(self, form: AnswerForm) -> AsyncGenerator[bytes, None]:
+        """A stream never lies: it ends with a reason and [DONE], or with an error."""
+        error: BaseException | None = None
+        try:
+            for found in form.opening():
+                yield event(found)
+            async with aclosing(self.run.chunks(self.service.settings.ping_interval)) as chunks:
+                async for chunk in chunks:
+                    for piece in _pieces(form, chunk):
+                        yield piece
+            yield DONE
+        except ClientLeftError as left:
+            error = left
+        except Exception as failed:
+            error = failed
+            log.note(self.told, failed)
+            yield event(failure(failed).body)
+        finally:
+            self.close(error)
+
+    async def _whole(self, form: AnswerForm, answer: Answer) -> Any:
+        error: BaseException | None = None
+        try:
+            chunks = [chunk async for chunk in self.run.chunks() if chunk is not None]
+            return form.whole(join(chunks, answer.decision))
+        except BaseException as failed:
+            error = failed
+            raise
+        finally:
+            self.close(error)
+
+    def close(self, error: BaseException | None) -> None:
+        """End what still goes on, and say in the log what it was; once, whoever comes first."""
+        if self.run.closed:
+            return
+        self.run.close()
+        self.meter.ended(_finish(error))
+        self.told.update(self.meter.figures())
+
+
+def _pieces(form: AnswerForm, chunk: Chunk | None) -> list[bytes]:
+    return [PING] if chunk is None else [event(found) for found in form.chunk(chunk)]
+
+
+def _finish(error: BaseException | None) -> str | None:
+    """What the metrics call the end of an answer; None: what its last chunk says."""
+    if error is None:
+        return None
+    return "abort" if isinstance(error, ClientLeftError) else getattr(error, "code", "error")

@@ -1,0 +1,128 @@
+"""Listen, and end as one was told: finish what runs, or stop at once."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+
+import uvicorn
+from fastapi import FastAPI
+
+from backends.base import BackendError
+from backends.machine import use_few_arenas
+from router.server import log
+from router.server.protocol import protocol
+from router.server.service import Service
+from router.server.settings import Settings
+from router.server.state import State
+
+_LAST_WORDS = 2  # seconds for the last events and errors to be sent
+_SEND_BUFFER = 128 * 1024  # bytes; the kernel takes twice of it for its own accounts
+_TICK = 0.1  # seconds; uvicorn renews its date header every tenth
+LAST_SECONDS = 1.0  # of draining: for what is cut off to end
+
+
+def listen(settings: Settings, port: int) -> socket.socket:
+    """A socket at the address; BackendError ``not_listening`` says why there is none."""
+    host = settings.bound
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listener = socket.create_server((host, port), family=family, backlog=2048)
+        # inherited by every connection: what a slow reader leaves unread is little, and soon noticed
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
+        # this too, as asyncio does it only where a socket names its protocol: else tokens wait 40 ms together
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return listener
+    except OSError as error:
+        raise BackendError(
+            f"cannot listen on {host} port {port}: {error.strerror or error}; choose another with --port",
+            code="not_listening",
+        ) from None
+
+
+def serve(app: FastAPI, listener: socket.socket) -> int | None:
+    """Answer until a signal comes; return its number, or None if it was told to end otherwise.
+
+    A signal ends the service when the answers under way are whole, or after ``drain_timeout``; a second one
+    ends it at once. Raises what kept the model from being loaded.
+    """
+    use_few_arenas()  # several threads for each request, hardly one of which allocates beside another
+    server = make_server(app)
+    server.run(sockets=[listener])
+    failure = server.state.failure
+    if failure is not None:
+        raise failure
+    return server.signal
+
+
+def make_server(app: FastAPI) -> Server:
+    """The server of an application made by ``create_app``, not yet running."""
+    service: Service = app.state.service
+    config = uvicorn.Config(
+        app,
+        http=protocol(service.settings),
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        h11_max_incomplete_event_size=service.settings.max_header,
+        timeout_graceful_shutdown=_LAST_WORDS,
+    )
+    return Server(config, service.state, service.settings.drain_timeout)
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, which goes on listening while it drains, so that it can say so."""
+
+    def __init__(self, config: uvicorn.Config, state: State, drain_timeout: float) -> None:
+        super().__init__(config)
+        self.state = state
+        self.signal: int | None = None
+        self._drain_timeout = drain_timeout
+        self._deadline: float | None = None  # of the draining
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Have signals end the service, where they arrive at all."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self.end, number)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
+
+    def end(self, number: int | None = None) -> None:
+        """Finish what runs, but take nothing more; at the second call, stop at once."""
+        now = asyncio.get_running_loop().time()
+        self.force_exit = self._deadline is not None
+        # telling streams that they end here, and what computes to stop, is a part of the time
+        left = max(self._drain_timeout / 2, self._drain_timeout - LAST_SECONDS)
+        self._deadline = now if self.force_exit else now + left
+        self.signal = number
+        log.tell("stopping" if self.force_exit else "draining", under_way=len(self.state.watches))
+        self.state.drain()
+
+    async def main_loop(self) -> None:
+        """Wait until there is a reason to end."""
+        ticks, loop, told = 0, asyncio.get_running_loop(), False
+        while not await self.on_tick(ticks) and self.state.failure is None:
+            if self._deadline is not None and (not self.state.watches or loop.time() >= self._deadline):
+                break
+            if self.state.phase == "ready" and not told:
+                told = True
+                log.tell("ready")
+            ticks += 1
+            await asyncio.sleep(_TICK)
+        self.state.drain()
+        self.state.cut()

@@ -1,0 +1,81 @@
+"""Answers over HTTP: an object, a failure, a stream of events."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from router.api import Failure
+from router.api.objects import Object
+from router.types import Decision
+
+PING = b": keep-alive\n\n"
+DONE = b"data: [DONE]\n\n"
+
+_STREAMED = {
+    "content-type": "text/event-stream",
+    "cache-control": "no-cache",
+    "x-accel-buffering": "no",  # a proxy is not to collect it
+}
+_PATH = re.compile(r"(?<![\w/])[~/][^\s,;:)']*")
+
+
+def json_response(found: Object, headers: Mapping[str, str] | None = None, status: int = 200) -> Response:
+    """One object."""
+    return Response(
+        found.json_text(), status, {"cache-control": "no-store", **(headers or {})}, "application/json"
+    )
+
+
+def failed(failure: Failure, retry_after: int | None = None) -> Response:
+    """A failure; ``retry_after``: seconds after which to come again."""
+    again = {} if retry_after is None else {"retry-after": str(retry_after)}
+    return json_response(failure.body, {**failure.headers, **again}, failure.status)
+
+
+def event(found: Object) -> bytes:
+    """One object of a stream."""
+    return b"data: " + found.json_text().encode("utf-8") + b"\n\n"
+
+
+def routed(decision: Decision, ignored: tuple[str, ...]) -> dict[str, str]:
+    """The headers that say who answers and why, and which fields nobody read."""
+    headers = {"x-hybrid-backend": decision.backend, "x-hybrid-route-reason": _for_header(decision.reason)}
+    return {**headers, **({"x-hybrid-ignored": ", ".join(ignored)} if ignored else {})}
+
+
+class EventStream(Response):
+    """Server-sent events, each sent when it is there."""
+
+    def __init__(
+        self, events: AsyncGenerator[bytes, None], headers: Mapping[str, str], ended: Callable[[], None]
+    ) -> None:
+        """``ended`` is called in any case, also if not one event was sent."""
+        super().__init__(headers={**_STREAMED, **headers})
+        del self.headers["content-length"]
+        self._events, self._ended = events, ended
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send them."""
+        start = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
+        try:
+            await send(start)
+            async with aclosing(self._events) as events:
+                async for piece in events:
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        finally:
+            self._ended()
+
+
+def without_paths(reason: str) -> str:
+    """A reason that names no folder of this machine, on one line."""
+    return " ".join(_PATH.sub("...", reason).split())
+
+
+def _for_header(reason: str) -> str:
+    return without_paths(reason).encode("ascii", "replace").decode("ascii")[:300].rstrip()
