@@ -5,9 +5,12 @@ from __future__ import annotations
 import ctypes
 import math
 import os
+import platform
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, TypeAlias
 
-from backends.base import BackendError
+from backends.base import BackendError, DType
 
 _GROUP = Path("/sys/fs/cgroup")  # Linux control groups, version 2, where a container's own limits stand
 _QUOTA = _GROUP / "cpu.max"  # "quota period", or "max period"
@@ -103,3 +106,118 @@ def _group_memory(group: Path) -> list[int]:
         return [int(limit) - int(used) + sum(cached)]
     except (OSError, ValueError):  # no such file, or "max": no limit
         return []
+
+
+_CPUINFO = Path("/proc/cpuinfo")
+_X86 = ("x86_64", "amd64", "i386", "i686")
+
+
+@dataclass(frozen=True)
+class Processor:
+    """One machine's processor; its cores may differ, then what all of them have counts."""
+
+    architecture: str  # x86_64, aarch64 ...
+    name: str  # empty where the system does not tell
+    features: frozenset[str] | None  # instruction sets, by Linux's names; None: the system does not tell
+
+    @classmethod
+    def read(cls, cpuinfo: Path = _CPUINFO, architecture: str | None = None) -> Processor:
+        """This machine's; ``cpuinfo`` and ``architecture`` of another one describe that."""
+        architecture = architecture or platform.machine()
+        try:
+            lines = cpuinfo.read_text("utf-8", "replace").splitlines()
+        except OSError:
+            return cls(architecture, "", None)
+        fields = [(key.strip(), value.strip()) for key, _, value in (line.partition(":") for line in lines)]
+        sets = [frozenset(value.split()) for key, value in fields if key in ("flags", "Features")]
+        return cls(architecture, _name(fields), frozenset.intersection(*sets) if sets else None)
+
+    @property
+    def is_x86(self) -> bool:
+        """Whether it is of the PC's family."""
+        return self.architecture.lower() in _X86
+
+    @property
+    def is_arm(self) -> bool:
+        """Whether it is a 64-bit ARM."""
+        return self.architecture.lower() in ("aarch64", "arm64")
+
+    def has(self, *names: str) -> bool | None:
+        """Whether it has one of these instruction sets; None where the system does not tell."""
+        return None if self.features is None else not self.features.isdisjoint(names)
+
+    @property
+    def sums_whole(self) -> bool:
+        """Whether it adds int8 products without cutting sums at 16 bits, as x86 did before VNNI."""
+        return not self.is_x86 or bool(self.has("avx512_vnni", "avx_vnni"))
+
+    @property
+    def multiplies_bf16(self) -> bool:
+        """Whether PyTorch has fast products of bfloat16 on it."""
+        return bool(self.has("avx512_bf16"))
+
+
+def _name(fields: list[tuple[str, str]]) -> str:
+    """The model's name; on ARM often the board's, or the maker's numbers."""
+    known = dict(reversed(fields))  # of each key the first value
+    for key in ("model name", "Model", "Hardware"):
+        if known.get(key):
+            return known[key]
+    numbers = [f"{key} {known[key]}" for key in ("CPU implementer", "CPU part") if key in known]
+    return ", ".join(numbers)
+
+
+Format: TypeAlias = Literal["bf16", "fp32"]
+
+BYTES: dict[Format, int] = {"bf16": 2, "fp32": 4}  # of one weight
+
+
+def weight_format(folder: Path, dtype: DType, processor: Processor) -> Format:
+    """What is asked for, else bf16 where ``processor`` multiplies it or float32 would not fit, else fp32."""
+    if dtype != "auto":
+        return dtype
+    if processor.multiplies_bf16:
+        return "bf16"
+    return "fp32" if _float32_fits(folder, total_memory()) else "bf16"
+
+
+def reference_format(folder: Path, dtype: DType) -> Format:
+    """What is asked for, else fp32 where the memory that is free now holds it, else bf16.
+
+    For weights that others are measured against: rounding them to bf16 for speed would be taken for the
+    others' error.
+    """
+    if dtype != "auto":
+        return dtype
+    return "fp32" if _float32_fits(folder, available_memory()) else "bf16"
+
+
+def _float32_fits(folder: Path, memory: int | None) -> bool:
+    """Whether ``memory`` bytes hold the weights in float32; None, where the system does not tell, does."""
+    in_float32 = 2 * sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    # a quarter is left for activations, the cache and everything else
+    return memory is None or in_float32 < 0.75 * memory
+
+
+_STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+def reset_peak() -> None:
+    """Let the peak begin anew at what is held now; where the system does not offer that, it goes on."""
+    try:
+        _RESET.write_text("5")
+    except OSError:
+        return
+
+
+def peak_bytes() -> int | None:
+    """Most bytes resident since the process began or the peak was reset, mapped files included.
+
+    None where the system keeps no such figure of a process alone (getrusage's includes its parent's).
+    """
+    try:
+        lines = _STATUS.read_text("ascii", "replace").splitlines()
+    except OSError:
+        return None
+    found = [int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")]
+    return found[0] if found else None

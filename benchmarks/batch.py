@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from backends.base import Runtime
+from backends.machine import Processor
 from backends.onnx.decoder import Decoder
-from backends.processor import Processor
 
 ROWS = (1, 2, 4, 8)
 

@@ -20,7 +20,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from backends.processor import Processor
+from backends.machine import Processor
 
 WIDE, NARROW = 6144, 2048  # of a 2B model's down and gate matrices
 PAIRS = 5  # of matrices up and down: 63 MB at 4 bits

@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 
 from backends import Runtime
 from backends.export import Recipe, export, vision
-from backends.export.calibration.compensate import compensate, feedback
-from backends.export.calibration.hessian import hessian
+from backends.export.calibration.compensate import compensate, feedback, hessian
 from backends.export.calibration.samples import States, begin
 from backends.export.calibration.walk import MODEL, Walk
 from backends.export.quantize import dequantise, quantise

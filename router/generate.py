@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
 
 from backends.base import Backend, BackendError, Prompt, Session
@@ -125,3 +126,22 @@ class _Clock:
         seconds, self.seconds = self.seconds, 0.0
         self.start()
         return seconds
+
+
+async def iterate(chunks: Chunks, cancel: Callable[[], None]) -> AsyncGenerator[Chunk, None]:
+    """The same chunks. Closing this generator, or cancelling its task, ends the computing within a second."""
+    step: asyncio.Future[Chunk | None] | None = None
+    try:
+        while True:
+            step = asyncio.ensure_future(asyncio.to_thread(next, chunks, None))
+            # a thread cannot be cancelled: it is told to stop below, and waited for
+            chunk = await asyncio.shield(step)
+            if chunk is None:
+                return
+            yield chunk
+    finally:
+        cancel()
+        if step is not None and not step.done():
+            await asyncio.wait({step})
+            step.exception()  # that it was cancelled is no news
+        chunks.close()

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 import backends
 from backends.base import Backend, Prompt, Runtime
-from backends.weight_format import Format, reference_format
+from backends.machine import Format, reference_format
 from router.prompt import PromptBuilder
 from router.types import Message, Picture
 

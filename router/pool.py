@@ -5,9 +5,18 @@ from __future__ import annotations
 import gc
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
 
-from backends.base import Backend, BackendError
+import backends
+from backends.base import Backend, BackendError, Capability, Runtime
+from backends.export.recipe import Recipe
+from backends.machine import total_memory
+from backends.qwen3vl.config import Config
+from router.estimates import footprint
+from router.models import SILENT, Listener, Model, ensure_export, ensure_packed, export_place
 
 RETRY_SECONDS = 60.0  # a backend that did not load is not tried again under "auto" for this long
 
@@ -83,3 +92,75 @@ class LoadedBackends:
         if gone:
             gone.clear()
             gc.collect()  # a model may stand in a circle of references
+
+
+@dataclass(frozen=True)
+class ModelBackends:
+    """A model, and how its backends are to run."""
+
+    model: Model
+    runtime: Runtime
+    recipe: Recipe | None = None
+    listener: Listener = SILENT
+    make_exports: bool = True  # whether a model that has no export yet gets one when a backend needs it
+
+    def available(self) -> Mapping[str, Capability]:
+        """What each backend can do; an export that was made meanwhile is noticed."""
+        return {name: self._with_export(found) for name, found in self._found.items()}
+
+    def load(self, name: str) -> Backend:
+        """Load a backend, after its export was made if need be. BackendError: why it cannot be."""
+        found = self.available()[name]
+        if found.problem is not None:
+            raise BackendError(
+                f"backend '{name}' cannot be used: {found.problem}", code="backend_unavailable"
+            )
+        return backends.load(name, *self.reads(found))
+
+    def reads(self, found: Capability) -> tuple[Path, Runtime]:
+        """The folder that a backend reads, and how it runs; exports and packed variants are made first."""
+        if not found.reads_export:
+            return self.model.folder, self.runtime
+        checkpoint = None if self.model.is_export else self.model.folder
+        folder = ensure_export(self.model, self.recipe, self.listener)
+        packed = ensure_packed(folder, self.runtime.device, self.listener)
+        return folder, replace(self.runtime, checkpoint=checkpoint, packed=packed)
+
+    def needs(self, name: str) -> int:
+        """Bytes of memory that a backend takes, estimated; 0 where nothing tells."""
+        return self._found[name].memory or 0
+
+    @cached_property
+    def _found(self) -> Mapping[str, Capability]:
+        return {name: self._find(name) for name in backends.names()}
+
+    def _find(self, name: str) -> Capability:
+        found = backends.capability(name, self.runtime.device)
+        if found.problem is None and self.model.is_export and not found.reads_export:
+            return replace(found, problem=f"it reads a checkpoint, and {self.model.folder} is an export")
+        try:
+            context = Config.read(self.model.folder).text.context
+            memory = footprint(self.model, found, self.runtime).total
+        except BackendError:
+            return found  # whoever loads it says what is wrong with the model
+        return replace(found, context=context, memory=memory, problem=found.problem or _too_large(memory))
+
+    def _with_export(self, found: Capability) -> Capability:
+        if not found.reads_export:
+            return found
+        exported = self.model.is_export or self._place.is_dir()
+        problem = found.problem
+        if problem is None and not exported and not self.make_exports:
+            problem = f"there is no export of {self.model.name}: hybrid export {self.model.name}"
+        return replace(found, exported=exported, problem=problem)
+
+    @cached_property
+    def _place(self) -> Path:
+        return export_place(self.model, self.recipe or Recipe())
+
+
+def _too_large(memory: int) -> str | None:
+    total = total_memory()
+    if total is None or memory <= total:
+        return None
+    return f"it takes about {memory / 1e9:.1f} GB of memory, and this machine has {total / 1e9:.1f} GB"

@@ -8,11 +8,11 @@ from functools import cached_property
 from pathlib import Path
 
 from backends.qwen3vl.images import Limits
+from router.estimates import Speed
 from router.images import PictureLimits
 from router.prompt import Plan, PromptBuilder
 from router.sampling import BUILT_IN, FREE, Constraint, check, from_generation_config
 from router.sampling.grammar import Schemas
-from router.speeds import Speed
 from router.types import Estimate, Request, Sampling
 
 

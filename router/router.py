@@ -12,17 +12,14 @@ import backends
 from backends.base import Backend, BackendError, Prompt, Runtime
 from backends.export.recipe import Recipe
 from backends.machine import total_memory
-from router.asynchronous import iterate
-from router.detokenize import TextStream
-from router.generate import Stop, generate
+from router.detokenize import TextStream, pieces
+from router.estimates import Speed, read_speeds
+from router.generate import Stop, generate, iterate
 from router.images import PictureLimits
-from router.model_backends import ModelBackends
 from router.models import SILENT, Listener, Model, find
-from router.pieces import pieces
 from router.policy import Outlook, Policy, decide, find_policy, refusal
-from router.pool import LoadedBackends
+from router.pool import LoadedBackends, ModelBackends
 from router.resolve import Asked, Questions
-from router.speeds import Speed, read_speeds
 from router.types import Candidate, Chunk, Chunks, Completion, Decision, Estimate, Request, Route, Sampling
 
 _SHARE = 0.8  # of the machine's memory: what loaded backends may take together

@@ -12,11 +12,10 @@ import torch
 
 from backends import Prompt, Runtime
 from backends.export import MatrixError, Recipe, export
-from backends.onnx.backend import OnnxBackend
+from backends.onnx.backend import OnnxBackend, OnnxSession
 from backends.onnx.decoder import Decoder
 from backends.onnx.embeddings import Embeddings
 from backends.onnx.features import Features
-from backends.onnx.session import OnnxSession
 from backends.qwen3vl.config import Config
 from tests import tiny
 

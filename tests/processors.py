@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from backends.processor import Processor
+from backends.machine import Processor
 
 VNNI = """\
 processor	: 0

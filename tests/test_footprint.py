@@ -10,10 +10,8 @@ import pytest
 from backends import BackendError, Capability, Runtime
 from backends.export.recipe import Recipe
 from backends.export.sizes import estimate
-from backends.machine import total_memory
-from backends.processor import Processor
+from backends.machine import Processor, reference_format, total_memory, weight_format
 from backends.store.weights import Weights
-from backends.weight_format import reference_format, weight_format
 from router.estimates import TOKENS, Footprint, footprint
 from router.models import Model, find
 from tests import stand_in
@@ -100,20 +98,18 @@ def test_pytorch_takes_bf16_where_it_is_fast_or_nothing_else_fits(monkeypatch: p
     assert weight_format(folder, "auto", NEW) == "bf16"
     assert weight_format(folder, "fp32", NEW) == "fp32"
     assert weight_format(folder, "bf16", OLD) == "bf16"
-    monkeypatch.setattr("backends.weight_format.total_memory", lambda: holding(folder) - 8)
+    monkeypatch.setattr("backends.machine.total_memory", lambda: holding(folder) - 8)
     assert weight_format(folder, "auto", OLD) == "bf16"
-    monkeypatch.setattr("backends.weight_format.total_memory", lambda: holding(folder) + 8)
+    monkeypatch.setattr("backends.machine.total_memory", lambda: holding(folder) + 8)
     assert weight_format(folder, "auto", OLD) == "fp32"
-    monkeypatch.setattr("backends.weight_format.total_memory", lambda: None)
+    monkeypatch.setattr("backends.machine.total_memory", lambda: None)
     assert weight_format(folder, "auto", OLD) == "fp32"
 
 
 def test_the_memory_pytorch_counts_on_is_the_containers(monkeypatch, tmp_path: Path) -> None:
     folder = find().folder
     (tmp_path / "meminfo").write_text(f"MemTotal: {1 << 40} kB\n")
-    monkeypatch.setattr(
-        "backends.weight_format.total_memory", lambda: total_memory(tmp_path / "meminfo", tmp_path)
-    )
+    monkeypatch.setattr("backends.machine.total_memory", lambda: total_memory(tmp_path / "meminfo", tmp_path))
     assert weight_format(folder, "auto", OLD) == "fp32"
     (tmp_path / "memory.max").write_text(f"{holding(folder) - 8}\n")
     assert weight_format(folder, "auto", OLD) == "bf16"
@@ -125,9 +121,9 @@ def test_a_reference_is_in_float32_whatever_is_fast_unless_it_is_not_free(monkey
     folder = find().folder
     for processor in (OLD, NEW):
         monkeypatch.setattr(Processor, "read", lambda: processor)  # noqa: B023
-        monkeypatch.setattr("backends.weight_format.available_memory", lambda: holding(folder) + 8)
+        monkeypatch.setattr("backends.machine.available_memory", lambda: holding(folder) + 8)
         assert reference_format(folder, "auto") == "fp32"
         assert reference_format(folder, "bf16") == "bf16"
-        monkeypatch.setattr("backends.weight_format.available_memory", lambda: holding(folder) - 8)
+        monkeypatch.setattr("backends.machine.available_memory", lambda: holding(folder) - 8)
         assert reference_format(folder, "auto") == "bf16"
         assert reference_format(folder, "fp32") == "fp32"

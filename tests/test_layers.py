@@ -10,24 +10,17 @@ ROOT = Path(__file__).parent.parent
 
 LAYERS = [
     ["backends.base"],
-    ["backends.machine", "backends.processor", "backends.prefix_cache", "backends.rates", "backends.qwen3vl"],
-    ["backends.weight_format"],
-    ["backends.export", "backends.torch.loading", "backends.torch_rates"],
-    ["backends.torch.backend", "backends.genai", "backends.onnx", "backends.scripted"],
+    ["backends.store", "backends.qwen3vl", "backends.export.recipe", "backends.export.quantize"],
+    ["backends.machine", "backends.prefix_cache"],
+    ["backends.export", "backends.torch.loading"],
+    ["backends.torch", "backends.genai", "backends.onnx", "backends.scripted"],
     ["backends"],
     ["router.types"],
-    [
-        "router.images",
-        "router.detokenize",
-        "router.sampling",
-        "router.prompt",
-        "router.sampling.grammar",
-        "router.pieces",
-    ],
+    ["router.images", "router.detokenize", "router.sampling", "router.prompt"],
     ["router.generate", "router.models.calibration"],
     ["router.models"],
-    ["router.speeds", "router.estimates"],
-    ["router.resolve", "router.asynchronous", "router.policy", "router.model_backends", "router.pool"],
+    ["router.estimates", "router.machine"],
+    ["router.resolve", "router.policy", "router.pool"],
     ["router.router", "router.parity", "router.bench"],
     ["router.doctor"],
     ["router"],
@@ -36,7 +29,12 @@ LAYERS = [
     ["router.cli"],
 ]
 # modules of one layer that may know each other, in this direction
-BESIDE = {("router.prompt", "router.images")}
+BESIDE = {
+    ("router.prompt", "router.images"),
+    ("backends.store", "backends.qwen3vl"),
+    ("backends.store", "backends.export.recipe"),
+    ("backends.export.recipe", "backends.export.quantize"),
+}
 
 FILES = sorted(file for top in ("backends", "router") for file in (ROOT / top).rglob("*.py"))
 
@@ -110,16 +108,11 @@ def test_an_upward_import_is_noticed(module: str, line: str) -> None:
 
 
 HEAVY = {
-    "torch": {
-        "backends.torch.loading",
-        "backends.torch_rates",
-        "backends.torch.backend",
-        "backends.onnx.torch_vision",
-    },
-    "transformers": {"backends.torch.loading", "backends.torch.backend", "backends.onnx.torch_vision"},
-    "onnxruntime": {"backends.onnx"},
+    "torch": {"backends.torch", "backends.onnx.torch_vision", "router.bench.rates"},
+    "transformers": {"backends.torch", "backends.onnx.torch_vision"},
+    "onnxruntime": {"backends.onnx", "router.bench.rates"},
     "onnxruntime_genai": {"backends.genai"},
-    "onnx": {"backends.export", "backends.onnx.blobs", "backends.onnx.packed"},
+    "onnx": {"backends.export", "backends.onnx.blobs", "backends.onnx.packed", "router.bench.rates"},
     "matplotlib": {"router.bench.plot"},
     "prompt_toolkit": {"router.cli.chat"},
     "llguidance": {"router.sampling.grammar"},

@@ -13,8 +13,8 @@ pytest.importorskip("transformers")
 from backends import Prompt, Runtime, load
 from backends.export import export
 from backends.export.recipe import Recipe
-from backends.onnx.session import OnnxSession
-from backends.processor import Processor
+from backends.machine import Processor
+from backends.onnx.backend import OnnxSession
 from backends.qwen3vl.positions import positions
 from router.cli import run
 from router.models import ensure_export, find
@@ -73,7 +73,7 @@ def test_the_reference_is_in_float32_unless_the_memory_forbids_it_and_the_report
 ) -> None:
     out = str(tmp_path / "out")
     assert run(["export", str(checkpoint), out, "--precision", "fp32", "--vision-precision", "fp32"]) == 0
-    monkeypatch.setattr("backends.weight_format.available_memory", lambda: free)
+    monkeypatch.setattr("backends.machine.available_memory", lambda: free)
     command = ["verify", out, "--against", "torch", "--checkpoint", str(checkpoint)]
     assert (run(command) == 0) == holds  # bf16's own rounding is more than that of a float32 export
     assert f"against torch in {dtype}, 8 prompts" in capsys.readouterr().out
@@ -124,7 +124,7 @@ def without_deepstack(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def with_flat_positions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "backends.onnx.session.positions",
+        "backends.onnx.backend.positions",
         lambda tokens, _spans, _grid, merge: positions(tokens, None, None, merge),
     )
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from backends.processor import Processor
+from backends.machine import Processor
 from tests.processors import ARM, OLD, VNNI, processor
 
 

@@ -14,7 +14,7 @@ pytest.importorskip("onnxruntime_genai")
 from backends import Backend, BackendError, Prompt, Runtime, Session
 from backends.export import Recipe
 from backends.genai.backend import GenaiBackend
-from backends.onnx import session as onnx_session
+from backends.onnx import backend as onnx_session
 from backends.onnx.backend import OnnxBackend
 from backends.prefix_cache import TAIL
 from backends.torch.backend import TorchBackend

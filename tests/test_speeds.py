@@ -8,8 +8,8 @@ import pytest
 
 from backends import Runtime
 from backends.export.recipe import Recipe
+from router.estimates import Speed, read_speeds, record_speeds
 from router.models import Model, find
-from router.speeds import Speed, read_speeds, record_speeds
 
 ONNX = Speed(
     1.5, prefill=((128, 100.0), (1024, 50.0)), decode=((128, 20.0), (1024, 10.0)), vision=((784, 400.0),)

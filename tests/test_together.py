@@ -128,7 +128,7 @@ def test_an_export_that_is_made_meanwhile_is_noticed(
 def test_a_model_too_large_for_the_machine_is_refused_before_it_is_loaded(
     router: Router, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("router.model_backends.total_memory", lambda: 300_000_000)
+    monkeypatch.setattr("router.pool.total_memory", lambda: 300_000_000)
     small = Router(router.model, router.runtime, router.recipe)
     route = small.route(Request(TEXT))
     assert route.decision.backend == "genai"

@@ -38,7 +38,7 @@ def export(
     ``model_invalid``: the checkpoint is not a whole Qwen3-VL. OSError: ``out`` cannot be written.
     """
     # onnx takes half a second to import, and every start reads a manifest of this package
-    from backends.export import decoder, graphs, prefill, vision
+    from backends.export import graphs, vision
     from backends.export.body import Body
     from backends.export.calibration.matrices import CalibratedMatrices
     from backends.export.graph import DataFile
@@ -62,11 +62,11 @@ def export(
             else CalibratedMatrices(weights, data, recipe, config, samples, out)
         )
         body = Body(weights, config.text, recipe, matrices)
-        decoder.write(out, body, data, len(config.vision.deepstack))
-        graphs.write(out, body, data, source)
+        graphs.write_decoder(out, body, data, len(config.vision.deepstack))
+        graphs.write_text(out, body, data, source)
     errors = matrices.errors
     if recipe.prefill_precision is not None:
-        errors = errors + prefill.write(out, weights, config.text, len(config.vision.deepstack))
+        errors = errors + graphs.write_prefill(out, weights, config.text, len(config.vision.deepstack))
     for name in COMPANIONS:
         if (source / name).is_file():
             shutil.copyfile(source / name, out / name)

@@ -17,16 +17,67 @@ import json
 from pathlib import Path
 from typing import Any
 
-from backends.export.body import Body, Run
-from backends.export.graph import FLOAT, INT32, INT64, DataFile, Graph
-from backends.export.rotary import along_text
+from backends.export.body import Body, Layers, Run
+from backends.export.columns import Columns
+from backends.export.graph import FLOAT, INT32, INT64, DataFile, Graph, Side
+from backends.export.recipe import MatrixError
+from backends.export.rotary import along_text, in_space
 from backends.qwen3vl.config import TextConfig
 from backends.qwen3vl.fields import Fields
+from backends.store.weights import Weights
 
-MODEL = "text.onnx"
+DECODER = "decoder.onnx"
 
 
-def write(out: Path, body: Body, data: DataFile, source: Path) -> None:
+def write_decoder(out: Path, body: Body, data: DataFile, deepstack: int) -> None:
+    """Write the graph for a tower with ``deepstack`` DeepStack features."""
+    config = body.config
+    graph = Graph("decoder", data)
+    hidden: list[Side] = ["batch", "tokens", config.hidden]
+    embeddings = graph.input("inputs_embeds", FLOAT, hidden)
+    features = tuple(graph.input(f"deepstack.{index}", FLOAT, hidden) for index in range(deepstack))
+    places = graph.input("position_ids", INT64, [3, "batch", "tokens"])
+    seqlens_k = graph.input("seqlens_k", INT32, ["batch"])
+    total = graph.input("total_sequence_length", INT32, [])
+    last = graph.input("last", INT64, ["batch", 1])
+    body.cache(graph)
+    run = Run(in_space(graph, config, places), seqlens_k, total, features)
+    x = body.layers(graph, embeddings, run)
+    wanted = graph.op("GatherND", x, last, batch_dims=1)
+    graph.output(body.scores(graph, wanted, "logits"), FLOAT, ["batch", config.vocab])
+    graph.note("embeddings", body.table())
+    graph.save(out / DECODER)
+
+
+MODEL, DATA = "prefill.onnx", "prefill.data"
+PREFIX = "prefill."  # of the names under which its errors are noted: the decoder has the same matrices
+
+
+def write_prefill(out: Path, weights: Weights, config: TextConfig, deepstack: int) -> list[MatrixError]:
+    """Write the graph and its data into the folder ``out``; return how far each matrix moved.
+
+    ``deepstack``: how many DeepStack features the tower gives.
+    """
+    with DataFile(out / DATA) as data:
+        columns = Columns(weights, data)
+        layers = Layers(weights, config, columns, lambda *_: None)  # they have one way of their own
+        graph = Graph("prefill", data)
+        hidden: list[Side] = [1, "tokens", config.hidden]
+        embeddings = graph.input("inputs_embeds", FLOAT, hidden)
+        features = tuple(graph.input(f"deepstack.{index}", FLOAT, hidden) for index in range(deepstack))
+        places = graph.input("position_ids", INT64, [3, 1, "tokens"])
+        seqlens_k = graph.input("seqlens_k", INT32, [1])
+        total = graph.input("total_sequence_length", INT32, [])
+        layers.cache(graph)
+        layers.fill(graph, embeddings, Run(in_space(graph, config, places), seqlens_k, total, features))
+    graph.save(out / MODEL)
+    return [error._replace(name=f"{PREFIX}{error.name}") for error in columns.errors]
+
+
+TEXT = "text.onnx"
+
+
+def write_text(out: Path, body: Body, data: DataFile, source: Path) -> None:
     """Write the graph, and the description that onnxruntime-genai reads it by."""
     config = body.config
     graph = Graph("text", data)
@@ -40,7 +91,7 @@ def write(out: Path, body: Body, data: DataFile, source: Path) -> None:
     x = body.layers(graph, body.embed(graph, ids), run)
     last = graph.op("Slice", x, graph.ints(-1), graph.ints(2**62), graph.ints(1))
     graph.output(body.scores(graph, last, "logits"), FLOAT, ["batch", 1, config.vocab])
-    graph.save(out / MODEL)
+    graph.save(out / TEXT)
     (out / "genai_config.json").write_text(
         json.dumps(_genai_config(config, source), indent=2) + "\n", encoding="utf-8"
     )
@@ -59,7 +110,7 @@ def _genai_config(config: TextConfig, source: Path) -> dict[str, Any]:
             "vocab_size": config.vocab,
             **_tokens(source),
             "decoder": {
-                "filename": MODEL,
+                "filename": TEXT,
                 "head_size": config.head_dim,
                 "hidden_size": config.hidden,
                 "num_attention_heads": config.heads,

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from backends.base import BackendError, Runtime
+import numpy as np
+from numpy.typing import NDArray
+
+from backends.base import BackendError, Logits, Prompt, Runtime
 from backends.genai.library import Generator, Model, named_errors
-from backends.genai.session import GenaiSession
 from backends.machine import LoadedHere, usable_cores
-from backends.prefix_cache import KEPT_BYTES, CachePool
+from backends.prefix_cache import KEPT_BYTES, CachePool, Content
 from backends.qwen3vl.config import Config, TextConfig
+
+if TYPE_CHECKING:
+    pass
 
 
 class GenaiBackend:
@@ -51,3 +59,139 @@ class GenaiBackend:
     def open(self, capacity: int) -> GenaiSession:
         """Start a session of at most ``capacity`` tokens."""
         return GenaiSession(self, capacity)
+
+
+CHUNK = 512  # tokens of a prompt read in one run, as on onnx; in between others have their turn
+
+# A generator fills the memory of its longest sequence with zeros when it is made, half a millisecond a token
+# for the 2B model, so it has room for an answer of ROOM tokens at first, and for the next turns if the answer
+# is short. One that was kept is gone on with if it has room for ENOUGH; an answer that needs more is read
+# again into one of twice the length.
+ROOM = 1024
+ENOUGH = 256
+
+
+class GenaiSession:
+    """One generation of at most ``capacity`` tokens.
+
+    `close` may come from another thread, also in the middle of a `prefill` or `decode`: that one then stops
+    within a second and raises BackendError ``cancelled``.
+    """
+
+    vision_seconds = 0.0
+    cached_images = 0
+
+    def __init__(self, backend: GenaiBackend, capacity: int) -> None:
+        self.cached_tokens = 0
+        self._backend = backend
+        self._capacity = capacity
+        self._generator: Generator | None = None
+        self._ids: list[int] = []  # what the generator has read
+        self._closed = False
+        self._computing = False
+        self._lock = threading.Lock()
+
+    def prefill(self, prompt: Prompt) -> Logits:
+        """Read the prompt, a chunk at a time, from where a kept generator ends."""
+        if prompt.image_tokens or not len(prompt.ids):
+            raise BackendError(
+                "backend 'genai' reads text, and was given a picture or nothing",
+                code="internal_inconsistency",
+            )
+        count = len(prompt.ids)
+        room = self._capacity - count
+        with self._lock:
+            self._leave()
+        found = self._backend.caches.take(
+            Content(prompt.ids), fits=lambda held: held.max_length >= count + min(room, ENOUGH)
+        )
+        if found is None:
+            self.cached_tokens = 0
+            length = count + max(min(room, ROOM), ENOUGH)
+            return self._read_anew(prompt.ids, min(length, self._backend.context))
+        generator, self.cached_tokens = found
+        with self._turn(generator):
+            generator.rewind(self.cached_tokens)
+            self._ids = prompt.ids[: self.cached_tokens].tolist()
+        return self._read(prompt.ids[self.cached_tokens :])
+
+    def decode(self, token: int) -> Logits:
+        """Read one token."""
+        assert self._generator is not None or self._closed, "a prefill comes first"
+        if self._generator is not None and len(self._ids) == self._generator.max_length < self._capacity:
+            ids = np.array([*self._ids, token])
+            return self._read_anew(ids, min(self._capacity, 2 * len(self._ids)))
+        return self._read(np.array([token]))
+
+    def close(self) -> None:
+        """Stop what is running, and leave the generator to those that go on from it."""
+        with self._lock:
+            self._closed = True
+            if not self._computing:
+                self._leave()
+            elif self._generator is not None:
+                self._generator.terminate()
+
+    def _read_anew(self, ids: NDArray[np.int64], length: int) -> Logits:
+        """Read ``ids`` into a generator with room for ``length`` tokens."""
+        self._generator = None  # its memory goes before the next one's comes
+        with self._backend.turn, named_errors("there is no memory for the answer"):
+            self._generator, self._ids = Generator(self._backend.model, length), []
+        return self._read(ids)
+
+    def _read(self, ids: NDArray[np.int64]) -> Logits:
+        """Read ``ids`` after what was read; return the scores after the last."""
+        self._check(ids)
+        for first in range(0, len(ids), CHUNK):
+            part = ids[first : first + CHUNK]
+            with self._turn(self._generator) as generator:
+                generator.append(part)
+                self._ids += part.tolist()
+                logits = generator.logits()
+        return logits
+
+    def _check(self, ids: NDArray[np.int64]) -> None:
+        if len(self._ids) + len(ids) > self._capacity:
+            raise BackendError(
+                f"the session was opened for {self._capacity} tokens and is to hold "
+                f"{len(self._ids) + len(ids)}",
+                code="internal_inconsistency",
+            )
+        if not 0 <= ids.min() <= ids.max() < self._backend.vocab:
+            raise BackendError(
+                f"a token id is outside 0 to {self._backend.vocab - 1}", code="internal_inconsistency"
+            )
+
+    @contextmanager
+    def _turn(self, generator: Generator | None) -> Iterator[Generator]:
+        """Alone in the library with ``generator``; what `close` ends raises BackendError ``cancelled``."""
+        self._backend.loaded.check()
+        with self._backend.turn:
+            with self._lock:
+                self._check_open()
+                assert generator is not None
+                self._generator, self._computing = generator, True
+            try:
+                with named_errors("it failed"):
+                    yield generator
+            except BackendError:
+                self._check_open()
+                self._generator = None  # what it holds now is not known
+                raise
+            finally:
+                with self._lock:
+                    self._computing = False
+                    if self._closed:
+                        generator.rewind(len(self._ids))
+                        self._leave()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise BackendError("the session was closed", code="cancelled")
+
+    def _leave(self) -> None:
+        """Give the generator away, with what it holds; the caller has the lock."""
+        if self._generator is not None and self._ids:
+            nbytes = self._generator.max_length * self._backend.token_bytes
+            self._backend.caches.give(Content(np.array(self._ids)), self._generator, nbytes)
+        self._generator = None

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+import onnxruntime as ort
 from numpy.typing import NDArray
 
-from backends.base import BackendError, Prompt, Runtime
+from backends.base import BackendError, Logits, Prompt, Runtime
 from backends.onnx.batch import Batcher
 from backends.onnx.cache import Cache
 from backends.onnx.decoder import Decoder
 from backends.onnx.embeddings import Embeddings
-from backends.onnx.features import Encoder, FeatureCache
-from backends.onnx.memory import trim
+from backends.onnx.errors import shrink_after, trim
+from backends.onnx.features import Encoder, FeatureCache, Features
 from backends.onnx.prefill import MODEL, Filler
-from backends.onnx.session import OnnxSession
 from backends.onnx.vision import VisionEncoder
-from backends.prefix_cache import KEPT_BYTES, CachePool, picture_digests
+from backends.prefix_cache import KEPT_BYTES, CachePool, Content, picture_digests
 from backends.qwen3vl.config import Config, VisionConfig
+from backends.qwen3vl.positions import positions
+
+if TYPE_CHECKING:
+    pass
 
 
 class OnnxBackend:
@@ -98,3 +107,186 @@ def _encoder(folder: Path, config: VisionConfig, runtime: Runtime) -> Encoder:
             "PyTorch's vision needs PyTorch: pip install 'hybrid-router[torch]'", code="backend_unavailable"
         ) from None
     return TorchVisionEncoder(runtime.checkpoint, runtime)
+
+
+CHUNK = 512  # tokens of a prompt read in one run: bounds the activations, and how long a stop can take
+SPARE = 4096  # tokens of room beyond what is asked for, so that the next turns go on in the same cache
+
+
+class OnnxSession:
+    """One generation of at most ``capacity`` tokens.
+
+    `close` may come from another thread, also in the middle of a `prefill` or `decode`: that one then stops
+    within a second and raises BackendError ``cancelled``. The contract needs no further method for it.
+    """
+
+    def __init__(self, backend: OnnxBackend, capacity: int) -> None:
+        self.vision_seconds = 0.0
+        self.cached_tokens = 0
+        self.cached_images = 0
+        self._backend = backend
+        self._capacity = capacity
+        self._cache: Cache | None = None
+        self._content = Content(np.empty(0, np.int64))  # what the cache holds, or is about to
+        self._answer: list[int] = []  # tokens behind the content
+        self._next_position = 0
+        self._closed = False
+        self._running: ort.RunOptions | None = None
+        self._lock = threading.Lock()
+
+    def prefill(self, prompt: Prompt) -> Logits:
+        """Encode the pictures and read the prompt, a chunk at a time, from where a kept cache ends."""
+        count = len(prompt.ids)
+        if not count:
+            raise BackendError("the prompt has no tokens", code="internal_inconsistency")
+        _check_patches(prompt)
+        places, self._next_position = positions(count, prompt.spans, prompt.grid, self._backend.merge)
+        self._start(Content.of(prompt))
+        rest = prompt.after(self.cached_tokens)
+        self.cached_images = prompt.images - rest.images
+        features, slots = self._see(rest), _slots(rest.spans)
+        filler = self._backend.filler
+        filled = 0 if filler is None else filler.share(len(rest.ids))
+        logits: Logits | None = None
+        for part in (*_chunks(0, filled), *_chunks(filled, len(rest.ids))):
+            embeddings = self._backend.embeddings(rest.ids[part])
+            deepstack = self._place(embeddings, features, slots - part.start)
+            here = places[:, self.cached_tokens :][:, part]
+            with self._stoppable() as how:
+                assert self._cache is not None, "it was started"
+                read = (
+                    filler.fill if filler is not None and part.start < filled else self._backend.decoder.run
+                )
+                logits = read(self._cache, embeddings, here, deepstack, how)
+        assert logits is not None, "the decoder reads the last tokens"
+        return logits
+
+    def decode(self, token: int) -> Logits:
+        """Read one token at the next position of this session."""
+        embeddings = self._backend.embeddings(np.array([token]))
+        places = np.full((3, 1), self._next_position)
+        self._next_position += 1
+        self._answer.append(token)
+        with self._stoppable() as how:
+            assert self._cache is not None, "a prefill comes first"
+            return self._backend.batcher.decode(self._cache, embeddings, places, how)
+
+    def close(self) -> None:
+        """Stop what is running, and leave the cache to those that go on from it."""
+        with self._lock:
+            self._closed = True
+            if self._running is not None:
+                self._running.terminate = True
+            else:
+                self._leave()
+
+    def _start(self, content: Content) -> None:
+        """Get a cache that holds the beginning of ``content``, or nothing."""
+        backend, decoder = self._backend, self._backend.decoder
+        room = self._capacity + (SPARE if decoder.device == "cpu" else 0)  # elsewhere it is taken at once
+        room = max(self._capacity, min(room, backend.context))
+        with self._lock:
+            self._check_open()
+            self._leave()
+            found = backend.caches.take(
+                content,
+                fits=lambda cache: cache.capacity >= self._capacity,
+                copy=lambda cache, tokens: decoder.copy(cache, tokens, room),
+            )
+            self._cache, self.cached_tokens = found or (decoder.cache(room), 0)
+            self._cache.tokens, self._cache.limit = self.cached_tokens, self._capacity
+            self._content, self._answer = content, []
+
+    def _leave(self) -> None:
+        """Give the cache away, with what it holds; the caller has the lock."""
+        if self._cache is not None:
+            self._backend.batcher.leave(self._cache)
+        if self._cache is not None and self._cache.tokens and self._cache.store is not None:
+            held = self._content.then(self._answer).first(self._cache.tokens)
+            self._backend.caches.give(held, self._cache, self._cache.nbytes)
+        self._cache = None
+
+    def _see(self, prompt: Prompt) -> Features | None:
+        """The features of the pictures in ``prompt``, the end of the whole one, with the time they took."""
+        self.vision_seconds = 0.0
+        if prompt.patches is None or prompt.grid is None:
+            return None
+        started = time.perf_counter()
+        digests = [shown.sha256 for shown in self._content.pictures[-len(prompt.grid) :]]
+        self.cached_images += self._backend.features.count(digests)
+        with self._stoppable() as how:
+            shrink_after(how)
+            features = self._backend.features.encode(prompt.patches, prompt.grid, digests, how)
+        trim()
+        self.vision_seconds = time.perf_counter() - started
+        if len(features.main) != prompt.image_tokens:
+            raise BackendError(
+                f"the pictures have {len(features.main)} features for {prompt.image_tokens} places",
+                code="internal_inconsistency",
+            )
+        return features
+
+    def _place(
+        self, embeddings: NDArray[np.float32], features: Features | None, slots: NDArray[np.int64]
+    ) -> list[NDArray[np.float32]]:
+        """Put features into ``embeddings`` [tokens, hidden] at ``slots``; return what DeepStack adds there.
+
+        Slots before or behind these tokens belong to other chunks.
+        """
+        first, end = np.searchsorted(slots, [0, len(embeddings)])
+        if features is None or first == end:
+            return self._none(len(embeddings))
+        here = slots[first:end]
+        embeddings[here] = features.main[first:end]
+        added = [np.zeros_like(embeddings) for _ in features.deepstack]
+        for whole, feature in zip(added, features.deepstack, strict=True):
+            whole[here] = feature[first:end]
+        return added
+
+    def _none(self, tokens: int) -> list[NDArray[np.float32]]:
+        decoder = self._backend.decoder
+        return [np.zeros((tokens, decoder.hidden), np.float32)] * decoder.deepstack
+
+    @contextmanager
+    def _stoppable(self) -> Iterator[ort.RunOptions]:
+        """Options for a run that `close` ends; what it raises then is BackendError ``cancelled``."""
+        # options that were told to stop never run again, so each run has its own
+        how = ort.RunOptions()
+        with self._lock:
+            self._check_open()
+            self._running = how
+        try:
+            yield how
+        except BackendError:
+            self._check_open()
+            raise
+        finally:
+            with self._lock:
+                self._running = None
+                if self._closed:
+                    self._leave()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise BackendError("the session was closed", code="cancelled")
+
+
+def _check_patches(prompt: Prompt) -> None:
+    patches = 0 if prompt.patches is None else len(prompt.patches)
+    if patches != (0 if prompt.grid is None else prompt.grid.prod(1).sum()):
+        raise BackendError(
+            f"the prompt has {patches} patches, which do not fill its pictures",
+            code="internal_inconsistency",
+        )
+
+
+def _chunks(first: int, end: int) -> list[slice]:
+    """The tokens from ``first`` to ``end``, CHUNK at a time."""
+    return [slice(start, min(start + CHUNK, end)) for start in range(first, end, CHUNK)]
+
+
+def _slots(spans: NDArray[np.int64] | None) -> NDArray[np.int64]:
+    """The places of the prompt that pictures fill, in order."""
+    if spans is None or not len(spans):
+        return np.empty(0, np.int64)
+    return np.concatenate([np.arange(first, end) for first, end in spans])

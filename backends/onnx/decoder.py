@@ -12,10 +12,9 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from backends.base import BackendError, Device, Logits, Runtime
-from backends.machine import LoadedHere, usable_cores
+from backends.machine import LoadedHere, Processor, usable_cores
 from backends.onnx.cache import Cache, Floats, Store, copy_row
 from backends.onnx.errors import named_errors
-from backends.processor import Processor
 
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 

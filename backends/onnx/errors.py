@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from backends.base import BackendError
@@ -44,3 +46,20 @@ def out_of_memory() -> BackendError:
     return BackendError(
         "backend 'onnx' ran out of memory; use a smaller picture, context or model", code="out_of_memory"
     )
+
+
+def shrink_after(run_options: ort.RunOptions) -> None:
+    """Let onnxruntime free what the run took from its arena beyond what is in use.
+
+    A large picture takes half a gigabyte, which the language model, in an arena of its own, cannot use again.
+    Not for runs of a token each: they would take the same memory anew every time.
+    """
+    run_options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+
+
+def trim() -> None:
+    """Let the C library return what was freed; where it is not glibc, nothing is to be done."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError):
+        return

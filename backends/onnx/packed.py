@@ -10,6 +10,8 @@ from __future__ import annotations
 import glob
 import hashlib
 import json
+import mmap
+import os
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,8 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from backends.base import BackendError, Device
-from backends.onnx.pages import drop, fetch
-from backends.processor import Processor
+from backends.machine import Processor
 from backends.store.checks import check, remember
 from backends.store.folder import remove_folder, write_folder
 from backends.store.manifest import NAME, Manifest, sha256
@@ -76,7 +77,7 @@ class Variant:
         return target
 
     def fetch(self) -> None:
-        """Read the blobs into the system's cache before they are mapped; see `backends.onnx.pages`."""
+        """Read the blobs into the system's cache before they are mapped; see `backends.onnx.packed`."""
         fetch(self.folder / WEIGHTS, (self.export / WEIGHTS).stat().st_size)
 
     def made(self) -> list[Path]:
@@ -163,3 +164,27 @@ def _instruction_sets() -> list[str]:
 
 def _digest(*parts: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
+
+
+_WINDOW = 64 << 20  # bytes mapped at once: what is mapped counts as this process's memory
+_POPULATE_READ = 22  # MADV_POPULATE_READ in Linux's mman-common.h, since 5.14; Python has no name for it
+
+
+def drop(file: Path) -> None:
+    """Let the cache forget ``file``, which is on the disk: what was just written is there in small pages."""
+    if hasattr(os, "posix_fadvise"):
+        with file.open("rb") as stream:
+            os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def fetch(file: Path, first: int = 0) -> None:
+    """Read ``file`` from byte ``first`` on into the cache; where the system has no huge pages, do nothing."""
+    if not hasattr(mmap, "MADV_HUGEPAGE"):
+        return
+    with file.open("rb") as stream, suppress(OSError):
+        size = os.fstat(stream.fileno()).st_size
+        for start in range(first // _WINDOW * _WINDOW, size, _WINDOW):
+            length = min(_WINDOW, size - start)
+            with mmap.mmap(stream.fileno(), length, prot=mmap.PROT_READ, offset=start) as window:
+                window.madvise(mmap.MADV_HUGEPAGE)
+                window.madvise(_POPULATE_READ)

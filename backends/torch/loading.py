@@ -13,8 +13,7 @@ from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from backends.base import BackendError, Runtime
-from backends.processor import Processor
-from backends.weight_format import weight_format
+from backends.machine import Processor, weight_format
 
 
 def load(kind: type[PreTrainedModel], folder: Path, runtime: Runtime, prefix: str = "") -> Any:

@@ -26,11 +26,10 @@ from benchmarks.peers.drawing import draw
 from benchmarks.peers.known import chosen, peers, versions
 from benchmarks.peers.table import markdown
 from router.bench.files import as_json
-from router.bench.prompts import Writer, check_room
 from router.bench.report import Report, Setting
 from router.bench.runner import Bench, Plan
-from router.bench.workloads import Size, Workload, workloads
-from router.cli.progress import listening
+from router.bench.workloads import Size, Workload, Writer, check_room, workloads
+from router.cli.terminal import listening
 from router.models import Listener, Model, find
 from router.prompt import PromptBuilder
 

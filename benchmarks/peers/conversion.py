@@ -14,10 +14,10 @@ from typing import TypeAlias
 from backends.base import BackendError
 from backends.export.recipe import MatrixError
 from backends.store.folder import write_folder
-from router.bench.fidelity import Fidelity
+from router.bench.contenders import Fidelity
 from router.bench.process import Process
 from router.models import Listener, find
-from router.models.identity import source_of
+from router.models.exports import source_of
 
 Tool: TypeAlias = Callable[[Path, Path], Sequence[MatrixError]]
 """Converts a checkpoint into a folder, reads that back, and says how far each matrix moved."""

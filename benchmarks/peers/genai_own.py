@@ -19,14 +19,13 @@ from typing import TYPE_CHECKING, get_args
 
 from backends.base import BackendError, RequestError
 from backends.export.recipe import Recipe, RecipeName
+from backends.machine import peak_bytes
 from backends.store.manifest import Manifest
 from benchmarks.peers import Peer
 from benchmarks.peers.arrivals import sample
 from benchmarks.peers.genai_files import GRAPH, converted
-from router.bench.contenders import Contender
+from router.bench.contenders import Contender, Fidelity
 from router.bench.engine import Answer, Facts
-from router.bench.fidelity import Fidelity
-from router.bench.memory import peak_bytes
 from router.models import Listener, export_to, find
 from router.prompt import PromptBuilder
 from router.types import Message

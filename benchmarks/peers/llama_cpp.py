@@ -17,13 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.base import PATCH, BackendError
+from backends.machine import peak_bytes
 from backends.qwen3vl.positions import Positions, positions
 from benchmarks.peers import Peer
 from benchmarks.peers.arrivals import sample
 from benchmarks.peers.llama_files import KINDS, prepare
 from router.bench.contenders import Contender
 from router.bench.engine import Answer, Facts
-from router.bench.memory import peak_bytes
 from router.models import Listener
 from router.prompt import Plan, PromptBuilder
 from router.types import Message

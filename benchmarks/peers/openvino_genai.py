@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 
 from backends.base import BackendError
+from backends.machine import peak_bytes
 from benchmarks.peers import Peer
 from benchmarks.peers.arrivals import sample
 from benchmarks.peers.openvino_files import converted, group_size
 from router.bench.contenders import Contender
 from router.bench.engine import Answer, Facts
-from router.bench.memory import peak_bytes
 from router.models import Listener
 from router.prompt import PromptBuilder
 from router.types import Message, Picture

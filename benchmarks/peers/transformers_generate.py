@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from backends.base import BackendError, Prompt, Runtime
+from backends.machine import peak_bytes
 from benchmarks.peers import Peer
 from benchmarks.peers.arrivals import sample
-from router.bench.contenders import Contender
+from router.bench.contenders import EXACT, Contender
 from router.bench.engine import Answer, Facts
-from router.bench.fidelity import EXACT
-from router.bench.memory import peak_bytes
 from router.models import Listener, find
 from router.prompt import PromptBuilder
 from router.types import Message

@@ -1,13 +1,11 @@
 """OpenAI's JSON <-> requests and chunks; pure: no socket, no thread, no model."""
 
-from router.api.ask import Ask
-from router.api.chat import chat_ask
-from router.api.chat_form import ChatForm
-from router.api.completions import completion_ask
-from router.api.document import read
+from router.api.chat import ChatForm, chat_ask
+from router.api.completions import TextForm, completion_ask
 from router.api.errors import Failure, failure
+from router.api.parse import read
+from router.api.request import Ask
 from router.api.response import AnswerForm, Envelope
-from router.api.text_form import TextForm
 
 __all__ = [
     "AnswerForm",

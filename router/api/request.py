@@ -2,14 +2,128 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeVar
+import binascii
+import re
+from base64 import b64decode
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 from pydantic import Field
 
 from backends.base import RequestError
 from router.api.parse import Body
 from router.sampling.limits import MAX_BIASES, MAX_STOPS, check_numbers
-from router.types import Sampling
+from router.types import Message, Picture, Request, Role, Sampling
+
+Detail: TypeAlias = Literal["auto", "low", "high"]
+
+LOW_PIXELS = 512 * 512
+"""What "detail": "low" shrinks pictures to; "high" and "auto" read them as large as they may be."""
+
+_DATA = re.compile(r"data:image/[\w.+-]{1,40}(?:;[\w=.+-]{1,40})*;base64,", re.IGNORECASE | re.ASCII)
+_BARE = re.compile(r"[A-Za-z0-9+/]{60,}={0,2}")  # long enough that no path or name is taken for data
+_URL = re.compile(r"https?://", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A picture as a client gave it."""
+
+    param: str  # where it stands in the body
+    data: str | None  # base64
+    url: str | None  # http or https, where ``data`` is None
+    detail: Detail = "auto"
+
+    def decoded(self, max_bytes: int) -> bytes:
+        """The encoded picture. RequestError: it is too large, or not base64."""
+        assert self.data is not None
+        size = len(self.data) * 3 // 4
+        if size > max_bytes:
+            raise RequestError(
+                f"the picture has about {size:,} bytes; at most {max_bytes:,} are read: make it smaller",
+                code="image_too_large",
+                param=self.param,
+            )
+        try:
+            return b64decode(self.data, validate=True)
+        except (binascii.Error, ValueError):
+            raise RequestError(
+                "the picture is not valid base64; encode it again", code="invalid_image", param=self.param
+            ) from None
+
+
+def source(address: str, param: str, detail: Detail = "auto") -> Source:
+    """What ``address`` means: a data URI, base64 alone, or a URL.
+
+    RequestError ``unsupported_image_url``: anything else; no file is ever opened because of a request.
+    """
+    if (start := _DATA.match(address)) is not None:
+        return Source(param, address[start.end() :], None, detail)
+    if _URL.match(address):
+        return Source(param, None, address, detail)
+    if _BARE.fullmatch(address):
+        return Source(param, address, None, detail)
+    raise RequestError(
+        "the picture must be a data URI, such as data:image/png;base64,iVBOR...",
+        code="unsupported_image_url",
+        param=param,
+    )
+
+
+def max_pixels(sources: tuple[Source, ...], said: int | None) -> int | None:
+    """How large pictures are read: as said, else small if every one of them asks for low detail."""
+    if said is None and sources and all(source.detail == "low" for source in sources):
+        return LOW_PIXELS
+    return said
+
+
+Form: TypeAlias = Literal["chat", "text"]  # of the answer: a chat completion, or a legacy text completion
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One message, its pictures not read yet."""
+
+    role: Role
+    parts: tuple[str | Source, ...]
+
+    def message(self, read: Callable[[Source], Picture]) -> Message:
+        """The message, each picture as ``read`` gives it."""
+        return Message(self.role, tuple(p if isinstance(p, str) else read(p) for p in self.parts))
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A body, understood."""
+
+    form: Form
+    model: str
+    turns: tuple[Turn, ...]
+    sampling: Sampling
+    stream: bool = False
+    include_usage: bool = False
+    json_schema: str | None = None
+    min_pixels: int | None = None
+    max_pixels: int | None = None
+    ignored: tuple[str, ...] = ()  # names of fields that were not read
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """Where the pictures come from, in order."""
+        return tuple(part for turn in self.turns for part in turn.parts if isinstance(part, Source))
+
+    def request(self, read: Callable[[Source], Picture], backend: str | None) -> Request:
+        """What the router answers, by ``backend`` if one is named."""
+        return Request(
+            tuple(turn.message(read) for turn in self.turns),
+            self.sampling,
+            backend,
+            self.min_pixels,
+            self.max_pixels,
+            self.json_schema,
+        )
+
 
 T = TypeVar("T")
 

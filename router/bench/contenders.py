@@ -8,15 +8,70 @@ from pathlib import Path
 
 import backends
 from backends.base import BackendError, RequestError, Runtime
+from backends.export.recipe import SEARCH, MatrixError
 from backends.qwen3vl.config import TextConfig
 from backends.store.manifest import Manifest
-from router.bench.costs import BYTES, Traffic, cache_values, plain_traffic
 from router.bench.engine import Engine, Facts
-from router.bench.fidelity import EXACT, Fidelity
 from router.bench.http_engine import Server
 from router.bench.local import Local
-from router.model_backends import ModelBackends
+from router.bench.roofline import BYTES, Traffic, cache_values, plain_traffic
 from router.models import SILENT, Listener, Model
+from router.pool import ModelBackends
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """Relative weight errors ||W - Wq|| / ||W||: the mean over the matrices of each part."""
+
+    body: float  # the language model's layers
+    head: float  # the matrix that gives the scores
+    vision: float
+    outputs: float | None = (
+        None  # of the layers, on other prompts than it was calibrated on: see `MatrixError`
+    )
+    search: float | None = None  # of the 4-bit head that scores all tokens but the best
+
+    @classmethod
+    def of(cls, matrices: Sequence[MatrixError]) -> Fidelity:
+        """What an export's manifest says; a part that was not rounded has no error."""
+        vision = [matrix.error for matrix in matrices if "visual." in matrix.name]
+        whole = [matrix for matrix in matrices if not matrix.name.startswith(SEARCH)]
+        tables = [matrix.error for matrix in whole if "embed_tokens" in matrix.name]
+        heads = [matrix.error for matrix in whole if "lm_head" in matrix.name]
+        search = [matrix.error for matrix in matrices if matrix.name.startswith(SEARCH)]
+        body = [
+            matrix.error
+            for matrix in matrices
+            if "model.layers." in matrix.name and not matrix.name.startswith("prefill.")
+        ]
+        outputs = [matrix.output_error for matrix in matrices if matrix.output_error is not None]
+        # a tied table is the head
+        return cls(
+            body=_mean(body),
+            head=_mean(heads or tables),
+            vision=_mean(vision),
+            outputs=_mean(outputs) if outputs else None,
+            search=_mean(search) if search else None,
+        )
+
+    def text(self, *, vision: bool) -> str:
+        """As tables have it: body / head, and the picture tower where that took part."""
+        errors = (self.body, self.head, self.vision)[: 3 if vision else 2]
+        body, head, *tower = (f"{error:.3f}" if error else "0" for error in errors)
+        if self.outputs is not None:
+            body += f" (outputs {self.outputs:.3f})"
+        if self.search is not None:
+            head += f" (past the best {self.search:.3f})"
+        return " / ".join([body, head, *tower])
+
+
+EXACT = Fidelity(0.0, 0.0, 0.0)
+"""The checkpoint's own weights, in bfloat16 or in more."""
+
+
+def _mean(errors: Sequence[float]) -> float:
+    return sum(errors) / len(errors) if errors else 0.0
+
 
 DEFAULT = ("torch", "genai", "onnx")
 _GRAPHS = {"onnx": "decoder.onnx", "genai": "text.onnx"}  # what each decodes with
@@ -38,7 +93,7 @@ class Contender:
         if facts.device != "cpu":
             return None
         if self.graph is not None and self.graph.is_file():
-            from backends.export.traffic import weight_bytes
+            from router.bench.rates import weight_bytes
 
             return Traffic(weight_bytes(self.graph), cache_values(text) * BYTES["float32"])
         return plain_traffic(text, BYTES[facts.numbers]) if facts.numbers in BYTES else None

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import backends
 from backends.base import RequestError, Runtime
+from backends.machine import peak_bytes
 from router.bench.engine import Answer, Facts, Sample
-from router.bench.memory import peak_bytes
 from router.detokenize import TextStream
 from router.generate import generate
 from router.prompt import PromptBuilder

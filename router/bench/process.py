@@ -5,14 +5,21 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
 
 from backends.base import BackendError, RequestError
+from backends.machine import peak_bytes, reset_peak
+from router.bench.engine import Engine, Facts, Turn
+from router.bench.workloads import Job
+from router.types import Message
 
 Work = Callable[[Any], Any]
 
@@ -111,3 +118,89 @@ def _serve(connection: Connection, work: Work) -> None:
             # the end of a process has no one else to tell, and the other end may not know the class
             reply = (False, BackendError(f"{type(error).__name__}: {error}"))
         connection.send(reply)
+
+
+def take(engine: Engine, job: Job) -> Turn:
+    """Answer the job's requests and time them; the first turn of a follow-up is answered before the clock."""
+    count = job.workload.output_tokens
+    asked = [_continued(engine, messages, job.question, count) for messages in job.conversations]
+    reset_peak()
+    started = time.perf_counter()
+    if len(asked) == 1:
+        samples = [engine.answer(asked[0], count).sample]
+    else:
+        with ThreadPoolExecutor(len(asked)) as streams:
+            samples = [answer.sample for answer in streams.map(lambda m: engine.answer(m, count), asked)]
+    seconds = time.perf_counter() - started
+    if job.question is not None:
+        # its pictures were encoded in the first turn
+        samples = [replace(sample, patches=0) for sample in samples]
+    # who computes in another process holds nothing here
+    return Turn(tuple(samples), seconds, None if engine.facts.peak_bytes is None else peak_bytes())
+
+
+def _continued(
+    engine: Engine, messages: Sequence[Message], question: str | None, count: int
+) -> Sequence[Message]:
+    if question is None:
+        return messages
+    answer = engine.answer(messages, count).text
+    return (*messages, Message.of("assistant", answer), Message.of("user", question))
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is measured under ``name``; ``make`` is sent to the process, and called there."""
+
+    name: str
+    make: Callable[[], Engine]
+
+
+class Worker:
+    """A process that holds one engine; it computes only while it is asked to."""
+
+    def __init__(self, target: Target) -> None:
+        """Start the process; nothing is loaded yet."""
+        self._process = Process(_Host(target.make), f"bench-{target.name}")
+        self.pid = self._process.pid
+
+    def load(self) -> Facts:
+        """Make the engine; BackendError and RequestError say why it cannot be."""
+        facts: Facts = self._process.call(None)
+        return facts
+
+    def take(self, job: Job) -> Turn:
+        """Take one turn; errors are the engine's, or a BackendError when the process died."""
+        turn: Turn = self._process.call(job)
+        return turn
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.close()
+
+
+@contextmanager
+def workers(targets: Sequence[Target]) -> Iterator[dict[str, Worker]]:
+    """A process for each target; all of them end with the block."""
+    started: dict[str, Worker] = {}
+    try:
+        for target in targets:
+            started[target.name] = Worker(target)
+        yield started
+    finally:
+        for worker in started.values():
+            worker.close()
+
+
+@dataclass
+class _Host:
+    """What the process keeps: the engine, once it is made."""
+
+    make: Callable[[], Engine]
+    engines: list[Engine] = field(default_factory=list)
+
+    def __call__(self, job: Job | None) -> Facts | Turn:
+        if job is None:
+            self.engines[:] = [self.make()]
+            return self.engines[0].facts
+        return take(self.engines[0], job)

@@ -8,12 +8,60 @@ from functools import partial
 from importlib.util import find_spec
 
 from backends.base import Runtime
-from backends.qwen3vl.config import Config
-from router.bench.bandwidth import read_bandwidth
-from router.bench.costs import Traffic, prefill_operations, vision_operations
+from backends.qwen3vl.config import PATCH_VALUES, Config, TextConfig, VisionConfig
 from router.bench.metrics import Spread
 from router.bench.process import Process
 from router.bench.workloads import Workload
+
+BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Bytes that decoding one token reads."""
+
+    weights: int
+    cache_per_token: int  # for each token of context
+
+    def bytes(self, context: float) -> float:
+        """At ``context`` tokens."""
+        return self.weights + self.cache_per_token * context
+
+
+def layer_weights(text: TextConfig) -> int:
+    """P: how many values the matrices of all decoder layers have."""
+    queries, keys = text.heads * text.head_dim, text.kv_heads * text.head_dim
+    return text.layers * (
+        2 * text.hidden * queries + 2 * text.hidden * keys + 3 * text.hidden * text.intermediate
+    )
+
+
+def plain_traffic(text: TextConfig, value_bytes: int) -> Traffic:
+    """Of weights and a cache that are held value by value, ``value_bytes`` each."""
+    weights = (layer_weights(text) + text.hidden * text.vocab) * value_bytes
+    return Traffic(weights, cache_values(text) * value_bytes)
+
+
+def cache_values(text: TextConfig) -> int:
+    """Keys and values that a token leaves in the cache."""
+    return 2 * text.layers * text.kv_heads * text.head_dim
+
+
+def prefill_operations(text: TextConfig, tokens: float, cached: float = 0) -> float:
+    """To read ``tokens`` after ``cached`` ones that are known already, and score what comes next."""
+    attended = tokens * cached + tokens * (tokens + 1) / 2
+    products = 2 * layer_weights(text) * tokens + 2 * text.hidden * text.vocab
+    return products + 4 * text.layers * text.heads * text.head_dim * attended
+
+
+def vision_operations(vision: VisionConfig, patches: float) -> float:
+    """To encode one picture of ``patches``."""
+    hidden, merged = vision.hidden, vision.hidden * vision.merge**2
+    block = 4 * hidden * hidden + 2 * hidden * vision.intermediate
+    towers = 2 * patches * (PATCH_VALUES * hidden + vision.depth * block)
+    mergers = 1 + len(vision.deepstack)
+    merging = mergers * 2 * (patches / vision.merge**2) * (merged * merged + merged * vision.out_hidden)
+    return towers + merging + 4 * vision.depth * hidden * patches * patches
 
 
 @dataclass(frozen=True)
@@ -54,7 +102,7 @@ def measure_rates(threads: int, cache_bytes: int | None) -> Rates:
 def shares(
     config: Config, workload: Workload, found: Mapping[str, Spread], traffic: Traffic | None, rates: Rates
 ) -> Shares:
-    """What the medians in ``found`` come to; `router.bench.costs` has the formulas."""
+    """What the medians in ``found`` come to; `router.bench.roofline` has the formulas."""
     if workload.streams > 1:
         return Shares()  # read together, they share what one reads alone
     read = _token_bytes(found, traffic)
@@ -96,7 +144,7 @@ def _vision_share(
 
 def _measure(threads: int, cache_bytes: int | None) -> Rates:
     """In the process: one thing after the other."""
-    from backends.onnx.rates import matrix_rates
+    from router.bench.rates import bf16_rate, matrix_rates, read_bandwidth
 
     bandwidth = read_bandwidth(threads, cache_bytes)
     matrices = dict(matrix_rates(Runtime(device="cpu", threads=threads)))
@@ -104,7 +152,5 @@ def _measure(threads: int, cache_bytes: int | None) -> Rates:
     if find_spec("torch") is None:
         notes = ("bf16 products were not measured: pip install 'hybrid-router[torch]'",)
     else:
-        from backends.torch_rates import bf16_rate
-
         matrices["bf16 PyTorch"] = bf16_rate(threads)
     return Rates(threads, bandwidth, matrices, notes)

@@ -12,12 +12,11 @@ from backends.qwen3vl.config import Config
 from router.bench.contenders import Contender
 from router.bench.engine import Facts
 from router.bench.idle import Watch, is_busy
-from router.bench.prompts import Writer
+from router.bench.process import Target, workers
 from router.bench.report import Report, Row, Setting, busy_notes, rows, standing, with_shares
 from router.bench.roofline import Rates, Shares, measure_rates, shares
 from router.bench.schedule import Outcome, Step, load, run, steps
-from router.bench.worker import Target, workers
-from router.bench.workloads import Workload
+from router.bench.workloads import Workload, Writer
 from router.machine import Machine, commit, versions
 from router.models import SILENT, Listener
 

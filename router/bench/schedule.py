@@ -10,12 +10,11 @@ from typing import Protocol
 from backends.base import BackendError, RequestError
 from router.bench.engine import Facts, Turn
 from router.bench.idle import Watch
-from router.bench.prompts import Writer
-from router.bench.workloads import Job, Workload
+from router.bench.workloads import Job, Workload, Writer
 
 
 class Taker(Protocol):
-    """A target, as `router.bench.worker.Worker` is one."""
+    """A target, as `router.bench.process.Worker` is one."""
 
     def load(self) -> Facts:
         """Make it ready."""

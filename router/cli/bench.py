@@ -10,8 +10,7 @@ from click.core import ParameterSource
 
 from router.cli.bench_options import DRAWN, SAVED, bench_options, command_of, numbers, sizes
 from router.cli.options import runtime
-from router.cli.progress import listening
-from router.cli.terminal import write
+from router.cli.terminal import listening, write
 
 if TYPE_CHECKING:
     from router.bench.contenders import Contender
@@ -102,9 +101,8 @@ def _model(options: dict[str, Any], listener: Listener) -> Model | None:
 
 
 def _plan(model: Model | None, options: dict[str, Any], command: str, listener: Listener) -> Plan:
-    from router.bench.prompts import Writer, check_room
     from router.bench.runner import Plan
-    from router.bench.workloads import default_answer, default_prompts, workloads
+    from router.bench.workloads import Writer, check_room, default_answer, default_prompts, workloads
     from router.prompt import PromptBuilder
 
     builder = None if model is None else PromptBuilder.read(model.folder)
@@ -183,8 +181,8 @@ def _text(report: Report, form: str, old: dict[str, Any] | None) -> str:
 
 def _keep(report: Report, model: Model | None, options: dict[str, Any]) -> None:
     """Let policies and estimates know."""
-    from router.bench.recording import speeds
-    from router.speeds import record_speeds
+    from router.bench.report import speeds
+    from router.estimates import record_speeds
 
     if options["record"] and model is not None and (found := speeds(report)):
         record_speeds(model, runtime(options), found)

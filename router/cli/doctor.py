@@ -8,8 +8,7 @@ from typing import Any
 import click
 
 from router.cli.options import option, runtime
-from router.cli.progress import telling
-from router.cli.terminal import write
+from router.cli.terminal import telling, write
 
 
 @click.command()

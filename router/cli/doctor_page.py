@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 import click
 
-from router.cli.progress import size
+from router.cli.terminal import size
 from router.estimates import TOKENS
 
 if TYPE_CHECKING:
-    from router.doctor import FirstToken, Fit, InstructionSet, Machine, ModelFits, Package, Report, Trial
+    from router.doctor import FirstToken, Fit, HostMachine, InstructionSet, ModelFits, Package, Report, Trial
 
 Kind: TypeAlias = Literal["good", "absent", "look", "bad"]
 
@@ -53,7 +53,7 @@ def page(report: Report) -> str:
     return "\n".join(told)
 
 
-def _processor(machine: Machine) -> Iterator[Line]:
+def _processor(machine: HostMachine) -> Iterator[Line]:
     yield from map(_instruction_set, machine.instruction_sets)
     yield Line("good", "cores", f"{machine.cores_usable} of {machine.cores_present} usable")
 
@@ -64,7 +64,7 @@ def _instruction_set(found: InstructionSet) -> Line:
     return Line("good", found.name) if found.present else Line("absent", found.name, f"no: {found.without}")
 
 
-def _room(machine: Machine) -> Iterator[Line]:
+def _room(machine: HostMachine) -> Iterator[Line]:
     free, total = machine.memory_available, machine.memory_total
     if free is None or total is None:
         yield Line("look", "memory", "the system does not tell")

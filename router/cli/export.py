@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from router.cli.options import option
-from router.cli.progress import listening, size
-from router.cli.terminal import write
+from router.cli.terminal import listening, size, write
 from router.cli.verify import examine
 
 if TYPE_CHECKING:

@@ -17,9 +17,8 @@ from router.cli.options import (
     sampling_options,
     time_limit,
 )
-from router.cli.progress import listening
 from router.cli.request import check_together, request
-from router.cli.terminal import as_json, decision_line, usage_line, write
+from router.cli.terminal import as_json, decision_line, listening, usage_line, write
 
 if TYPE_CHECKING:
     from router.models import Listener

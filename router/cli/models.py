@@ -10,8 +10,7 @@ import click
 
 from router.cli.export import worst_errors
 from router.cli.options import option
-from router.cli.progress import listening, size
-from router.cli.terminal import write
+from router.cli.terminal import listening, size, write
 
 if TYPE_CHECKING:
     from router.models.inventory import Entry

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from router.cli.options import conversation_options, make_router, model_options, sampling_options
-from router.cli.progress import listening, size
 from router.cli.request import check_together, request
-from router.cli.terminal import decision_line, write
+from router.cli.terminal import decision_line, listening, size, write
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from router.cli.options import make_router, model_options, option
-from router.cli.progress import listening
+from router.cli.terminal import listening
 
 if TYPE_CHECKING:
     from router.server import Settings
@@ -139,7 +139,7 @@ def _list(said: str) -> tuple[str, ...]:
 
 def _keys(key: str | None, file: Path | None) -> tuple[bytes, ...]:
     from backends.base import RequestError
-    from router.server.keys import parse_keys
+    from router.server.access import parse_keys
 
     try:
         given = parse_keys(key) if key is not None else ()

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from router.cli.options import option, runtime
-from router.cli.progress import listening, size, telling
-from router.cli.terminal import write
+from router.cli.terminal import listening, size, telling, write
 
 if TYPE_CHECKING:
     from backends.store.manifest import Manifest

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from router.doctor.fits import Fit, ModelFits
-from router.doctor.machine import Disk, InstructionSet, Machine
-from router.doctor.report import LIMIT_SECONDS, Report, examine
+from router.doctor.report import LIMIT_SECONDS, Fit, ModelFits, Report, examine
 from router.doctor.trial import FirstToken, Trial
-from router.doctor.versions import Package
+from router.machine import Disk, HostMachine, InstructionSet, Package
 
 __all__ = [
     "LIMIT_SECONDS",
     "Disk",
     "FirstToken",
     "Fit",
+    "HostMachine",
     "InstructionSet",
-    "Machine",
     "ModelFits",
     "Package",
     "Report",

@@ -2,19 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import backends
 from backends import scripted
-from backends.base import Runtime
-from router.doctor.fits import Fit, ModelFits, every_fit
-from router.doctor.machine import Machine
-from router.doctor.trial import Trial
-from router.doctor.versions import Package, packages
-from router.doctor.watcher import attempt
+from backends.base import BackendError, Capability, Runtime
+from router.doctor.trial import Trial, attempt
+from router.estimates import Footprint, Verdict, footprint
+from router.machine import HostMachine, Package, packages
 from router.models import EMBEDDED, Model, find
+from router.models.inventory import Entry, describe, inventory
+
+
+@dataclass(frozen=True)
+class Fit:
+    """One model with one backend."""
+
+    backend: str
+    need: Footprint
+    verdict: Verdict | None  # None: the free memory is not known
+
+
+@dataclass(frozen=True)
+class ModelFits:
+    """One model on this machine, with every backend that reads its kind of folder."""
+
+    entry: Entry
+    fits: tuple[Fit, ...] = ()
+    problem: str | None = None  # why it cannot be used at all
+    advice: str | None = None
+
+
+def every_fit(
+    model: Model, usable: Mapping[str, Capability], runtime: Runtime, free: int | None
+) -> tuple[ModelFits, ...]:
+    """``model`` and all that is on this machine, each with the ``usable`` backends and ``free`` bytes."""
+    return tuple(_fits(entry, usable, runtime, free) for entry in _entries(model))
+
+
+def _entries(model: Model) -> Iterable[Entry]:
+    kept = list(inventory())
+    if model.folder.resolve() not in {entry.path.resolve() for entry in kept}:
+        yield describe(model)
+    yield from kept
+
+
+def _fits(entry: Entry, usable: Mapping[str, Capability], runtime: Runtime, free: int | None) -> ModelFits:
+    if entry.kind == "damaged export":
+        return ModelFits(entry, (), "damaged", f"hybrid models rm {entry.name}")
+    model = Model(entry.name, entry.path, entry.revision)
+    reading = {name: can for name, can in usable.items() if can.reads_export or not model.is_export}
+    try:
+        needs = {name: footprint(model, can, runtime) for name, can in reading.items()}
+    except BackendError as error:
+        return ModelFits(entry, (), str(error))
+    fits = (Fit(name, need, None if free is None else need.verdict(free)) for name, need in needs.items())
+    return ModelFits(entry, tuple(fits))
+
 
 LIMIT_SECONDS = 120.0  # for each of loading and answering
 
@@ -23,7 +69,7 @@ LIMIT_SECONDS = 120.0  # for each of loading and answering
 class Report:
     """One look at this machine."""
 
-    machine: Machine
+    machine: HostMachine
     packages: tuple[Package, ...]
     models: tuple[ModelFits, ...]
     model: Model  # the one that the backends were tried with
@@ -83,7 +129,7 @@ def examine(
     of them is imported here. ``tell`` is told what goes on.
     """
     model, runtime = model or find(), runtime or Runtime()
-    machine, libraries = Machine.read(), packages()
+    machine, libraries = HostMachine.read(), packages()
     trials = tuple(
         attempt(name, model, runtime, run=run, limit_seconds=limit_seconds, tell=tell)
         for name in backends.offered()

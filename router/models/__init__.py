@@ -8,6 +8,7 @@ from router.models.exports import (
     cached_export,
     cached_exports,
     ensure_export,
+    ensure_packed,
     export_place,
     export_to,
     exports_folder,
@@ -15,9 +16,7 @@ from router.models.exports import (
     remove_export,
 )
 from router.models.find import find, find_folder
-from router.models.home import home
-from router.models.model import EMBEDDED, Model
-from router.models.packed import ensure_packed
+from router.models.model import EMBEDDED, Model, home
 
 __all__ = [
     "EMBEDDED",

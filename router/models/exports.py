@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from backends.base import BackendError, RequestError
+from backends.base import BackendError, Device, RequestError
 from backends.export.recipe import MatrixError, Recipe
 from backends.export.sizes import check_memory, estimate
+from backends.onnx.packed import WEIGHTS, Variant, helps
 from backends.store.checks import check, remember
 from backends.store.folder import remove_folder, remove_leftovers, write_folder
-from backends.store.manifest import EXPORTER, NAME, Manifest
+from backends.store.manifest import EXPORTER, NAME, Manifest, Source, recipe_fields
 from backends.store.weights import Progress
 from router.models.calibration import samples
-from router.models.home import home
-from router.models.identity import export_name, source_of
-from router.models.model import Model
-from router.models.packed import packed
+from router.models.model import EMBEDDED, Model, home
+
+if TYPE_CHECKING:
+    pass
+
 
 Exporter: TypeAlias = Callable[[Path, Path, Recipe, Progress], Sequence[MatrixError]]
 
@@ -191,3 +195,60 @@ def _check_recipe(manifest: Manifest, model: Model, recipe: Recipe | None) -> No
 def _seen(folder: Path) -> Path:
     """Where is remembered which files of an export were read and found right."""
     return home() / "seen" / (hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:20] + ".json")
+
+
+_READ = 16 << 20  # bytes; a file up to this size is known by its content, a larger one by size and time
+_SUFFIXES = (".json", ".jinja", ".safetensors", ".txt")
+
+
+def source_of(model: Model) -> Source:
+    """The checkpoint, as manifests name it; its fingerprint changes when one of its files does."""
+    return Source(model.name, model.revision, _digest(_identity(model)))
+
+
+def export_name(model: Model, recipe: Recipe) -> str:
+    """The folder name of the export in the cache: readable, and another one for anything else."""
+    key = _digest([_identity(model), EXPORTER, recipe_fields(recipe)])
+    short = re.sub(r"[^A-Za-z0-9._-]+", "-", model.name.rpartition("/")[2]).strip(".-") or "model"
+    return f"{short}-{recipe.precision}-{recipe.recipe}-{key[:10]}"
+
+
+def _identity(model: Model) -> list[Any]:
+    if model.revision is not None:  # a commit of the hub never changes
+        return [model.name, model.revision]
+    place = EMBEDDED if model.name == EMBEDDED else str(model.folder.resolve())
+    files = sorted(file for file in model.folder.iterdir() if file.suffix in _SUFFIXES and file.is_file())
+    return [place, *([file.name, *_state(file)] for file in files)]
+
+
+def _state(file: Path) -> list[Any]:
+    found = file.stat()
+    if found.st_size > _READ:
+        return [found.st_size, found.st_mtime_ns]
+    return [found.st_size, hashlib.sha256(file.read_bytes()).hexdigest()]
+
+
+def _digest(values: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
+
+
+WORTH = 64 << 20  # bytes of weights; fewer of them are soon packed in memory
+
+
+def ensure_packed(export: Path, device: Device, listener: Listener) -> Path | None:
+    """The export's packed variant, made on first use; None where it does not help or cannot be made."""
+    try:
+        if (export / WEIGHTS).stat().st_size < WORTH or not helps(device):
+            return None
+        variant = packed(export)
+        folder = variant.ensure(listener.progress, listener.notice)
+        variant.fetch()
+        return folder
+    except (BackendError, OSError) as error:
+        listener.notice(f"each backend holds weights of its own: {error}")
+        return None
+
+
+def packed(export: Path) -> Variant:
+    """Where the packed variant of an export stands, or would."""
+    return Variant(export, home() / "packed")

@@ -8,8 +8,8 @@ from pathlib import Path
 from backends.base import RequestError
 from backends.store.checks import check_sizes
 from router.models import hub
-from router.models.checkpoint import check_checkpoint
 from router.models.exports import SILENT, Listener, cached_export
+from router.models.hub import check_checkpoint
 from router.models.model import EMBEDDED, EMBEDDED_FOLDER, Model
 
 

@@ -11,7 +11,7 @@ from backends.base import BackendError, RequestError
 from backends.qwen3vl.config import Config
 from backends.qwen3vl.fields import Fields
 from backends.store.folder import check_space
-from router.models.checkpoint import check_checkpoint
+from backends.store.weights import Weights
 from router.models.download import (
     Listing,
     cache,
@@ -170,3 +170,15 @@ def _is_qwen3vl(config: Path) -> bool:
         return Fields.read(config).values.get("model_type") == "qwen3_vl"
     except BackendError:
         return False
+
+
+def check_checkpoint(folder: Path) -> None:
+    """BackendError ``model_invalid`` unless there is a config.json and every weights file is whole.
+
+    Whole: there, as long as its header says, and safetensors, since pickles can run code.
+    """
+    if not (folder / "config.json").is_file():
+        raise BackendError(
+            f"{folder} has no config.json: it is not a checkpoint folder", code="model_invalid"
+        )
+    Weights(folder)  # reads the headers

@@ -9,11 +9,10 @@ from typing import Any, Literal
 
 from backends.base import RequestError
 from backends.store.manifest import Manifest, recipe_fields
-from router.models.exports import cached_export, cached_exports, remove_export
+from router.models.exports import cached_export, cached_exports, packed, remove_export
 from router.models.find import find
 from router.models.hub import HubId, local, pulled, remove_pulled
 from router.models.model import EMBEDDED, Model
-from router.models.packed import packed
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,3 +23,14 @@ class Model:
     def is_export(self) -> bool:
         """Whether the folder is an export: ONNX graphs instead of a checkpoint's weights."""
         return (self.folder / "manifest.json").is_file()
+
+
+def home() -> Path:
+    """The folder; it need not exist yet."""
+    if said := os.environ.get("HYBRID_HOME"):
+        return Path(said).expanduser().absolute()
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "hybrid"
+    # the XDG base directory specification: a relative path is to be ignored
+    caches = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (caches if caches.is_absolute() else Path.home() / ".cache") / "hybrid"

@@ -4,8 +4,8 @@ What each field of ``Sampling`` does is in ``sampler``, its range in ``limits``,
 ``defaults``; ``constraint`` is how an answer is held to a form.
 """
 
-from router.sampling.constraint import FREE, Constraint
 from router.sampling.defaults import BUILT_IN, PRESETS, from_generation_config
+from router.sampling.grammar import FREE, Constraint
 from router.sampling.limits import check
 from router.sampling.sampler import Sampler, end_tokens, score
 

@@ -14,14 +14,11 @@ from router.api import chat_ask, completion_ask, failure
 from router.api.objects import ChatChunk, ChatCompletion, ModelList, ModelMeta, ModelObject, TextCompletion
 from router.router import Router
 from router.server import metrics, page
-from router.server.endpoints import exchange
-from router.server.health import READINESS, Status, readiness
-from router.server.loading import load
+from router.server.endpoints import RouteObject, dry_run, exchange
 from router.server.middleware import Door
 from router.server.openapi import answered, describe, errors, json_body
-from router.server.responses import failed, json_response
-from router.server.routing import RouteObject, dry_run
-from router.server.service import Service
+from router.server.responses import READINESS, Status, failed, json_response, readiness
+from router.server.service import Service, load
 from router.server.settings import Settings
 
 TITLE = "hybrid"

@@ -18,9 +18,9 @@ from urllib.parse import urlsplit
 import h11
 
 from backends.base import RequestError
-from router.api.pictures import Source
+from router.api.request import Source
+from router.server.cancel import in_thread
 from router.server.settings import Settings
-from router.server.threads import in_thread
 
 SECONDS = 10.0  # for a picture to arrive, from the name to the last byte
 _PORTS = {"http": 80, "https": 443}

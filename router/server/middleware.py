@@ -15,8 +15,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from router.api import failure
 from router.server import log, page
+from router.server.access import check_key
 from router.server.cancel import ClientLeftError
-from router.server.keys import check_key
 from router.server.responses import failed
 from router.server.service import Service
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
+from typing import Any
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -79,3 +80,34 @@ def without_paths(reason: str) -> str:
 
 def _for_header(reason: str) -> str:
     return without_paths(reason).encode("ascii", "replace").decode("ascii")[:300].rstrip()
+
+
+class Status(Object):
+    """That all is well."""
+
+    status: str
+
+
+class Unavailable(Object):
+    """Why it is not; ``code`` is a number here, and nowhere else."""
+
+    code: int
+    message: str
+    type: str
+
+
+class NotReady(Object):
+    """No request is answered now."""
+
+    error: Unavailable
+
+
+READINESS: dict[int | str, dict[str, Any]] = {200: {"model": Status}, 503: {"model": NotReady}}
+
+
+def readiness(problem: str | None) -> Response:
+    """That requests are answered, or why they are not."""
+    if problem is None:
+        return json_response(Status(status="ok"))
+    error = Unavailable(code=503, message=problem, type="unavailable_error")
+    return json_response(NotReady(error=error), {"retry-after": "5"}, 503)

@@ -7,7 +7,7 @@ import pytest
 
 from backends.base import RequestError
 from router.api import Ask, chat_ask
-from router.api.document import MAX_DEPTH, MAX_VALUES
+from router.api.parse import MAX_DEPTH, MAX_VALUES
 
 PIXEL = "data:image/png;base64,iVBORw0KGgo="
 BASE = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}

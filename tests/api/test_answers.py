@@ -8,8 +8,8 @@ import pytest
 
 from backends.base import BackendError, Prompt, RequestError
 from router.api import ChatForm, Envelope, TextForm, failure
+from router.detokenize import pieces
 from router.models import find
-from router.pieces import pieces
 from router.prompt import PromptBuilder
 from router.types import Chunk, Completion, Decision, Stats, TokenScore
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from backends.base import RequestError
 from router.api import read
-from router.api.document import MAX_DEPTH, MAX_VALUES
+from router.api.parse import MAX_DEPTH, MAX_VALUES
 from tests.api.body_corpus import BROKEN, refused
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from router.api import chat_ask, completion_ask
 from router.api.parse import MOST_NAMED
-from router.api.pictures import LOW_PIXELS, Source
+from router.api.request import LOW_PIXELS, Source
 from router.types import Picture, Sampling
 from tests.api.body_corpus import ALL_SAMPLING, BASE, PIXEL, WRONG, ask, content, refused
 

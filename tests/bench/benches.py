@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
+from router.bench.contenders import EXACT, Fidelity
 from router.bench.engine import Sample, Turn
-from router.bench.fidelity import EXACT, Fidelity
 from router.bench.report import Report, Row, Setting, Standing, rows
 from router.bench.schedule import Outcome, Step
 from router.bench.workloads import Size, Workload

@@ -6,15 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from backends import Prompt, RequestError, Runtime
+from backends import Prompt, RequestError, Runtime, machine
 from backends.base import Logits
 from backends.scripted import Script, ScriptedBackend, ScriptedSession
-from router.bench import memory
 from router.bench.engine import Answer, Facts, Sample
 from router.bench.local import Local, LocalEngine
-from router.bench.prompts import Writer
-from router.bench.turns import take
-from router.bench.workloads import Job, Size, Workload
+from router.bench.process import take
+from router.bench.workloads import Job, Size, Workload, Writer
 from router.models import find
 from router.types import Message, Picture
 from tests.bench.benches import SEEN, TEXT
@@ -145,19 +143,19 @@ def test_the_peak_is_that_of_the_turn_and_none_where_another_process_computes() 
     assert take(Echo(peak=None), job).peak_bytes is None
 
 
-@pytest.mark.skipif(memory.peak_bytes() is None, reason="this system does not tell the peak")
+@pytest.mark.skipif(machine.peak_bytes() is None, reason="this system does not tell the peak")
 def test_a_peak_that_is_past_is_forgotten() -> None:
     big = np.ones(60_000_000, np.uint8)
-    memory.reset_peak()
-    before = memory.peak_bytes()
+    machine.reset_peak()
+    before = machine.peak_bytes()
     del big
-    memory.reset_peak()
-    after = memory.peak_bytes()
+    machine.reset_peak()
+    after = machine.peak_bytes()
     assert before is not None
     assert after is not None
     assert before - after > 40_000_000
     more = np.ones(60_000_000, np.uint8)
-    again = memory.peak_bytes()
+    again = machine.peak_bytes()
     assert again is not None
     assert again - after > 40_000_000
     del more

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from backends.base import BackendError, RequestError
-from router.bench.process import Process
-from router.bench.worker import Target, workers
+from router.bench.process import Process, Target, workers
 from router.bench.workloads import Job
 from router.types import Message
 from tests.bench.benches import TEXT

@@ -5,8 +5,7 @@ import pytest
 
 from backends.base import RequestError
 from backends.qwen3vl.images import patches
-from router.bench.prompts import Writer, check_room
-from router.bench.workloads import QUESTION_WORDS, Size, Workload
+from router.bench.workloads import QUESTION_WORDS, Size, Workload, Writer, check_room
 from router.models import find
 from router.prompt import PromptBuilder
 from router.types import Picture

@@ -11,18 +11,17 @@ import pytest
 from backends.base import RequestError, Runtime
 from backends.export.recipe import MatrixError
 from router.bench.comparison import compare, read
+from router.bench.contenders import EXACT, Fidelity
 from router.bench.engine import Turn
-from router.bench.fidelity import EXACT, Fidelity
 from router.bench.files import as_csv, as_json
 from router.bench.metrics import Spread
 from router.bench.plot import panels, plot
-from router.bench.recording import speeds
-from router.bench.report import Report
+from router.bench.report import Report, speeds
 from router.bench.roofline import Rates, Shares
 from router.bench.tables import markdown, number, spread, table
+from router.estimates import Speed, read_speeds, record_speeds
 from router.machine import Machine, commit, versions
 from router.models import find
-from router.speeds import Speed, read_speeds, record_speeds
 from tests.bench.benches import LONG, OUTCOMES, PICTURE, SAMPLE, STANDINGS, TEXT, report, row_of, slower
 
 

@@ -8,22 +8,23 @@ import onnxruntime as ort
 import pytest
 
 from backends.base import BackendError
-from backends.export.traffic import weight_bytes
 from backends.qwen3vl.config import Config, TextConfig, VisionConfig
-from backends.rates import COLUMNS, INNER, OPERATIONS, ROWS, least_seconds
 from backends.store.weights import Weights
-from router.bench import bandwidth, roofline
-from router.bench.costs import (
+from router.bench import rates, roofline
+from router.bench.metrics import measured
+from router.bench.rates import COLUMNS, INNER, OPERATIONS, ROWS, least_seconds, weight_bytes, write
+from router.bench.roofline import (
+    Rates,
+    Shares,
     Traffic,
     cache_values,
     layer_weights,
+    measure_rates,
     plain_traffic,
     prefill_operations,
+    shares,
     vision_operations,
 )
-from router.bench.metrics import measured
-from router.bench.rates import write
-from router.bench.roofline import Rates, Shares, measure_rates, shares
 from router.models import ensure_export, find
 from tests.bench.benches import FOLLOW_UP, PICTURE, SAMPLE, SEEN, TEXT, turn
 
@@ -154,13 +155,13 @@ def test_all_of_the_buffer_is_read_by_all_threads(monkeypatch: pytest.MonkeyPatc
         work()
         return 0.5
 
-    monkeypatch.setattr(bandwidth, "_LEAST_BYTES", 1 << 20)
-    monkeypatch.setattr(bandwidth, "least_seconds", once)
-    monkeypatch.setattr(bandwidth.np, "max", lambda part: read.append(part.nbytes))
-    assert bandwidth.read_bandwidth(3) == (1 << 20) / 0.5
+    monkeypatch.setattr(rates, "_LEAST_BYTES", 1 << 20)
+    monkeypatch.setattr(rates, "least_seconds", once)
+    monkeypatch.setattr(rates.np, "max", lambda part: read.append(part.nbytes))
+    assert rates.read_bandwidth(3) == (1 << 20) / 0.5
     assert len(read) == 3
     assert sum(read) == 1 << 20
-    assert bandwidth.read_bandwidth(1, cache_bytes=1 << 19) == (1 << 22) / 0.5
+    assert rates.read_bandwidth(1, cache_bytes=1 << 19) == (1 << 22) / 0.5
 
 
 def _fails(threads: int, cache_bytes: int | None) -> Rates:

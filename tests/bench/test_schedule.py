@@ -9,10 +9,9 @@ from backends.base import BackendError, RequestError
 from router.bench import idle
 from router.bench.engine import Facts, Turn
 from router.bench.idle import Watch, is_busy
-from router.bench.prompts import Writer
 from router.bench.report import busy_notes
 from router.bench.schedule import Outcome, Step, load, run, steps
-from router.bench.workloads import Job, Size, Workload, default_answer, default_prompts, workloads
+from router.bench.workloads import Job, Size, Workload, Writer, default_answer, default_prompts, workloads
 from tests.bench.benches import LONG, PICTURE, TEXT, turn
 
 

@@ -11,10 +11,9 @@ from router.bench import runner
 from router.bench.contenders import Contender
 from router.bench.engine import Facts, Turn
 from router.bench.idle import Watch
-from router.bench.prompts import Writer
+from router.bench.process import Target
 from router.bench.runner import Bench, Plan
-from router.bench.worker import Target
-from router.bench.workloads import Job
+from router.bench.workloads import Job, Writer
 from router.models import Listener
 from tests.bench.benches import SETTING, TEXT, turn
 
@@ -38,7 +37,7 @@ class Played:
 
 
 class Started:
-    """Stands for `router.bench.worker.workers`, and keeps what it started; one block at a time."""
+    """Stands for `router.bench.process.workers`, and keeps what it started; one block at a time."""
 
     def __init__(self, fails_at: tuple[int, str] | None) -> None:
         self.fails_at, self.all, self.open = fails_at, [], False

@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, Qwen3VLForConditionalGeneration
 
 from backends.qwen3vl.config import Config
 from backends.store.weights import Weights
-from router.models.checkpoint import check_checkpoint
+from router.models.hub import check_checkpoint
 from router.prompt import PromptBuilder
 
 SCRIPT = Path(__file__).parent.parent.parent / "benchmarks" / "make_checkpoint.py"

@@ -24,8 +24,7 @@ from benchmarks.peers.transformers_generate import Arrivals, Transformers, Trans
 from router.bench.contenders import Contender
 from router.bench.engine import Facts
 from router.bench.local import Local
-from router.bench.prompts import Writer
-from router.bench.workloads import Size, Workload, workloads
+from router.bench.workloads import Size, Workload, Writer, workloads
 from router.models import SILENT
 from router.prompt import PromptBuilder
 from router.types import Message, Picture

@@ -7,7 +7,7 @@ import pytest
 
 from backends.base import BackendError
 from backends.scripted import Script, ScriptedBackend
-from router.cli.chat.asking import Asking
+from router.cli.chat.answer import Asking
 from router.router import Answer, Router
 from router.types import Chunk, Message, Request
 

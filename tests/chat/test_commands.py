@@ -8,7 +8,7 @@ import pytest
 
 from backends.base import RequestError
 from router.cli.chat.commands import COMMANDS, Command, continues, help_text, parse, path, paths
-from router.cli.chat.conversation import Conversation
+from router.cli.chat.session import Conversation
 from router.types import Message, Picture
 
 HOME = os.path.expanduser("~")

@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 import pytest
 
-from router.cli.chat import history
-from router.cli.chat.history import History, history_file
+from router.cli.chat import keyboard
+from router.cli.chat.keyboard import History, history_file
 
 
 def entries(kept: History) -> list[str]:
@@ -39,7 +39,7 @@ def test_a_file_that_others_could_read_is_closed_to_them(tmp_path: Path) -> None
 
 
 def test_the_older_half_of_a_large_file_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(history, "LARGEST", 2000)
+    monkeypatch.setattr(keyboard, "LARGEST", 2000)
     file = tmp_path / "chat-history"
     kept = History(file, pytest.fail)
     texts = [f"question {number}" for number in range(100)]

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from backends.base import RequestError
-from router.cli.chat import disk, transcript
+from router.cli.chat import transcript
 from router.cli.chat.transcript import from_json, to_json
 from router.images import PictureLimits
 from router.types import Message, Picture
@@ -45,8 +45,8 @@ def same(one: Message, other: Message) -> bool:
 
 def test_saving_and_loading_gives_every_text_and_pixel_back(tmp_path: Path) -> None:
     file = tmp_path / "chat.json"
-    disk.write(str(file), to_json(SAID), over=False)
-    loaded = from_json(disk.read(str(file)), LIMITS)
+    transcript.write(str(file), to_json(SAID), over=False)
+    loaded = from_json(transcript.read(str(file)), LIMITS)
     assert len(loaded) == len(SAID)
     assert all(map(same, SAID, loaded))
     assert not same(SAID[1], Message.of("user", noise(33, 17), "Which colours?", noise(2, 1), "And\nthere?"))
@@ -153,11 +153,11 @@ def test_no_picture_is_decoded_before_the_rest_is_in_order(monkeypatch: pytest.M
 
 def test_a_file_that_is_there_is_replaced_only_when_that_is_said(tmp_path: Path) -> None:
     file = tmp_path / "a file.json"
-    disk.write(str(file), "one", over=False)
+    transcript.write(str(file), "one", over=False)
     with pytest.raises(RequestError, match="there already; /save! replaces it"):
-        disk.write(str(file), "two", over=False)
+        transcript.write(str(file), "two", over=False)
     assert file.read_text() == "one"
-    disk.write(str(file), "two", over=True)
+    transcript.write(str(file), "two", over=True)
     assert file.read_text() == "two"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert [entry.name for entry in tmp_path.iterdir()] == ["a file.json"]
@@ -167,7 +167,7 @@ def test_what_a_link_leads_to_is_replaced_and_the_link_stays(tmp_path: Path) -> 
     file, link = tmp_path / "file", tmp_path / "link"
     file.write_text("one")
     link.symlink_to(file)
-    disk.write(str(link), "two", over=True)
+    transcript.write(str(link), "two", over=True)
     assert link.is_symlink()
     assert file.read_text() == "two"
 
@@ -181,7 +181,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_beside_it(tmp_path: 
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(RequestError, match="cannot be written: No space left on device"):
-        disk.write(str(file), "two", over=True)
+        transcript.write(str(file), "two", over=True)
     assert file.read_text() == "one"
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
 
@@ -199,7 +199,7 @@ def test_what_is_not_a_file_of_text_is_neither_written_nor_read(tmp_path: Path) 
         "loop": "cannot be read: Too many levels",
     }.items():
         with pytest.raises(RequestError, match=words):
-            disk.read(f"{tmp_path}/{name}")
+            transcript.read(f"{tmp_path}/{name}")
     for name, words in {
         "": "is a folder",
         "gone/file": "cannot be written: No such file",
@@ -207,17 +207,17 @@ def test_what_is_not_a_file_of_text_is_neither_written_nor_read(tmp_path: Path) 
         "pipe": "there already",
     }.items():
         with pytest.raises(RequestError, match=words):
-            disk.write(f"{tmp_path}/{name}", "x", over=False)
+            transcript.write(f"{tmp_path}/{name}", "x", over=False)
     with pytest.raises(RequestError):
-        disk.write(f"{tmp_path}/loop", "x", over=True)
+        transcript.write(f"{tmp_path}/loop", "x", over=True)
 
 
 def test_a_file_too_large_to_read_is_neither_read_nor_written(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(disk, "LARGEST", 10)
+    monkeypatch.setattr(transcript, "LARGEST", 10)
     (tmp_path / "large").write_text("x" * 11)
     with pytest.raises(RequestError, match="has 11 bytes; at most 10 are read"):
-        disk.read(str(tmp_path / "large"))
+        transcript.read(str(tmp_path / "large"))
     with pytest.raises(RequestError, match="11 bytes"):
-        disk.write(str(tmp_path / "new"), "x" * 11, over=False)
-    disk.write(str(tmp_path / "new"), "x" * 10, over=False)
-    assert disk.read(str(tmp_path / "new")) == "x" * 10
+        transcript.write(str(tmp_path / "new"), "x" * 11, over=False)
+    transcript.write(str(tmp_path / "new"), "x" * 10, over=False)
+    assert transcript.read(str(tmp_path / "new")) == "x" * 10

@@ -16,8 +16,8 @@ import pytest
 from backends import Runtime
 from router.bench.schedule import Outcome
 from router.cli import run
+from router.estimates import read_speeds
 from router.models import ensure_export, find
-from router.speeds import read_speeds
 from tests.cli.test_generate import HYBRID
 from tests.server.loopback_server import serving
 
@@ -140,7 +140,7 @@ def test_what_is_wrong_is_told_before_anything_is_measured(capsys, monkeypatch, 
     arguments, code, words = WRONG[case]
     chosen = QUICK if "--url" in arguments else SCRIPTED
     if "-m" not in arguments and "--url" not in arguments:
-        monkeypatch.setattr("router.bench.worker.Worker.take", None)  # measuring would be a bug here
+        monkeypatch.setattr("router.bench.process.Worker.take", None)  # measuring would be a bug here
     assert run([*chosen, *arguments]) == code
     out, err = capsys.readouterr()
     assert words in err

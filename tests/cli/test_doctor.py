@@ -14,7 +14,7 @@ from huggingface_hub import constants
 import backends
 from router.cli import doctor_page, run
 from router.cli.doctor_page import page
-from router.doctor import Fit, Machine, ModelFits, Package, Report, Trial, examine
+from router.doctor import Fit, HostMachine, ModelFits, Package, Report, Trial, examine
 from router.estimates import Footprint
 from router.models import find
 from router.models.inventory import describe
@@ -69,7 +69,7 @@ def test_every_backend_answers_here(capsys) -> None:
 def test_json_is_one_whole_object(one, capsys) -> None:
     told = json.loads(printed(capsys, "--json"))
     assert set(told) == {field.name for field in fields(Report)} | {"can_answer", "disagreement"}
-    assert set(told["machine"]) == {field.name for field in fields(Machine)} | {"advice"}
+    assert set(told["machine"]) == {field.name for field in fields(HostMachine)} | {"advice"}
     assert set(told["machine"]["disk"]) == {"home", "free", "writable"}
     assert told["model"]["name"] == "scenes"
     (scripted,) = told["backends"]

@@ -17,7 +17,7 @@ from backends.store.checks import verify
 from backends.store.lock import locked
 from backends.store.manifest import Manifest
 from router.cli import run
-from router.cli.progress import size
+from router.cli.terminal import size
 from router.models import export_place, exports_folder, find
 from tests import stand_in
 from tests.stand_in import listing

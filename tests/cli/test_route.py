@@ -9,8 +9,8 @@ from PIL import Image
 
 from backends import Runtime
 from router.cli import run
+from router.estimates import Speed, record_speeds
 from router.models import find
-from router.speeds import Speed, record_speeds
 
 SPEED = Speed(2.0, prefill=((10, 10.0),), decode=((100, 20.0),), vision=((48, 48.0),))
 

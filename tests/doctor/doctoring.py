@@ -9,7 +9,7 @@ import pytest
 
 import backends
 from backends import Runtime
-from router.doctor import Trial, watcher
+from router.doctor import Trial, trial
 from router.models import find
 from tests import broken_backends, stand_in
 
@@ -35,7 +35,7 @@ def install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[object]
 
 def tried(name: str, **settings) -> Trial:
     settings = {"run": True, "limit_seconds": LONG, "tell": lambda _stage: None} | settings
-    return watcher.attempt(name, find(), Runtime(), **settings)
+    return trial.attempt(name, find(), Runtime(), **settings)
 
 
 def stand_in_for_scenes() -> Path:

@@ -9,10 +9,10 @@ from huggingface_hub import constants
 
 import backends
 from backends import Runtime
-from router.doctor import FirstToken, Trial, examine, machine, versions
-from router.doctor.fits import every_fit
-from router.doctor.machine import Disk, Machine, instruction_sets
-from router.doctor.report import Report
+from router import machine
+from router.doctor import FirstToken, Trial, examine
+from router.doctor.report import Report, every_fit
+from router.machine import Disk, HostMachine, instruction_sets
 from router.models import exports_folder, find
 from tests import stand_in
 from tests.doctor.doctoring import stand_in_for_scenes, with_script
@@ -60,7 +60,7 @@ def test_the_instruction_sets_that_matter_are_told(
 
 def test_the_machine_is_told_as_it_is(monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setattr(machine, "usable_cores", lambda: 3)
-    found = Machine.read()
+    found = HostMachine.read()
     assert (found.cores_usable, found.cores_present) == (3, os.cpu_count())
     assert found.memory_total is not None
     assert found.memory_available is not None
@@ -72,7 +72,7 @@ def test_the_machine_is_told_as_it_is(monkeypatch, tmp_path: Path) -> None:
 
 
 def test_what_lacks_is_told_with_what_to_do() -> None:
-    well = replace(Machine.read(), memory_available=10**10, disk=Disk(Path("/a"), 10**10, writable=True))
+    well = replace(HostMachine.read(), memory_available=10**10, disk=Disk(Path("/a"), 10**10, writable=True))
     assert well.advice == ()
     (closed,) = replace(well, disk=Disk(Path("/a"), 10**10, writable=False)).advice
     assert closed == "nothing can be written in /a: set HYBRID_HOME to a folder of your own"
@@ -98,11 +98,11 @@ def test_a_version_below_its_floor_is_told_with_the_hole_and_the_command(monkeyp
 
     def version(name: str) -> str:
         if name not in known:
-            raise versions.PackageNotFoundError
+            raise machine.PackageNotFoundError
         return known[name]
 
-    monkeypatch.setattr(versions, "version", version)
-    found = {package.name: package for package in versions.packages()}
+    monkeypatch.setattr(machine, "version", version)
+    found = {package.name: package for package in machine.packages()}
     assert found["pillow"].problem == "below 13.0.0: a JPEG can overwrite memory (CVE-2026-112403)"
     assert found["pillow"].advice == "pip install --upgrade 'pillow>=13.0.0'"
     assert found["onnx"].advice == "pip install --upgrade 'onnx>=1.21.0'"
@@ -114,7 +114,7 @@ def test_a_version_below_its_floor_is_told_with_the_hole_and_the_command(monkeyp
 def test_what_this_package_asks_for_is_not_below_the_floors() -> None:
     project = (Path(__file__).parent.parent.parent / "pyproject.toml").read_text("utf-8")
     for name in ("pillow", "onnx", "torch"):
-        floor, _ = versions.FLOORS[name]
+        floor, _ = machine.FLOORS[name]
         assert f'"{name}>={floor}"' in project
 
 
@@ -148,7 +148,7 @@ def test_backends_that_begin_an_answer_differently_are_told_of() -> None:
         return Trial(name, "answers", text=FirstToken(0.1, 1, "I"), picture=FirstToken(0.1, 2, text))
 
     def report(*trials: Trial) -> Report:
-        return Report(Machine.read(), (), (), find(), trials)
+        return Report(HostMachine.read(), (), (), find(), trials)
 
     assert report(began("torch", "The"), began("onnx", "The"), began("scripted", "A")).disagreement is None
     said = report(began("torch", "The"), began("onnx", "A")).disagreement

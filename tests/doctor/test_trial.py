@@ -14,7 +14,7 @@ from huggingface_hub import constants
 
 import backends
 from backends import Runtime
-from router.doctor import Trial, examine, probe, watcher
+from router.doctor import Trial, examine, probe, trial
 from router.doctor.trial import Ending
 from router.models import exports_folder, find
 from tests import broken_backends
@@ -90,7 +90,7 @@ def test_a_native_crash_is_named_with_its_last_words_and_the_rest_goes_on(instal
 def test_a_hang_is_ended_where_it_hangs(monkeypatch) -> None:
     with_script(monkeypatch, fault="hang")
     clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now, sleep=time.sleep)
-    monkeypatch.setattr(watcher, "time", clock)
+    monkeypatch.setattr(trial, "time", clock)
 
     def tell(stage: str) -> None:
         if stage == "scripted: answering a text":
@@ -107,7 +107,7 @@ def test_a_hang_is_ended_where_it_hangs(monkeypatch) -> None:
 
 def test_an_export_may_take_as_long_as_it_needs(monkeypatch) -> None:
     clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now, sleep=time.sleep)
-    monkeypatch.setattr(watcher, "time", clock)
+    monkeypatch.setattr(trial, "time", clock)
 
     def tell(stage: str) -> None:
         if stage.startswith("onnx: exporting"):
@@ -119,7 +119,7 @@ def test_an_export_may_take_as_long_as_it_needs(monkeypatch) -> None:
 
 def test_what_a_backend_raises_is_told_with_where_it_was(install, monkeypatch) -> None:
     install("poor", "bug")
-    monkeypatch.setattr(watcher, "peak_memory", lambda _process: None)  # too late for what ends at once
+    monkeypatch.setattr(trial, "peak_memory", lambda _process: None)  # too late for what ends at once
     poor, bug = tried("poor"), tried("bug")
     assert poor.problem == "failed while loading: the graph has no output; export the model again"
     assert bug.problem == f"failed while loading: KeyError: '{broken_backends.TAKEN} bytes'"
@@ -139,7 +139,7 @@ def test_what_a_process_took_is_known_though_it_crashed(install, monkeypatch, tm
             (tmp_path / "seen").touch()
         return taken
 
-    monkeypatch.setattr(watcher, "peak_memory", look)
+    monkeypatch.setattr(trial, "peak_memory", look)
     found = tried("fat")
     assert found.problem == "ended by SIGABRT while loading"
     assert found.peak_bytes is not None
@@ -184,7 +184,7 @@ def test_a_backend_that_only_this_process_has_is_told_as_that(monkeypatch) -> No
 
 def test_a_checkpoints_backend_is_not_tried_with_an_export() -> None:
     export = stand_in_for_scenes()
-    found = watcher.attempt(
+    found = trial.attempt(
         "torch", find(str(export)), Runtime(), run=True, limit_seconds=LONG, tell=lambda _stage: None
     )
     assert found.state == "unavailable"

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from backends.export.calibration.compensate import DAMPING, compensate, feedback
-from backends.export.calibration.hessian import hessian
+from backends.export.calibration.compensate import DAMPING, compensate, feedback, hessian
 from backends.export.quantize import Rounded, Scheme, dequantise, quantise
 
 SCHEMES = [Scheme(4, 32), Scheme(4, 128), Scheme(4, 64, symmetric=True), Scheme(4, 128, search=False)]

@@ -18,7 +18,7 @@ pytest.importorskip("onnxruntime_genai")
 import backends
 from backends import BackendError, Prompt, Runtime
 from backends.export import Recipe
-from backends.genai import session as session_module
+from backends.genai import backend as session_module
 from backends.genai.backend import GenaiBackend
 from backends.genai.library import GenaiError, Generator
 from backends.onnx.backend import OnnxBackend

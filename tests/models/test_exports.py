@@ -14,7 +14,7 @@ from backends.store.checks import verify
 from backends.store.lock import locked
 from backends.store.manifest import Manifest
 from router.models import Listener, Model, ensure_export, export_to, exports_folder, find, remove_export
-from router.models.identity import export_name
+from router.models.exports import export_name
 from tests import stand_in
 from tests.stand_in import INT4, INT8, ensure, listing
 
@@ -59,7 +59,7 @@ def test_a_changed_checkpoint_is_exported_anew(model: Model) -> None:
 
 
 def test_the_time_of_a_large_weights_file_counts(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("router.models.identity._READ", 8)
+    monkeypatch.setattr("router.models.exports._READ", 8)
     first = export_name(model, INT4)
     os.utime(model.folder / "model.safetensors", (1, 1))
     assert export_name(model, INT4) != first

@@ -15,7 +15,7 @@ from huggingface_hub.utils import close_session
 
 from backends.base import BackendError, RequestError
 from router.cli import run
-from router.cli.progress import size as in_words
+from router.cli.terminal import size as in_words
 from router.models import Listener, find
 from router.models.hub import HubId, local, pull
 from router.models.inventory import inventory

@@ -16,8 +16,8 @@ from router import Message, Request, Router, Sampling
 from router.bench.contenders import contender
 from router.cli import run
 from router.models import Listener, Model, ensure_export, find
-from router.models import packed as module
-from router.models.packed import ensure_packed, packed
+from router.models import exports as module
+from router.models.exports import ensure_packed, packed
 from tests import tiny
 from tests.onnx.test_packed import needs_blobs
 from tests.stand_in import listing

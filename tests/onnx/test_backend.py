@@ -11,9 +11,11 @@ pytest.importorskip("transformers")
 pytest.importorskip("onnxruntime")
 
 from backends import Prompt  # noqa: E402
-from backends.onnx import session as session_module  # noqa: E402
-from backends.onnx.backend import OnnxBackend  # noqa: E402
-from backends.onnx.session import OnnxSession  # noqa: E402
+from backends.onnx import backend as session_module  # noqa: E402
+from backends.onnx.backend import (  # noqa: E402
+    OnnxBackend,
+    OnnxSession,
+)
 from tests import tiny  # noqa: E402
 from tests.exports import Models, fp32, greedy, scores, with_its_tower  # noqa: E402
 from tests.torch.test_backend import LAYOUTS, picture, prompt_of, reference, say  # noqa: E402

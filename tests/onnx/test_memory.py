@@ -12,7 +12,7 @@ pytest.importorskip("transformers")
 ort = pytest.importorskip("onnxruntime")
 
 from backends.base import Runtime  # noqa: E402
-from backends.onnx.memory import shrink_after, trim  # noqa: E402
+from backends.onnx.errors import shrink_after, trim  # noqa: E402
 from backends.onnx.vision import VisionEncoder  # noqa: E402
 from backends.qwen3vl.config import Config  # noqa: E402
 from tests.exports import fp32  # noqa: E402

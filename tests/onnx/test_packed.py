@@ -19,9 +19,9 @@ import onnx  # noqa: E402
 import backends  # noqa: E402
 from backends import BackendError, Prompt, Runtime  # noqa: E402
 from backends.export import Recipe  # noqa: E402
+from backends.machine import Processor  # noqa: E402
 from backends.onnx import packed  # noqa: E402
 from backends.onnx.packed import Variant  # noqa: E402
-from backends.processor import Processor  # noqa: E402
 from backends.store import folder  # noqa: E402
 from backends.store.checks import verify  # noqa: E402
 from backends.store.manifest import Manifest, Source  # noqa: E402

@@ -20,7 +20,7 @@ from backends.export import Recipe, export  # noqa: E402
 from backends.export.columns import Columns  # noqa: E402
 from backends.export.graph import FLOAT, DataFile, Graph  # noqa: E402
 from backends.export.sizes import estimate  # noqa: E402
-from backends.onnx import session as session_module  # noqa: E402
+from backends.onnx import backend as session_module  # noqa: E402
 from backends.onnx.backend import OnnxBackend  # noqa: E402
 from backends.onnx.prefill import LEAST  # noqa: E402
 from backends.prefix_cache import TAIL  # noqa: E402

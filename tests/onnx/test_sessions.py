@@ -14,10 +14,9 @@ pytest.importorskip("transformers")
 pytest.importorskip("onnxruntime")
 
 from backends import BackendError, Prompt
-from backends.onnx import session as session_module
-from backends.onnx.backend import OnnxBackend
+from backends.onnx import backend as session_module
+from backends.onnx.backend import OnnxBackend, OnnxSession
 from backends.onnx.features import Features
-from backends.onnx.session import OnnxSession
 from backends.qwen3vl.config import Config
 from tests.exports import Models, fp32, scores
 from tests.torch.test_backend import LAYOUTS, prompt_of

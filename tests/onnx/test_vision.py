@@ -17,10 +17,10 @@ ort = pytest.importorskip("onnxruntime")
 
 from backends.base import BackendError, Runtime  # noqa: E402
 from backends.export.graph import FLOAT, DataFile, Graph  # noqa: E402
+from backends.machine import Processor  # noqa: E402
 from backends.onnx.decoder import int8_options  # noqa: E402
 from backends.onnx.torch_vision import TorchVisionEncoder  # noqa: E402
 from backends.onnx.vision import VisionEncoder  # noqa: E402
-from backends.processor import Processor  # noqa: E402
 from backends.qwen3vl.config import Config, VisionConfig  # noqa: E402
 from tests import tiny  # noqa: E402
 from tests.qwen3vl import towers  # noqa: E402

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import httpx2
 import pytest
 
-from router.server.keys import digest
+from router.server.access import digest
 from router.server.page import FILES
 from tests.server.conftest import Served, start, words
 

@@ -6,8 +6,7 @@ import pytest
 from fastapi.routing import iter_route_contexts
 
 from backends.base import RequestError
-from router.server.access import Callers, is_loopback
-from router.server.keys import check_key, digest, parse_keys
+from router.server.access import Callers, check_key, digest, is_loopback, parse_keys
 from router.server.middleware import PUBLIC
 from tests.server.conftest import ASK, Served, read_all
 

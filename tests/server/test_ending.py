@@ -34,7 +34,7 @@ def events(data: bytes) -> list[dict[str, Any]]:
 
 def test_while_the_model_loads_requests_are_sent_away(start, monkeypatch) -> None:
     gate = threading.Event()
-    monkeypatch.setattr("router.server.loading.warm_up", lambda *_: gate.wait(30))
+    monkeypatch.setattr("router.server.service.warm_up", lambda *_: gate.wait(30))
     served = start(wait=False)
     for path in ("/health", "/readyz"):
         response = served.client.get(path)
@@ -56,7 +56,7 @@ def test_a_model_that_does_not_load_ends_the_service(start, monkeypatch) -> None
     def fail(*_: object) -> None:
         raise BackendError("weights.data is damaged", code="model_invalid")
 
-    monkeypatch.setattr("router.server.loading.warm_up", fail)
+    monkeypatch.setattr("router.server.service.warm_up", fail)
     served = start(wait=False)
     served.thread.join(10)
     assert not served.thread.is_alive()

@@ -14,7 +14,7 @@ from backends.scripted import ScriptedBackend, ScriptedSession
 from router import Request, Router
 from router.api import read
 from router.server import endpoints
-from router.server.line import Line
+from router.server.admission import Line
 from router.server.metrics import Meter
 from tests.server.conftest import ANSWER, ASK, Served, post, read_all, read_until, script, until
 
@@ -248,7 +248,7 @@ def test_waiting_counts_into_the_time_of_a_request(start) -> None:
 
 def test_a_backend_that_does_not_stop_makes_the_service_unhealthy(start, monkeypatch) -> None:
     served = start(request_timeout=0.2)
-    monkeypatch.setattr("router.server.line.STUCK_SECONDS", 2)
+    monkeypatch.setattr("router.server.admission.STUCK_SECONDS", 2)
     free = threading.Event()
     monkeypatch.setattr("backends.scripted.ScriptedSession._wait", lambda *_: free.wait(30))
     assert served.ask().status_code == 504

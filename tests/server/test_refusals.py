@@ -11,7 +11,7 @@ import httpx2
 import pytest
 
 from backends.scripted import ScriptedBackend
-from router.server import preparing
+from router.server import answering
 from tests.api.body_corpus import BROKEN, WRONG
 from tests.images.picture_corpus import bad_files, encoded, gif_declaring, jpeg_declaring, photo, png
 from tests.server.conftest import ANSWER, ASK, BUILDER, Served, post, read_all, read_until, until
@@ -132,7 +132,7 @@ def test_after_all_that_pictures_are_still_seen(served: Served) -> None:
 
 
 def test_more_pictures_than_allowed_are_not_decoded(served, opened, monkeypatch) -> None:
-    monkeypatch.setattr(preparing, "read_picture", lambda *_: pytest.fail("a picture was decoded"))
+    monkeypatch.setattr(answering, "read_picture", lambda *_: pytest.fail("a picture was decoded"))
     part = shown(encoded(photo(), "PNG"))["messages"][0]["content"][1]
     error = problem(served.ask(messages=[{"role": "user", "content": [part] * 9}]), 400)
     assert error["code"] == "too_many_images"

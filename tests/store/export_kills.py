@@ -1,8 +1,8 @@
 """Kills exports at random moments and counts what they leave.
 
-A program of its own, since it forks: ``python -m tests.store.export_kills FOLDER KILLS [real|naive]``. Every child
-exports into the cache (HYBRID_HOME) and is killed. ``real`` takes the real exporter instead of the stand-in,
-``naive`` writes straight into place, as a control.
+A program of its own, since it forks: ``python -m tests.store.export_kills FOLDER KILLS [real|naive]``.
+Every child exports into the cache (HYBRID_HOME) and is killed. ``real`` takes the real exporter instead of the
+stand-in, ``naive`` writes straight into place, as a control.
 """
 
 import json
@@ -20,7 +20,7 @@ from backends.export.recipe import Recipe
 from backends.store.checks import verify
 from backends.store.manifest import Manifest
 from router.models import Model, export_to, exports_folder
-from router.models.identity import source_of
+from router.models.exports import source_of
 from tests import stand_in
 
 PAUSE = 0.0004  # seconds before each of the 30 pieces that are written

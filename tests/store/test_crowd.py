@@ -14,7 +14,7 @@ from backends.store.checks import verify
 from backends.store.folder import remove_leftovers
 from backends.store.lock import lock_folder, locked, remove_abandoned
 from router.models import Model, export_to, exports_folder
-from router.models.identity import export_name
+from router.models.exports import export_name
 from tests import stand_in
 from tests.stand_in import INT4, INT8, ensure, listing
 

@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.export.body import embedding_table
-from backends.export.calibration.compensate import compensate, feedback
-from backends.export.calibration.hessian import hessian
+from backends.export.calibration.compensate import compensate, feedback, hessian
 from backends.export.calibration.samples import Floats, Samples, begin
 from backends.export.calibration.walk import Walk
 from backends.export.graph import DataFile

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from backends.export.graph import CONTRIB, Graph
 from backends.export.quantize import Matrix, Rounded, Scheme, dequantise, quantise
 from backends.export.recipe import MatrixError, VisionPrecision, fitting
-from backends.processor import Processor
+from backends.machine import Processor
 
 PREFIX = "model.visual."
 _BLOCK = 128  # values of a row that share a scale in w8

@@ -19,7 +19,7 @@ from router.cli.options import (
     sampling_options,
     time_limit,
 )
-from router.cli.progress import listening
+from router.cli.terminal import listening
 
 if TYPE_CHECKING:
     from router.cli.chat.lines import Input
@@ -65,8 +65,7 @@ def _begin(images: tuple[str, ...], options: dict[str, Any], listener: Listener)
     from dataclasses import replace
 
     from router.cli.chat.answer import Ear, Speaker, Style
-    from router.cli.chat.conversation import Conversation
-    from router.cli.chat.session import Talk
+    from router.cli.chat.session import Conversation, Talk
     from router.cli.chat.settings import Defaults
     from router.images import open_picture
     from router.types import Request

@@ -3,22 +3,58 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from backends.base import BackendError, RequestError
-from router.cli.chat import disk, transcript
+from router.cli.chat import transcript
 from router.cli.chat.answer import Speaker, tell
 from router.cli.chat.commands import LEAVE, Command, help_text, parse, path, paths
-from router.cli.chat.conversation import Conversation
 from router.cli.chat.lines import Input
 from router.cli.chat.settings import Defaults, changed, cost, listed
 from router.cli.chat.stats import Turn, table
 from router.cli.exit_codes import describe
-from router.cli.progress import size
-from router.cli.terminal import decision_line
+from router.cli.terminal import decision_line, size
 from router.images import PictureLimits, open_picture
-from router.types import Decision, Request
+from router.types import Decision, Message, Picture, Request
+
+
+@dataclass(frozen=True, eq=False)
+class Conversation:
+    """A value: each step gives a new one, so a step that fails has changed nothing."""
+
+    messages: tuple[Message, ...] = ()
+    waiting: tuple[Picture, ...] = ()
+
+    @classmethod
+    def begin(cls, system: str | None) -> Conversation:
+        """A conversation in which nothing was asked yet."""
+        return cls(() if system is None else (Message.of("system", system),))
+
+    @property
+    def pictures(self) -> tuple[Picture, ...]:
+        """Those of all messages, then those that wait."""
+        return (*(picture for message in self.messages for picture in message.pictures), *self.waiting)
+
+    def shown(self, *pictures: Picture) -> Conversation:
+        """With more pictures for the next question."""
+        return replace(self, waiting=(*self.waiting, *pictures))
+
+    def dropped(self) -> Conversation:
+        """Without the pictures that wait."""
+        return replace(self, waiting=())
+
+    def asked(self, text: str) -> Conversation:
+        """With a question about the pictures that waited."""
+        return Conversation((*self.messages, Message.of("user", *self.waiting, text)))
+
+    def answered(self, text: str) -> Conversation:
+        """With an answer to the last question."""
+        return replace(self, messages=(*self.messages, Message.of("assistant", text)))
+
+    def cleared(self) -> Conversation:
+        """The system prompt alone."""
+        return Conversation(tuple(message for message in self.messages if message.role == "system"))
 
 
 class Talk:
@@ -110,14 +146,14 @@ class Talk:
         self.turns = []
 
     def _save(self, argument: str, *, over: bool) -> None:
-        target = disk.write(path(argument), transcript.to_json(self.conversation.messages), over=over)
+        target = transcript.write(path(argument), transcript.to_json(self.conversation.messages), over=over)
         left_out = "; pictures that wait are left out" if self.conversation.waiting else ""
         tell(f"{self._amount()} in {target} ({size(target.stat().st_size)}){left_out}")
 
     def _load(self, argument: str) -> None:
         file = paths(argument)[0]
         try:
-            loaded = Conversation(transcript.from_json(disk.read(file), self._accepted))
+            loaded = Conversation(transcript.from_json(transcript.read(file), self._accepted))
             self._ready(loaded, self.settings)
         except RequestError as error:
             raise RequestError(f"{file!r}: {error}", code=error.code) from None
