@@ -28,7 +28,7 @@ WORTH = 16  # tokens; a shorter common beginning is read as fast as it is looked
 TAIL = 8
 
 
-class Shown(NamedTuple):
+class CachedImage(NamedTuple):
     """A picture in a prompt: the places it fills, and which one it is."""
 
     first: int
@@ -37,34 +37,34 @@ class Shown(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Content:
+class CachedPrefix:
     """What a cache holds."""
 
     ids: NDArray[np.int64]  # [tokens]
-    pictures: tuple[Shown, ...] = ()
+    pictures: tuple[CachedImage, ...] = ()
 
     @classmethod
-    def of(cls, prompt: Prompt) -> Content:
+    def of(cls, prompt: Prompt) -> CachedPrefix:
         """All of a prompt; its pictures' patches are hashed."""
         if prompt.spans is None or prompt.grid is None or prompt.patches is None:
             return cls(prompt.ids)
         digests = picture_digests(prompt.patches, prompt.grid)
         shown = (
-            Shown(int(first), int(end), digest)
+            CachedImage(int(first), int(end), digest)
             for (first, end), digest in zip(prompt.spans, digests, strict=True)
         )
         return cls(prompt.ids, tuple(shown))
 
-    def first(self, tokens: int) -> Content:
+    def first(self, tokens: int) -> CachedPrefix:
         """The beginning of ``tokens`` tokens, without a picture that it cuts through."""
         pictures = tuple(shown for shown in self.pictures if shown.end <= tokens)
-        return Content(self.ids[:tokens], pictures)
+        return CachedPrefix(self.ids[:tokens], pictures)
 
-    def then(self, tokens: list[int]) -> Content:
+    def then(self, tokens: list[int]) -> CachedPrefix:
         """With the tokens of an answer behind."""
         return replace(self, ids=np.append(self.ids, tokens))
 
-    def common(self, other: Content) -> int:
+    def common(self, other: CachedPrefix) -> int:
         """How many tokens both begin with; never a part of a picture."""
         shorter = min(len(self.ids), len(other.ids))
         different = np.flatnonzero(self.ids[:shorter] != other.ids[:shorter])
@@ -75,12 +75,12 @@ class Content:
 
 @dataclass(eq=False)
 class _Kept(Generic[C]):
-    content: Content
+    content: CachedPrefix
     cache: C
     nbytes: int
 
 
-class CachePool(Generic[C]):
+class PrefixCache(Generic[C]):
     """Caches that nobody uses, those used last; safe to use from many threads."""
 
     def __init__(self, kept_bytes: int = KEPT_BYTES, kept: int = KEPT) -> None:
@@ -88,7 +88,7 @@ class CachePool(Generic[C]):
         self._kept: list[_Kept[C]] = []  # the one used last stands last
         self._lock = threading.Lock()
 
-    def give(self, content: Content, cache: C, nbytes: int) -> None:
+    def give(self, content: CachedPrefix, cache: C, nbytes: int) -> None:
         """Keep ``cache``, which holds ``content``; the caller uses it no more."""
         with self._lock:
             self._kept.append(_Kept(content, cache, nbytes))
@@ -97,7 +97,7 @@ class CachePool(Generic[C]):
 
     def take(
         self,
-        content: Content,
+        content: CachedPrefix,
         fits: Callable[[C], bool] = lambda _cache: True,
         copy: Callable[[C, int], C] | None = None,
     ) -> tuple[C, int] | None:
@@ -138,5 +138,5 @@ def _digest(shape: NDArray[np.int64], values: NDArray[np.float32]) -> bytes:
     return digest.digest()
 
 
-def _cut(pictures: set[Shown], tokens: int) -> list[int]:
+def _cut(pictures: set[CachedImage], tokens: int) -> list[int]:
     return [shown.first for shown in pictures if shown.first < tokens < shown.end]

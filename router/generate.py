@@ -14,7 +14,7 @@ from router.sampling import FREE, Constraint, Sampler, end_tokens
 from router.types import Chunk, Chunks, Finish, Sampling, Stats
 
 
-class Stop:
+class Cancellation:
     """Ends one generation from another thread, in the middle of a prefill too where the backend can."""
 
     def __init__(self) -> None:
@@ -54,7 +54,7 @@ def generate(
     sampling: Sampling,
     text: TextStream,
     eos: frozenset[int],
-    stop: Stop | None = None,
+    stop: Cancellation | None = None,
     constraint: Constraint = FREE,
 ) -> Chunks:
     """Answer ``prompt`` with at most ``sampling.max_tokens`` tokens, a chunk for each.
@@ -67,7 +67,7 @@ def generate(
     assert limit is not None, "the caller fits max_tokens into the context"
     end = end_tokens(sampling, eos)
     sampler = Sampler(sampling, prompt.ids, end)
-    stop = stop or Stop()
+    stop = stop or Cancellation()
     with stop.watching(backend.open(len(prompt.ids) + limit)) as session:
         clock = _Clock()
         logits = session.prefill(prompt)

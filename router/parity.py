@@ -57,7 +57,7 @@ class Distance:
 
 
 @dataclass(frozen=True)
-class Report:
+class ParityReport:
     """What ``compare`` found."""
 
     distances: tuple[Distance, ...]
@@ -78,7 +78,7 @@ class Bars:
     top1: float
     divergence: float
 
-    def failures(self, report: Report) -> list[str]:
+    def failures(self, report: ParityReport) -> list[str]:
         """What ``report`` does not reach, in words; empty when it holds."""
         found = [
             f"{distance.stage}: cosine {distance.cosine:.6f}, at least {self.cosine:g} wanted"
@@ -112,7 +112,7 @@ def trace(
         yield Trace(features, scores, tokens)
 
 
-def compare(reference: Sequence[Trace], other: Sequence[Trace]) -> Report:
+def compare(reference: Sequence[Trace], other: Sequence[Trace]) -> ParityReport:
     """Measure ``other``, made with the reference's answers, against ``reference``."""
     pairs = list(zip(reference, other, strict=True))
     seen = [(a.features, b.features) for a, b in pairs if a.features]
@@ -127,7 +127,7 @@ def compare(reference: Sequence[Trace], other: Sequence[Trace]) -> Report:
         "prefill scores", np.stack([a.scores[0] for a, _ in pairs]), np.stack([b.scores[0] for _, b in pairs])
     )
     same = [a.scores.argmax(1) == b.scores.argmax(1) for a, b in pairs]
-    return Report(
+    return ParityReport(
         distances=(*distances, first),
         top1=float(np.concatenate(same).mean()),
         # of the worst prompt: what is wrong with pictures must not drown in text that is right
@@ -139,7 +139,7 @@ def compare(reference: Sequence[Trace], other: Sequence[Trace]) -> Report:
 
 def verify(
     checkpoint: Path, export: Path, against: str, runtime: Runtime, tell: Callable[[str], None]
-) -> Report:
+) -> ParityReport:
     """Compare an export on the onnx backend with its checkpoint on ``against``; ``tell``: of progress.
 
     The reference computes in float32 unless ``runtime`` names another dtype or the memory does not hold it.

@@ -21,7 +21,7 @@ from router.models import SILENT, Listener, Model, ensure_export, ensure_packed,
 RETRY_SECONDS = 60.0  # a backend that did not load is not tried again under "auto" for this long
 
 
-class LoadedBackends:
+class BackendPool:
     """At most ``budget`` bytes of backends, by what each ``needs``; safe to use from many threads.
 
     Whoever answers with a backend keeps it until it is done, also when it is let go here. One that takes more

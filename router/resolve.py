@@ -17,7 +17,7 @@ from router.types import Estimate, Request, Sampling
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
+class ResolvedRequest:
     """A request that can be answered, as far as the model is concerned."""
 
     request: Request
@@ -41,19 +41,19 @@ class Asked:
         return found
 
 
-class Questions:
+class Resolver:
     """Makes of each request to one model what it asks; read once, and shared by threads."""
 
     def __init__(self, folder: Path, max_pictures: int = PictureLimits.max_pictures) -> None:
         self._folder = folder
         self._max_pictures = max_pictures
 
-    def ask(self, request: Request) -> Asked:
+    def ask(self, request: Request) -> ResolvedRequest:
         """RequestError: something in the request is wrong, and what. BackendError: the model's files are."""
         sampling = request.sampling.over(self._defaults)
         check(sampling, self.builder.config.text.vocab)
         constraint = FREE if request.json_schema is None else self._schemas.constraint(request.json_schema)
-        return Asked(request, sampling, self._planner(request).plan(request.messages), constraint)
+        return ResolvedRequest(request, sampling, self._planner(request).plan(request.messages), constraint)
 
     @cached_property
     def builder(self) -> PromptBuilder:

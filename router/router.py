@@ -14,12 +14,12 @@ from backends.export.recipe import Recipe
 from backends.machine import total_memory
 from router.detokenize import TextStream, pieces
 from router.estimates import Speed, read_speeds
-from router.generate import Stop, generate, iterate
+from router.generate import Cancellation, generate, iterate
 from router.images import PictureLimits
 from router.models import SILENT, Listener, Model, find
 from router.policy import Outlook, Policy, decide, find_policy, refusal
-from router.pool import LoadedBackends, ModelBackends
-from router.resolve import Asked, Questions
+from router.pool import BackendPool, ModelBackends
+from router.resolve import ResolvedRequest, Resolver
 from router.types import Candidate, Chunk, Chunks, Completion, Decision, Estimate, Request, Route, Sampling
 
 _SHARE = 0.8  # of the machine's memory: what loaded backends may take together
@@ -33,7 +33,9 @@ class Answer:
     prompt: Prompt
     sampling: Sampling
     chunks: Chunks
-    cancel: Stop  # called from any thread it ends ``chunks``, which then raise BackendError ``cancelled``
+    cancel: (
+        Cancellation  # called from any thread it ends ``chunks``, which then raise BackendError ``cancelled``
+    )
 
 
 class Router:
@@ -65,11 +67,11 @@ class Router:
         self.listener = listener
         self.context = context
         self.policy = find_policy(policy, backends.names()) if isinstance(policy, str) else policy
-        self._questions = Questions(self.model.folder, max_pictures)
+        self._questions = Resolver(self.model.folder, max_pictures)
         self._backends = ModelBackends(self.model, self.runtime, recipe, listener, make_exports)
         total = total_memory()
         budget = memory if memory is not None or total is None else int(_SHARE * total)
-        self._loaded = LoadedBackends(self._backends.load, self._backends.needs, budget)
+        self._loaded = BackendPool(self._backends.load, self._backends.needs, budget)
 
     def decide(self, request: Request) -> Decision:
         """Which backend would answer ``request``, and why; nothing is loaded."""
@@ -93,7 +95,7 @@ class Router:
         decision, backend = self._load(decided, again=request.backend is not None)
         sampling = replace(asked.sampling, max_tokens=asked.room(self._context(backend.context)))
         prompt = asked.plan.prompt()
-        builder, stop = self._questions.builder, Stop()
+        builder, stop = self._questions.builder, Cancellation()
         stream = TextStream(builder.tokenizer.decode, sampling.stop or ())
         chunks = generate(backend, prompt, sampling, stream, builder.eos, stop, asked.constraint)
         return Answer(decision, prompt, sampling, chunks, stop)
@@ -130,7 +132,7 @@ class Router:
         """Let go of every loaded backend; a later request loads what it needs again."""
         self._loaded.clear()
 
-    def _route(self, asked: Asked, others: int) -> Route:
+    def _route(self, asked: ResolvedRequest, others: int) -> Route:
         request, plan = asked.request, asked.plan
         # refused before a backend is loaded, where the model itself is too small
         most = asked.room(self._context(self._questions.builder.config.text.context))

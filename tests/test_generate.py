@@ -9,7 +9,7 @@ import pytest
 from backends.base import BackendError, Prompt
 from backends.scripted import Script, ScriptedBackend, ScriptedSession
 from router.detokenize import TextStream
-from router.generate import Stop, generate
+from router.generate import Cancellation, generate
 from router.types import Chunk, Sampling
 
 END = 0
@@ -135,7 +135,7 @@ def test_closing_the_stream_frees_the_session_at_once() -> None:
 
 
 def test_another_thread_ends_it_in_the_middle_of_a_prefill() -> None:
-    played, stop = backend("hello", fault="hang", fault_at=0), Stop()
+    played, stop = backend("hello", fault="hang", fault_at=0), Cancellation()
     chunks = generate(
         played, PROMPT, Sampling(temperature=0, max_tokens=9), TextStream(read), frozenset({END}), stop
     )
@@ -153,7 +153,7 @@ def test_another_thread_ends_it_in_the_middle_of_a_prefill() -> None:
 
 
 def test_what_is_ended_between_two_chunks_frees_its_session_and_gives_no_more() -> None:
-    played, stop = backend("hello"), Stop()
+    played, stop = backend("hello"), Cancellation()
     chunks = generate(
         played, PROMPT, Sampling(temperature=0, max_tokens=9), TextStream(read), frozenset({END}), stop
     )
@@ -165,7 +165,7 @@ def test_what_is_ended_between_two_chunks_frees_its_session_and_gives_no_more() 
 
 
 def test_what_is_ended_before_it_began_computes_nothing() -> None:
-    played, stop = backend("hello", fault="raise"), Stop()
+    played, stop = backend("hello", fault="raise"), Cancellation()
     stop()
     with pytest.raises(BackendError, match="cancelled"):
         next(generate(played, PROMPT, Sampling(max_tokens=9), TextStream(read), frozenset({END}), stop))
@@ -173,7 +173,7 @@ def test_what_is_ended_before_it_began_computes_nothing() -> None:
 
 
 def test_ending_what_is_at_its_end_does_nothing() -> None:
-    stop = Stop()
+    stop = Cancellation()
     chunks = generate(
         backend("hi"), PROMPT, Sampling(temperature=0, max_tokens=9), TextStream(read), frozenset({END}), stop
     )

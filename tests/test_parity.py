@@ -5,7 +5,7 @@ import pytest
 
 from backends.base import Prompt
 from backends.scripted import Script, ScriptedBackend
-from router.parity import BARS, STEPS, Bars, Report, Trace, compare, trace
+from router.parity import BARS, STEPS, Bars, ParityReport, Trace, compare, trace
 
 RANDOM = np.random.default_rng(0)
 PROMPT = Prompt(np.array([1, 2, 3]))
@@ -84,7 +84,7 @@ def test_what_is_not_a_number_fails_every_bar(broken: float) -> None:
 
 
 def test_a_bar_that_is_missed_is_said_in_words() -> None:
-    report = Report((), top1=0.5, divergence=1.0, agreeing=(0,), steps=2)
+    report = ParityReport((), top1=0.5, divergence=1.0, agreeing=(0,), steps=2)
     assert Bars(cosine=0, top1=0.9, divergence=0.1).failures(report) == [
         "top-1 agreement 50.0%, at least 90.0% wanted",
         "KL divergence 1, at most 0.1 wanted",

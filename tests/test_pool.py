@@ -9,14 +9,12 @@ import pytest
 
 from backends import Backend, BackendError
 from backends.scripted import Script, ScriptedBackend
-from router.pool import LoadedBackends
+from router.pool import BackendPool
 
 SIZES = {"small": 2, "medium": 3, "large": 6, "huge": 50}
 
 
-def made(
-    budget: int | None, load: Callable[[str], Backend] | None = None
-) -> tuple[LoadedBackends, list[str]]:
+def made(budget: int | None, load: Callable[[str], Backend] | None = None) -> tuple[BackendPool, list[str]]:
     """Backends of the SIZES, and the names of those that are loaded, in order."""
     loads: list[str] = []
 
@@ -24,7 +22,7 @@ def made(
         loads.append(name)
         return load(name) if load else ScriptedBackend(Script((1,)), vocab=8)
 
-    return LoadedBackends(noted, SIZES.__getitem__, budget), loads
+    return BackendPool(noted, SIZES.__getitem__, budget), loads
 
 
 def test_a_backend_is_loaded_once() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from backends.base import Prompt
-from backends.prefix_cache import TAIL, WORTH, CachePool, Content
+from backends.prefix_cache import TAIL, WORTH, CachedPrefix, PrefixCache
 
 PAD = 7
 
@@ -24,8 +24,8 @@ def prompt(before: int = 20, pixel: float = 0.0, shape: tuple[int, int] = (4, 4)
     )
 
 
-def text(*ids: int) -> Content:
-    return Content(np.array(ids, np.int64))
+def text(*ids: int) -> CachedPrefix:
+    return CachedPrefix(np.array(ids, np.int64))
 
 
 def count(first: int, tokens: int) -> list[int]:
@@ -40,19 +40,19 @@ def test_texts_have_in_common_what_they_begin_with() -> None:
 
 
 def test_the_same_picture_is_common_and_what_follows_it_too() -> None:
-    one, other = Content.of(prompt(after=5)), Content.of(prompt(after=9))
+    one, other = CachedPrefix.of(prompt(after=5)), CachedPrefix.of(prompt(after=9))
     assert one.common(other) == 29
 
 
 @pytest.mark.parametrize("other", [prompt(pixel=1.0), prompt(shape=(2, 8))], ids=["colour", "shape"])
 def test_another_picture_ends_what_is_common_though_its_ids_are_the_same(other: Prompt) -> None:
     assert np.array_equal(prompt().ids, other.ids)
-    assert Content.of(prompt()).common(Content.of(other)) == 20
+    assert CachedPrefix.of(prompt()).common(CachedPrefix.of(other)) == 20
 
 
 def test_a_picture_is_common_as_a_whole_or_not_at_all() -> None:
-    whole = Content.of(prompt())
-    assert whole.common(Content.of(prompt(before=20, shape=(4, 8)))) == 20
+    whole = CachedPrefix.of(prompt())
+    assert whole.common(CachedPrefix.of(prompt(before=20, shape=(4, 8)))) == 20
     assert [whole.common(whole.first(tokens)) for tokens in (19, 20, 21, 23, 24, 25)] == [
         19,
         20,
@@ -64,12 +64,12 @@ def test_a_picture_is_common_as_a_whole_or_not_at_all() -> None:
 
 
 def test_text_that_has_the_ids_of_a_picture_is_no_picture() -> None:
-    pictured = Content.of(prompt())
-    assert pictured.common(Content(pictured.ids)) == 20
+    pictured = CachedPrefix.of(prompt())
+    assert pictured.common(CachedPrefix(pictured.ids)) == 20
 
 
-def pool(*held: Sequence[int], kept: int = 8, kept_bytes: int = 1000) -> CachePool[str]:
-    made: CachePool[str] = CachePool(kept_bytes, kept)
+def pool(*held: Sequence[int], kept: int = 8, kept_bytes: int = 1000) -> PrefixCache[str]:
+    made: PrefixCache[str] = PrefixCache(kept_bytes, kept)
     for number, ids in enumerate(held):
         made.give(text(*ids), f"cache {number}", 100)
     return made
@@ -88,12 +88,12 @@ def test_the_last_tokens_of_a_prompt_are_always_read_anew() -> None:
 
 
 def test_a_picture_at_the_end_of_a_prompt_is_read_anew_as_a_whole() -> None:
-    kept: CachePool[str] = CachePool()
+    kept: PrefixCache[str] = PrefixCache()
     late = prompt(after=5)
-    kept.give(Content.of(late), "cache", 1)
+    kept.give(CachedPrefix.of(late), "cache", 1)
     assert late.spans is not None
     assert late.spans[0, 0] < len(late.ids) - TAIL < late.spans[0, 1], "the tail begins inside the picture"
-    assert kept.take(Content.of(late)) == ("cache", 20)
+    assert kept.take(CachedPrefix.of(late)) == ("cache", 20)
 
 
 def test_the_longest_common_beginning_wins() -> None:

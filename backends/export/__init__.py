@@ -39,7 +39,7 @@ def export(
     """
     # onnx takes half a second to import, and every start reads a manifest of this package
     from backends.export import graphs, vision
-    from backends.export.body import Body
+    from backends.export.body import DecoderBody
     from backends.export.calibration.matrices import CalibratedMatrices
     from backends.export.graph import DataFile
     from backends.export.matrices import Matrices
@@ -61,7 +61,7 @@ def export(
             if samples is None
             else CalibratedMatrices(weights, data, recipe, config, samples, out)
         )
-        body = Body(weights, config.text, recipe, matrices)
+        body = DecoderBody(weights, config.text, recipe, matrices)
         graphs.write_decoder(out, body, data, len(config.vision.deepstack))
         graphs.write_text(out, body, data, source)
     errors = matrices.errors

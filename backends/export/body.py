@@ -35,7 +35,7 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Run:
+class GraphRun:
     """What the layers of one graph read besides the embeddings: names of values."""
 
     rotary: Rotary
@@ -52,7 +52,7 @@ def embedding_table(config: TextConfig, recipe: Recipe) -> tuple[str, Callable[[
     return _EMBEDDINGS, partial(moved, scheme=scheme)
 
 
-class Store(Protocol):
+class MatrixStore(Protocol):
     """Where matrices are written, and how graphs multiply by them."""
 
     def store(self, name: str, sources: Sequence[str], scheme: Scheme | None) -> Any:
@@ -75,7 +75,7 @@ class Layers:
         self,
         weights: Weights,
         config: TextConfig,
-        store: Store,
+        store: MatrixStore,
         scheme: Callable[[int, int], Scheme | None],
     ) -> None:
         """``scheme``: how the matrices of a layer, with rows of so many values, are rounded.
@@ -88,11 +88,11 @@ class Layers:
         self._scheme = scheme
         self._layers = [self._store_layer(index) for index in range(config.layers)]
 
-    def layers(self, graph: Graph, embeddings: str, run: Run) -> str:
+    def layers(self, graph: Graph, embeddings: str, run: GraphRun) -> str:
         """Add all layers over ``embeddings`` [B, S, hidden]: the output of the last one, not normalised."""
         return graph.op("Add", *self._through(graph, embeddings, run, self.config.layers))
 
-    def fill(self, graph: Graph, embeddings: str, run: Run) -> None:
+    def fill(self, graph: Graph, embeddings: str, run: GraphRun) -> None:
         """Add what writes the keys and values of ``embeddings``, and nothing behind the last of them."""
         index = self.config.layers - 1
         x, added = self._through(graph, embeddings, run, index)
@@ -134,7 +134,7 @@ class Layers:
             key_norm=vector("self_attn.k_norm", config.head_dim),
         )
 
-    def _through(self, graph: Graph, embeddings: str, run: Run, count: int) -> tuple[str, str]:
+    def _through(self, graph: Graph, embeddings: str, run: GraphRun, count: int) -> tuple[str, str]:
         """The first ``count`` layers: two values whose sum is what they give."""
         x, added = embeddings, ""
         for index, layer in enumerate(self._layers[:count]):
@@ -148,7 +148,7 @@ class Layers:
                 added = graph.op("Add", added, run.deepstack[index])
         return x, added
 
-    def _attended(self, graph: Graph, index: int, layer: Layer, x: str, run: Run) -> str:
+    def _attended(self, graph: Graph, index: int, layer: Layer, x: str, run: GraphRun) -> str:
         config, stem = self.config, f"layers.{index}"
         queries, keys = config.heads * config.head_dim, config.kv_heads * config.head_dim
         q, k, v = graph.ops(
@@ -174,7 +174,7 @@ class Layers:
         )
         return attended
 
-    def _turn(self, graph: Graph, x: str, norm: str, heads: int, run: Run) -> str:
+    def _turn(self, graph: Graph, x: str, norm: str, heads: int, run: GraphRun) -> str:
         """Normalise each head of ``x`` [B, S, heads * head_dim], and turn it by its token's position."""
         apart = graph.op("Reshape", x, graph.ints(0, 0, heads, self.config.head_dim))
         normed = self._normalise(graph, apart, norm)
@@ -218,7 +218,7 @@ class Layers:
         )
 
 
-class Body(Layers):
+class DecoderBody(Layers):
     """The whole language model: its layers, its head and its embeddings."""
 
     def __init__(self, weights: Weights, config: TextConfig, recipe: Recipe, matrices: Matrices) -> None:

@@ -24,7 +24,7 @@ Attribute: TypeAlias = Any  # what the operator says: a number, a text, or a seq
 
 
 @dataclass(frozen=True)
-class Place:
+class TensorPlace:
     """Where a tensor stands in a data file."""
 
     file: str
@@ -39,7 +39,7 @@ class DataFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.places: dict[str, Place] = {}
+        self.places: dict[str, TensorPlace] = {}
         self._stream = path.open("xb")
 
     def __enter__(self) -> DataFile:
@@ -67,7 +67,7 @@ class DataFile:
             length += self._stream.write(np.ascontiguousarray(part).data.cast("B"))
         assert length == math.prod(shape) * dtype.itemsize, f"'{name}' has {length} bytes, not {shape}"
         kind = helper.np_dtype_to_tensor_dtype(dtype)
-        self.places[name] = Place(self.path.name, offset, length, kind, tuple(shape))
+        self.places[name] = TensorPlace(self.path.name, offset, length, kind, tuple(shape))
         return name
 
     def view(self, name: str, suffix: str, shape: tuple[int, ...]) -> str:

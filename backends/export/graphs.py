@@ -17,7 +17,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from backends.export.body import Body, Layers, Run
+from backends.export.body import DecoderBody, GraphRun, Layers
 from backends.export.columns import Columns
 from backends.export.graph import FLOAT, INT32, INT64, DataFile, Graph, Side
 from backends.export.recipe import MatrixError
@@ -29,7 +29,7 @@ from backends.store.weights import Weights
 DECODER = "decoder.onnx"
 
 
-def write_decoder(out: Path, body: Body, data: DataFile, deepstack: int) -> None:
+def write_decoder(out: Path, body: DecoderBody, data: DataFile, deepstack: int) -> None:
     """Write the graph for a tower with ``deepstack`` DeepStack features."""
     config = body.config
     graph = Graph("decoder", data)
@@ -41,7 +41,7 @@ def write_decoder(out: Path, body: Body, data: DataFile, deepstack: int) -> None
     total = graph.input("total_sequence_length", INT32, [])
     last = graph.input("last", INT64, ["batch", 1])
     body.cache(graph)
-    run = Run(in_space(graph, config, places), seqlens_k, total, features)
+    run = GraphRun(in_space(graph, config, places), seqlens_k, total, features)
     x = body.layers(graph, embeddings, run)
     wanted = graph.op("GatherND", x, last, batch_dims=1)
     graph.output(body.scores(graph, wanted, "logits"), FLOAT, ["batch", config.vocab])
@@ -69,7 +69,7 @@ def write_prefill(out: Path, weights: Weights, config: TextConfig, deepstack: in
         seqlens_k = graph.input("seqlens_k", INT32, [1])
         total = graph.input("total_sequence_length", INT32, [])
         layers.cache(graph)
-        layers.fill(graph, embeddings, Run(in_space(graph, config, places), seqlens_k, total, features))
+        layers.fill(graph, embeddings, GraphRun(in_space(graph, config, places), seqlens_k, total, features))
     graph.save(out / MODEL)
     return [error._replace(name=f"{PREFIX}{error.name}") for error in columns.errors]
 
@@ -77,7 +77,7 @@ def write_prefill(out: Path, weights: Weights, config: TextConfig, deepstack: in
 TEXT = "text.onnx"
 
 
-def write_text(out: Path, body: Body, data: DataFile, source: Path) -> None:
+def write_text(out: Path, body: DecoderBody, data: DataFile, source: Path) -> None:
     """Write the graph, and the description that onnxruntime-genai reads it by."""
     config = body.config
     graph = Graph("text", data)
@@ -87,7 +87,7 @@ def write_text(out: Path, body: Body, data: DataFile, source: Path) -> None:
     body.cache(graph)
     held = graph.op("Sub", graph.op("ReduceSum", mask, graph.ints(1), keepdims=0), graph.ints(1))
     total = graph.op("Squeeze", graph.op("Shape", mask, start=1, end=2), graph.ints(0))
-    run = Run(along_text(graph, config, places), _int32(graph, held), _int32(graph, total))
+    run = GraphRun(along_text(graph, config, places), _int32(graph, held), _int32(graph, total))
     x = body.layers(graph, body.embed(graph, ids), run)
     last = graph.op("Slice", x, graph.ints(-1), graph.ints(2**62), graph.ints(1))
     graph.output(body.scores(graph, last, "logits"), FLOAT, ["batch", 1, config.vocab])

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.base import BackendError, Logits, Prompt, Runtime
-from backends.genai.library import Generator, Model, named_errors
+from backends.genai.library import GenaiGenerator, GenaiModel, named_errors
 from backends.machine import LoadedHere, usable_cores
-from backends.prefix_cache import KEPT_BYTES, CachePool, Content
+from backends.prefix_cache import KEPT_BYTES, CachedPrefix, PrefixCache
 from backends.qwen3vl.config import Config, TextConfig
 
 if TYPE_CHECKING:
@@ -27,12 +27,12 @@ class GenaiBackend:
     name = "genai"
     sees_images = False
 
-    def __init__(self, model: Model, config: TextConfig, kept_bytes: int = KEPT_BYTES) -> None:
+    def __init__(self, model: GenaiModel, config: TextConfig, kept_bytes: int = KEPT_BYTES) -> None:
         self.context = config.context
         self.vocab = config.vocab
         self.model = model
         self.token_bytes = 8 * config.layers * config.kv_heads * config.head_dim  # float32, keys and values
-        self.caches: CachePool[Generator] = CachePool(kept_bytes)
+        self.caches: PrefixCache[GenaiGenerator] = PrefixCache(kept_bytes)
         self.turn = threading.Lock()  # the library is not made for two threads at once
         self.loaded = LoadedHere()
 
@@ -54,7 +54,7 @@ class GenaiBackend:
             "log_severity_level": 4,  # what goes wrong comes as an exception
         }
         with named_errors(f"{folder / 'text.onnx'} cannot be loaded", code="model_invalid"):
-            return cls(Model(runtime.packed or folder, options), config, runtime.kept_bytes)
+            return cls(GenaiModel(runtime.packed or folder, options), config, runtime.kept_bytes)
 
     def open(self, capacity: int) -> GenaiSession:
         """Start a session of at most ``capacity`` tokens."""
@@ -85,7 +85,7 @@ class GenaiSession:
         self.cached_tokens = 0
         self._backend = backend
         self._capacity = capacity
-        self._generator: Generator | None = None
+        self._generator: GenaiGenerator | None = None
         self._ids: list[int] = []  # what the generator has read
         self._closed = False
         self._computing = False
@@ -103,7 +103,7 @@ class GenaiSession:
         with self._lock:
             self._leave()
         found = self._backend.caches.take(
-            Content(prompt.ids), fits=lambda held: held.max_length >= count + min(room, ENOUGH)
+            CachedPrefix(prompt.ids), fits=lambda held: held.max_length >= count + min(room, ENOUGH)
         )
         if found is None:
             self.cached_tokens = 0
@@ -136,7 +136,7 @@ class GenaiSession:
         """Read ``ids`` into a generator with room for ``length`` tokens."""
         self._generator = None  # its memory goes before the next one's comes
         with self._backend.turn, named_errors("there is no memory for the answer"):
-            self._generator, self._ids = Generator(self._backend.model, length), []
+            self._generator, self._ids = GenaiGenerator(self._backend.model, length), []
         return self._read(ids)
 
     def _read(self, ids: NDArray[np.int64]) -> Logits:
@@ -163,7 +163,7 @@ class GenaiSession:
             )
 
     @contextmanager
-    def _turn(self, generator: Generator | None) -> Iterator[Generator]:
+    def _turn(self, generator: GenaiGenerator | None) -> Iterator[GenaiGenerator]:
         """Alone in the library with ``generator``; what `close` ends raises BackendError ``cancelled``."""
         self._backend.loaded.check()
         with self._backend.turn:
@@ -193,5 +193,5 @@ class GenaiSession:
         """Give the generator away, with what it holds; the caller has the lock."""
         if self._generator is not None and self._ids:
             nbytes = self._generator.max_length * self._backend.token_bytes
-            self._backend.caches.give(Content(np.array(self._ids)), self._generator, nbytes)
+            self._backend.caches.give(CachedPrefix(np.array(self._ids)), self._generator, nbytes)
         self._generator = None

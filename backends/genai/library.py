@@ -86,7 +86,7 @@ class _Tensor(_Owned):
     kind = "Tensor"
 
 
-class Model(_Owned):
+class GenaiModel(_Owned):
     """A model folder with a genai_config.json, loaded once."""
 
     kind = "Model"
@@ -99,12 +99,12 @@ class Model(_Owned):
         super().__init__("OgaCreateModelFromConfig", config.handle)
 
 
-class Generator(_Owned):
+class GenaiGenerator(_Owned):
     """One sequence and its cache, which takes the memory of ``max_length`` tokens at once."""
 
     kind = "Generator"
 
-    def __init__(self, model: Model, max_length: int) -> None:
+    def __init__(self, model: GenaiModel, max_length: int) -> None:
         params = _Params("OgaCreateGeneratorParams", model.handle)
         _call("OgaGeneratorParamsSetSearchNumber", params.handle, b"max_length", max_length)
         super().__init__("OgaCreateGenerator", model.handle, params.handle)
@@ -164,7 +164,10 @@ def _library() -> ctypes.CDLL:
         getattr(library, name).argtypes = arguments
         getattr(library, name).restype = c_void_p
     library.OgaResultGetError.argtypes, library.OgaResultGetError.restype = (c_void_p,), c_char_p
-    for kind in ("Result", *(owned.kind for owned in (_Config, _Params, _Tensor, Model, Generator))):
+    for kind in (
+        "Result",
+        *(owned.kind for owned in (_Config, _Params, _Tensor, GenaiModel, GenaiGenerator)),
+    ):
         destroy = getattr(library, f"OgaDestroy{kind}")
         destroy.argtypes, destroy.restype = (c_void_p,), None
     return library

@@ -22,7 +22,7 @@ from backends.onnx.errors import shrink_after, trim
 from backends.onnx.features import Encoder, FeatureCache, Features
 from backends.onnx.prefill import MODEL, Filler
 from backends.onnx.vision import VisionEncoder
-from backends.prefix_cache import KEPT_BYTES, CachePool, Content, picture_digests
+from backends.prefix_cache import KEPT_BYTES, CachedPrefix, PrefixCache, picture_digests
 from backends.qwen3vl.config import Config, VisionConfig
 from backends.qwen3vl.positions import positions
 
@@ -52,7 +52,7 @@ class OnnxBackend:
         self.embeddings = embeddings
         self.features = FeatureCache(encoder)
         self.batcher = Batcher(decoder)
-        self.caches: CachePool[Cache] = CachePool(kept_bytes)
+        self.caches: PrefixCache[Cache] = PrefixCache(kept_bytes)
 
     @classmethod
     def load(cls, folder: Path, runtime: Runtime) -> OnnxBackend:
@@ -127,7 +127,7 @@ class OnnxSession:
         self._backend = backend
         self._capacity = capacity
         self._cache: Cache | None = None
-        self._content = Content(np.empty(0, np.int64))  # what the cache holds, or is about to
+        self._content = CachedPrefix(np.empty(0, np.int64))  # what the cache holds, or is about to
         self._answer: list[int] = []  # tokens behind the content
         self._next_position = 0
         self._closed = False
@@ -141,7 +141,7 @@ class OnnxSession:
             raise BackendError("the prompt has no tokens", code="internal_inconsistency")
         _check_patches(prompt)
         places, self._next_position = positions(count, prompt.spans, prompt.grid, self._backend.merge)
-        self._start(Content.of(prompt))
+        self._start(CachedPrefix.of(prompt))
         rest = prompt.after(self.cached_tokens)
         self.cached_images = prompt.images - rest.images
         features, slots = self._see(rest), _slots(rest.spans)
@@ -180,7 +180,7 @@ class OnnxSession:
             else:
                 self._leave()
 
-    def _start(self, content: Content) -> None:
+    def _start(self, content: CachedPrefix) -> None:
         """Get a cache that holds the beginning of ``content``, or nothing."""
         backend, decoder = self._backend, self._backend.decoder
         room = self._capacity + (SPARE if decoder.device == "cpu" else 0)  # elsewhere it is taken at once

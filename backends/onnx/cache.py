@@ -24,7 +24,7 @@ class Cache:
     binding: Any
     tokens: int = 0  # held so far
     limit: int = 0  # tokens that the session which has it may fill
-    store: Store | None = None  # None: not in this process's memory
+    store: CacheStore | None = None  # None: not in this process's memory
 
     @property
     def nbytes(self) -> int:
@@ -33,14 +33,14 @@ class Cache:
 
 
 @dataclass(eq=False)
-class Store:
+class CacheStore:
     """Arrays [rows, kv_heads, capacity, head_dim], a key and a value a layer; pages are lent on first use."""
 
     arrays: list[Floats] = field(default_factory=list)
     _pages: list[mmap.mmap] = field(default_factory=list)
 
     @classmethod
-    def of(cls, count: int, shape: tuple[int, ...]) -> Store:
+    def of(cls, count: int, shape: tuple[int, ...]) -> CacheStore:
         """``count`` arrays of ``shape``; BackendError ``out_of_memory``."""
         store = cls()
         for _ in range(count):

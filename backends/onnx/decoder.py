@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from backends.base import BackendError, Device, Logits, Runtime
 from backends.machine import LoadedHere, Processor, usable_cores
-from backends.onnx.cache import Cache, Floats, Store, copy_row
+from backends.onnx.cache import Cache, CacheStore, Floats, copy_row
 from backends.onnx.errors import named_errors
 
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -93,9 +93,9 @@ class Decoder:
         ]
         return Cache(capacity, self._bind(values))
 
-    def store(self, rows: int, capacity: int) -> Store:
+    def store(self, rows: int, capacity: int) -> CacheStore:
         """Memory for the keys and values of ``rows`` sessions."""
-        return Store.of(len(self._cached), (rows, self._kv_heads, capacity, self._head_dim))
+        return CacheStore.of(len(self._cached), (rows, self._kv_heads, capacity, self._head_dim))
 
     def copy(self, cache: Cache, tokens: int, capacity: int) -> Cache:
         """A cache of its own with the first ``tokens`` of ``cache``; on the processor only."""

@@ -21,7 +21,7 @@ from backends.torch.loading import Stopping, first_line, load
 _Rows = NDArray[np.float32]
 
 
-class Stop(Protocol):
+class StopFlag(Protocol):
     """What onnxruntime's RunOptions has: set it from another thread to end a run."""
 
     terminate: bool
@@ -35,7 +35,9 @@ class TorchVisionEncoder:
         self._tower = load(Qwen3VLVisionModel, folder, runtime, prefix="model.visual.")
         self._stopping = Stopping(self._tower.blocks)
 
-    def encode(self, patches: _Rows, grid: NDArray[np.int64], run_options: Stop | None = None) -> Features:
+    def encode(
+        self, patches: _Rows, grid: NDArray[np.int64], run_options: StopFlag | None = None
+    ) -> Features:
         """Encode pictures of ``grid`` [images, 3] whose ``patches`` [patches, 1536] follow one another.
 
         BackendError ``cancelled`` when another thread sets ``run_options.terminate``: after the block that is

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from transformers import DynamicCache, Qwen3VLForConditionalGeneration
 
 from backends.base import BackendError, Logits, Prompt, Runtime
-from backends.prefix_cache import KEPT_BYTES, CachePool, Content
+from backends.prefix_cache import KEPT_BYTES, CachedPrefix, PrefixCache
 from backends.qwen3vl.config import Config
 from backends.qwen3vl.positions import positions
 from backends.torch.loading import Stopping, first_line, load
@@ -35,7 +35,7 @@ class TorchBackend:
         self.context = config.text.context
         text = config.text
         self.token_bytes = 2 * text.layers * text.kv_heads * text.head_dim * model.dtype.itemsize
-        self.caches: CachePool[DynamicCache] = CachePool(kept_bytes)
+        self.caches: PrefixCache[DynamicCache] = PrefixCache(kept_bytes)
         self.stopping = Stopping([*model.model.visual.blocks, *model.model.language_model.layers])
 
     @classmethod
@@ -88,7 +88,7 @@ class TorchSession:
         self._backend = backend
         self._model = backend.model.model
         self._cache: Any = None
-        self._content = Content(np.empty(0, np.int64))
+        self._content = CachedPrefix(np.empty(0, np.int64))
         self._answer: list[int] = []  # tokens behind the content
         self._tokens = 0  # that every layer of the cache holds
         self._next_position = 0
@@ -101,7 +101,7 @@ class TorchSession:
 
         What a kept cache holds of it is not read again.
         """
-        self._start(Content.of(prompt))
+        self._start(CachedPrefix.of(prompt))
         # transformers keeps rope_deltas on the model, where a second session would overwrite them
         places, self._next_position = positions(
             len(prompt.ids), prompt.spans, prompt.grid, self._backend.config.vision.merge
@@ -134,7 +134,7 @@ class TorchSession:
         device: torch.device = self._backend.model.device
         return device
 
-    def _start(self, content: Content) -> None:
+    def _start(self, content: CachedPrefix) -> None:
         """Get a cache that holds the beginning of ``content``, or nothing."""
         with self._lock:
             self._check_open()

@@ -26,8 +26,8 @@ from benchmarks.peers.drawing import draw
 from benchmarks.peers.known import chosen, peers, versions
 from benchmarks.peers.table import markdown
 from router.bench.files import as_json
-from router.bench.report import Report, Setting
-from router.bench.runner import Bench, Plan
+from router.bench.report import BenchReport, Setting
+from router.bench.runner import Bench, BenchPlan
 from router.bench.workloads import Size, Workload, Writer, check_room, workloads
 from router.cli.terminal import listening
 from router.models import Listener, Model, find
@@ -73,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _measured(said: argparse.Namespace) -> Report:
+def _measured(said: argparse.Namespace) -> BenchReport:
     """Convert, load and measure; Ctrl-C ends with what was found so far."""
     with listening("reading the model") as listener:
         plan = _plan(find(said.model, listener), said, listener)
@@ -87,7 +87,7 @@ def _measured(said: argparse.Namespace) -> Report:
     return replace(report, versions={**report.versions, **versions()})
 
 
-def _plan(model: Model, said: argparse.Namespace, listener: Listener) -> Plan:
+def _plan(model: Model, said: argparse.Namespace, listener: Listener) -> BenchPlan:
     if model.is_export:
         raise RequestError(f"{model.folder} is an export; give the checkpoint, which every peer converts")
     wanted = peers() if said.peers is None else chosen(peers(), said.peers)
@@ -96,7 +96,7 @@ def _plan(model: Model, said: argparse.Namespace, listener: Listener) -> Plan:
     check_room(asked, builder.config.text.context)
     work = (said.work or Path("peers") / model.name).resolve()
     work.mkdir(parents=True, exist_ok=True)
-    return Plan(
+    return BenchPlan(
         setting=_setting(model, said),
         contenders=tuple(enter(peer, model.folder, work, said.threads, listener) for peer in wanted),
         workloads=asked,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from router.bench.metrics import Spread
-from router.bench.report import Report, Standing
+from router.bench.report import BenchReport, Standing
 from router.bench.workloads import Workload
 
 
@@ -19,7 +19,7 @@ class Column:
     spread: Callable[[Standing], Spread | None]
 
 
-def columns(report: Report) -> list[Column]:
+def columns(report: BenchReport) -> list[Column]:
     """Decoding after the shortest text, prefill, vision, the first token after a picture, memory and disk."""
     plain = [workload for workload in report.workloads if workload.is_plain]
     texts = [workload for workload in plain if not workload.pictures]
@@ -38,14 +38,14 @@ def columns(report: Report) -> list[Column]:
     return found
 
 
-def able(report: Report) -> list[Standing]:
+def able(report: BenchReport) -> list[Standing]:
     """The contenders that answered anything."""
     return [
         one for one in report.standings if any(row.target == one.name and row.measured for row in report.rows)
     ]
 
 
-def _column(report: Report, workload: Workload, title: str, metric: str) -> Column:
+def _column(report: BenchReport, workload: Workload, title: str, metric: str) -> Column:
     found = {row.target: row.measured[metric] for row in report.of(workload) if metric in row.measured}
     if metric.endswith("_ms"):  # told in seconds
         found = {name: _scaled(spread, 1 / 1000) for name, spread in found.items()}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.peers.columns import Column, able, columns
-from router.bench.report import Report, Standing
+from router.bench.report import BenchReport, Standing
 from router.bench.tables import number
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ _LINE, _ABOUT = 0.36, 0.75  # inches: of a contender, and around a panel
 _WHISKERS = {"ecolor": _INK, "elinewidth": 1.0, "capsize": 2.0, "alpha": 0.7}
 
 
-def draw(report: Report, file: Path) -> None:
+def draw(report: BenchReport, file: Path) -> None:
     """Draw the report into ``file``, in the format its name ends with. OSError: it cannot be written."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

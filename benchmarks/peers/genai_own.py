@@ -25,7 +25,7 @@ from benchmarks.peers import Peer
 from benchmarks.peers.arrivals import sample
 from benchmarks.peers.genai_files import GRAPH, converted
 from router.bench.contenders import Contender, Fidelity
-from router.bench.engine import Answer, Facts
+from router.bench.engine import Facts, TimedAnswer
 from router.models import Listener, export_to, find
 from router.prompt import PromptBuilder
 from router.types import Message
@@ -63,7 +63,7 @@ class GenaiEngine:
         self._builder = PromptBuilder.read(what.checkpoint)
         self.facts = Facts(seconds, what.numbers, "cpu", peak_bytes())
 
-    def answer(self, messages: Sequence[Message], output_tokens: int) -> Answer:
+    def answer(self, messages: Sequence[Message], output_tokens: int) -> TimedAnswer:
         """Answer greedily with exactly ``output_tokens`` tokens. RequestError: there is a picture."""
         import onnxruntime_genai
 
@@ -85,7 +85,7 @@ class GenaiEngine:
         said, arrivals = _listen(generator, output_tokens)
         found = sample(len(plan.ids), started, arrivals)
         text = self._builder.tokenizer.decode(said)
-        return Answer(text, replace(found, prefill_seconds=arrivals[0] - planned))
+        return TimedAnswer(text, replace(found, prefill_seconds=arrivals[0] - planned))
 
 
 def _listen(generator: onnxruntime_genai.Generator, output_tokens: int) -> tuple[list[int], list[float]]:

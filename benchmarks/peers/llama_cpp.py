@@ -23,7 +23,7 @@ from benchmarks.peers import Peer
 from benchmarks.peers.arrivals import sample
 from benchmarks.peers.llama_files import KINDS, prepare
 from router.bench.contenders import Contender
-from router.bench.engine import Answer, Facts
+from router.bench.engine import Facts, TimedAnswer
 from router.models import Listener
 from router.prompt import Plan, PromptBuilder
 from router.types import Message
@@ -64,7 +64,7 @@ class LlamaEngine:
         self._builder = builder
         self._held: Held | None = None
 
-    def answer(self, messages: Sequence[Message], output_tokens: int) -> Answer:
+    def answer(self, messages: Sequence[Message], output_tokens: int) -> TimedAnswer:
         """Answer greedily with exactly ``output_tokens`` tokens."""
         started = time.perf_counter()
         plan = self._builder.plan(tuple(messages))
@@ -86,7 +86,7 @@ class LlamaEngine:
             patches=sum(look.tokens for look in looks) * self._builder.config.vision.merge**2,
             preprocess_seconds=prepared - planned if looks else 0.0,
         )
-        return Answer(self._builder.tokenizer.decode(said), found)
+        return TimedAnswer(self._builder.tokenizer.decode(said), found)
 
     def _keep(self, plan: Plan, places: Positions, output_tokens: int) -> int:
         """Forget what this request does not go on from; how many tokens of it are read already."""

@@ -22,7 +22,7 @@ from benchmarks.peers import Peer
 from benchmarks.peers.arrivals import sample
 from benchmarks.peers.openvino_files import converted, group_size
 from router.bench.contenders import Contender
-from router.bench.engine import Answer, Facts
+from router.bench.engine import Facts, TimedAnswer
 from router.models import Listener
 from router.prompt import PromptBuilder
 from router.types import Message, Picture
@@ -58,7 +58,7 @@ class OpenVinoEngine:
         numbers = f"int4, groups of {group_size(self._builder.config.text)}; head, vision int8"
         self.facts = Facts(seconds, numbers, "cpu", peak_bytes())
 
-    def answer(self, messages: Sequence[Message], output_tokens: int) -> Answer:
+    def answer(self, messages: Sequence[Message], output_tokens: int) -> TimedAnswer:
         """Answer greedily with exactly ``output_tokens`` tokens."""
         started = time.perf_counter()
         with self._turn:
@@ -70,7 +70,7 @@ class OpenVinoEngine:
         if plan.pictures:
             patches = int(np.prod(plan.grid, axis=1).sum())
             found = replace(found, vision_seconds=vision_seconds(said.perf_metrics), patches=patches)
-        return Answer(said.texts[0], found)
+        return TimedAnswer(said.texts[0], found)
 
     def _generate(self, messages: Sequence[Message], output_tokens: int) -> tuple[Any, list[float]]:
         import openvino_genai as library

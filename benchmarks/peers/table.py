@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 from benchmarks.peers.columns import able, columns
 from router.bench.metrics import Spread
-from router.bench.report import Report, Standing
+from router.bench.report import BenchReport, Standing
 from router.bench.tables import NONE, number, table
 
 
-def markdown(report: Report) -> str:
+def markdown(report: BenchReport) -> str:
     """The table, what cannot run and why, and what it was measured on."""
     told = columns(report)
     rows = [["", *(column.title for column in told), "weight error body / head / vision"]]
@@ -28,7 +28,7 @@ def _error(standing: Standing) -> str:
     return "unknown" if standing.fidelity is None else standing.fidelity.text(vision=True)
 
 
-def _problems(report: Report) -> Iterator[str]:
+def _problems(report: BenchReport) -> Iterator[str]:
     """Why a contender has no row, or an empty place in it."""
     lines = [f"- {one.name} cannot run: {one.problem}" for one in report.standings if one.problem]
     failed: dict[tuple[str, str], list[str]] = {}
@@ -40,7 +40,7 @@ def _problems(report: Report) -> Iterator[str]:
         yield "\n".join(lines)
 
 
-def _words(report: Report) -> Iterator[str]:
+def _words(report: BenchReport) -> Iterator[str]:
     machine, setting = report.machine, report.setting
     flags = f" ({', '.join(machine.instructions)})" if machine.instructions else ""
     memory = f", {machine.memory_bytes / 2**30:.0f} GiB" if machine.memory_bytes else ""
@@ -63,5 +63,5 @@ def _words(report: Report) -> Iterator[str]:
     yield from report.notes
 
 
-def _tokens(report: Report) -> str:
+def _tokens(report: BenchReport) -> str:
     return " or ".join(str(count) for count in sorted({one.output_tokens for one in report.workloads}))

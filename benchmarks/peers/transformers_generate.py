@@ -20,7 +20,7 @@ from backends.machine import peak_bytes
 from benchmarks.peers import Peer
 from benchmarks.peers.arrivals import sample
 from router.bench.contenders import EXACT, Contender
-from router.bench.engine import Answer, Facts
+from router.bench.engine import Facts, TimedAnswer
 from router.models import Listener, find
 from router.prompt import PromptBuilder
 from router.types import Message
@@ -64,7 +64,7 @@ class TransformersEngine:
         self._model.model.visual.register_forward_hook(self._vision.stop)
         self.facts = Facts(seconds, _NUMBERS[what.dtype], "cpu", peak_bytes())
 
-    def answer(self, messages: Sequence[Message], output_tokens: int) -> Answer:
+    def answer(self, messages: Sequence[Message], output_tokens: int) -> TimedAnswer:
         """Answer greedily with exactly ``output_tokens`` tokens."""
         started = time.perf_counter()
         plan = self._builder.plan(tuple(messages))
@@ -84,7 +84,7 @@ class TransformersEngine:
             patches=0 if prompt.patches is None else len(prompt.patches),
             preprocess_seconds=prepared - planned if plan.pictures else 0.0,
         )
-        return Answer(self._builder.tokenizer.decode(written), found)
+        return TimedAnswer(self._builder.tokenizer.decode(written), found)
 
     def _generate(self, prompt: Prompt, output_tokens: int, arrivals: Arrivals) -> list[int]:
         import torch

@@ -10,7 +10,6 @@ from pydantic import Field
 
 from backends.base import RequestError
 from router.api.objects import (
-    Answered,
     AnswerMessage,
     ChatChoice,
     ChatChunk,
@@ -18,17 +17,18 @@ from router.api.objects import (
     ChatScores,
     Delta,
     DeltaChoice,
+    ResponseObject,
     Score,
     TopScore,
 )
-from router.api.parse import Body, Document, named, parse, refuse_unsupported, unread, unsupported
+from router.api.parse import Document, RequestBody, named, parse, refuse_unsupported, unread, unsupported
 from router.api.request import (
-    Ask,
     Detail,
+    ImageSource,
+    ParsedMessage,
+    ParsedRequest,
     PixelLimits,
     SamplingBody,
-    Source,
-    Turn,
     max_pixels,
     sampling,
     source,
@@ -71,21 +71,21 @@ UNSUPPORTED: dict[str, tuple[Any, ...]] = {
 }
 
 
-class TextPart(Body):
+class TextPart(RequestBody):
     """A text."""
 
     type: Literal["text", "input_text"]
     text: str
 
 
-class ImageUrl(Body):
+class ImageUrl(RequestBody):
     """A picture, and how closely to look at it."""
 
     url: str
     detail: Detail | None = None
 
 
-class ImagePart(Body):
+class ImagePart(RequestBody):
     """A picture: a data URI, or an address whose host the server allows."""
 
     type: Literal["image_url", "input_image"]
@@ -96,14 +96,14 @@ class ImagePart(Body):
 Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
 
 
-class ChatMessage(Body):
+class ChatMessage(RequestBody):
     """One turn of the conversation."""
 
     role: Literal["system", "developer", "user", "assistant"]
     content: str | list[Part]
 
 
-class JsonSchema(Body):
+class JsonSchema(RequestBody):
     """The schema that the answer keeps to."""
 
     name: str | None = None
@@ -112,13 +112,13 @@ class JsonSchema(Body):
     strict: bool | None = None
 
 
-class AnyFormat(Body):
+class AnyFormat(RequestBody):
     """Any text, or any JSON object."""
 
     type: Literal["text", "json_object"]
 
 
-class SchemaFormat(Body):
+class SchemaFormat(RequestBody):
     """JSON that keeps to a schema."""
 
     type: Literal["json_schema"]
@@ -138,7 +138,7 @@ class ChatBody(SamplingBody):
     response_format: ResponseFormat | None = None
 
 
-def chat_ask(document: Document) -> Ask:
+def chat_ask(document: Document) -> ParsedRequest:
     """A chat completion's body, understood. RequestError names what cannot be."""
     refuse_unsupported(document, UNSUPPORTED)
     _refuse_tool_turns(document)
@@ -146,9 +146,9 @@ def chat_ask(document: Document) -> Ask:
     if not body.messages:
         raise RequestError("there is no message to answer; give at least one", param="messages")
     turns = tuple(_turn(message, f"messages[{i}]") for i, message in enumerate(body.messages))
-    sources = tuple(part for turn in turns for part in turn.parts if isinstance(part, Source))
+    sources = tuple(part for turn in turns for part in turn.parts if isinstance(part, ImageSource))
     pixels = body.mm_processor_kwargs or PixelLimits()
-    return Ask(
+    return ParsedRequest(
         form="chat",
         model=body.model,
         turns=turns,
@@ -174,14 +174,16 @@ def _refuse_tool_turns(document: Document) -> None:
                 raise unsupported(f"messages[{index}].{name}", "drop it, or put it into the text")
 
 
-def _turn(message: ChatMessage, param: str) -> Turn:
+def _turn(message: ChatMessage, param: str) -> ParsedMessage:
     role: Role = "system" if message.role == "developer" else message.role
     if isinstance(message.content, str):
-        return Turn(role, (message.content,))
-    return Turn(role, tuple(_part(part, f"{param}.content[{i}]") for i, part in enumerate(message.content)))
+        return ParsedMessage(role, (message.content,))
+    return ParsedMessage(
+        role, tuple(_part(part, f"{param}.content[{i}]") for i, part in enumerate(message.content))
+    )
 
 
-def _part(part: TextPart | ImagePart, param: str) -> str | Source:
+def _part(part: TextPart | ImagePart, param: str) -> str | ImageSource:
     if isinstance(part, TextPart):
         return part.text
     if isinstance(part.image_url, str):
@@ -215,19 +217,19 @@ def _schema(said: AnyFormat | SchemaFormat | None) -> str | None:
     return ANY_OBJECT if said is not None and said.type == "json_object" else None
 
 
-class ChatForm:
+class ChatWriter:
     """``chat.completion`` and its chunks."""
 
     def __init__(self, envelope: Envelope) -> None:
         self._envelope = envelope
 
-    def opening(self) -> Iterator[Answered]:
+    def opening(self) -> Iterator[ResponseObject]:
         """Who speaks."""
         yield self._sent(
             DeltaChoice(index=0, delta=Delta(role="assistant", content=""), logprobs=None, finish_reason=None)
         )
 
-    def chunk(self, chunk: Chunk) -> Iterator[Answered]:
+    def chunk(self, chunk: Chunk) -> Iterator[ResponseObject]:
         """The text, if there is any; at the end why it ended, what it took, and the usage if asked for."""
         scores = self._scores(chunk.logprobs)
         if chunk.text or scores:
@@ -241,7 +243,7 @@ class ChatForm:
         if self._envelope.include_usage:
             yield self._sent(usage=usage(chunk.stats))
 
-    def whole(self, completion: Completion) -> Answered:
+    def whole(self, completion: Completion) -> ResponseObject:
         """The completion."""
         message = AnswerMessage(role="assistant", content=completion.text, refusal=None)
         choice = ChatChoice(

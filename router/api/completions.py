@@ -9,9 +9,9 @@ from pydantic import Field
 
 from backends.base import RequestError
 from router.api.chat import UNSUPPORTED
-from router.api.objects import Answered, TextChoice, TextCompletion, TextScores
+from router.api.objects import ResponseObject, TextChoice, TextCompletion, TextScores
 from router.api.parse import Document, named, parse, refuse_unsupported, unread
-from router.api.request import Ask, SamplingBody, Turn, sampling
+from router.api.request import ParsedMessage, ParsedRequest, SamplingBody, sampling
 from router.api.response import Envelope, shown, usage
 from router.types import Chunk, Completion, TokenScore
 
@@ -25,17 +25,17 @@ class CompletionBody(SamplingBody):
     logprobs: Annotated[int | None, Field(json_schema_extra={"minimum": 0, "maximum": 20})] = None
 
 
-def completion_ask(document: Document) -> Ask:
+def completion_ask(document: Document) -> ParsedRequest:
     """A completion's body, understood. RequestError names what cannot be."""
     refuse_unsupported(document, _UNSUPPORTED)
     body = parse(CompletionBody, document)
     prompts = [body.prompt] if isinstance(body.prompt, str) else body.prompt
     if len(prompts) != 1:
         raise RequestError("prompt must be one text: one answer is given to a request", param="prompt")
-    return Ask(
+    return ParsedRequest(
         form="text",
         model=body.model,
-        turns=(Turn("user", (prompts[0],)),),
+        turns=(ParsedMessage("user", (prompts[0],)),),
         sampling=sampling(body, body.max_tokens, body.logprobs),
         stream=bool(body.stream),
         include_usage=bool(body.stream_options and body.stream_options.include_usage),
@@ -43,18 +43,18 @@ def completion_ask(document: Document) -> Ask:
     )
 
 
-class TextForm:
+class CompletionWriter:
     """``text_completion`` and its chunks."""
 
     def __init__(self, envelope: Envelope) -> None:
         self._envelope = envelope
         self._offset = 0
 
-    def opening(self) -> Iterator[Answered]:
+    def opening(self) -> Iterator[ResponseObject]:
         """Nothing: a text has no role."""
         return iter(())
 
-    def chunk(self, chunk: Chunk) -> Iterator[Answered]:
+    def chunk(self, chunk: Chunk) -> Iterator[ResponseObject]:
         """As in a chat, but the reason to end comes with the last text."""
         scores = self._scores(chunk.logprobs)
         ended = chunk.finish is not None and chunk.stats is not None
@@ -64,7 +64,7 @@ class TextForm:
         if chunk.stats and self._envelope.include_usage:
             yield self._sent(usage=usage(chunk.stats))
 
-    def whole(self, completion: Completion) -> Answered:
+    def whole(self, completion: Completion) -> ResponseObject:
         """The completion."""
         choice = TextChoice(
             index=0,

@@ -52,7 +52,7 @@ INTERNAL = "internal error" + _MORE
 
 
 @dataclass(frozen=True)
-class Failure:
+class ErrorResponse:
     """An answer that is not a success."""
 
     status: int
@@ -60,7 +60,7 @@ class Failure:
     headers: dict[str, str]
 
 
-def failure(error: BaseException) -> Failure:
+def failure(error: BaseException) -> ErrorResponse:
     """What to answer to ``error``; of what is not an error of ours, nothing is told."""
     if isinstance(error, RequestError):
         param = error.param and _PARAMS.get(error.param, error.param)
@@ -73,10 +73,10 @@ def failure(error: BaseException) -> Failure:
     return _failure(status, told, error.code, None)
 
 
-def _failure(status: int, message: str, code: str, param: str | None) -> Failure:
+def _failure(status: int, message: str, code: str, param: str | None) -> ErrorResponse:
     kind = _TYPES.get(status, "invalid_request_error")
     headers = {"x-should-retry": "false"} if status in (500, 504) else {}
     if status == 401:
         headers["www-authenticate"] = "Bearer"
     body = Error(error=ErrorDetail(message=message, type=kind, param=param, code=code))
-    return Failure(status, body, headers)
+    return ErrorResponse(status, body, headers)

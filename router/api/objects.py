@@ -110,7 +110,7 @@ class TextScores(Object):
 Finish = Literal["stop", "length"]
 
 
-class Answered(Object):
+class ResponseObject(Object):
     """What every answer, and every chunk of one, begins with and may end with."""
 
     id: str
@@ -140,7 +140,7 @@ class ChatChoice(Object):
     finish_reason: Finish
 
 
-class ChatCompletion(Answered):
+class ChatCompletion(ResponseObject):
     """A whole chat completion."""
 
     object: Literal["chat.completion"]
@@ -163,7 +163,7 @@ class DeltaChoice(Object):
     finish_reason: Finish | None
 
 
-class ChatChunk(Answered):
+class ChatChunk(ResponseObject):
     """A piece of a chat completion."""
 
     object: Literal["chat.completion.chunk"]
@@ -179,7 +179,7 @@ class TextChoice(Object):
     finish_reason: Finish | None
 
 
-class TextCompletion(Answered):
+class TextCompletion(ResponseObject):
     """A text completion, or a piece of it."""
 
     object: Literal["text_completion"]

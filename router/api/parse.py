@@ -121,10 +121,10 @@ def _check_text(text: str, path: str) -> None:
 
 MOST_NAMED = 20  # unread fields that are named, so that the header stays short
 
-B = TypeVar("B", bound="Body")
+B = TypeVar("B", bound="RequestBody")
 
 
-class Body(BaseModel):
+class RequestBody(BaseModel):
     """An object of a request: types are what they are, and what is not known is kept apart."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="allow")

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 from pydantic import Field
 
 from backends.base import RequestError
-from router.api.parse import Body
+from router.api.parse import RequestBody
 from router.sampling.limits import MAX_BIASES, MAX_STOPS, check_numbers
 from router.types import Message, Picture, Request, Role, Sampling
 
@@ -27,7 +27,7 @@ _URL = re.compile(r"https?://", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Source:
+class ImageSource:
     """A picture as a client gave it."""
 
     param: str  # where it stands in the body
@@ -53,17 +53,17 @@ class Source:
             ) from None
 
 
-def source(address: str, param: str, detail: Detail = "auto") -> Source:
+def source(address: str, param: str, detail: Detail = "auto") -> ImageSource:
     """What ``address`` means: a data URI, base64 alone, or a URL.
 
     RequestError ``unsupported_image_url``: anything else; no file is ever opened because of a request.
     """
     if (start := _DATA.match(address)) is not None:
-        return Source(param, address[start.end() :], None, detail)
+        return ImageSource(param, address[start.end() :], None, detail)
     if _URL.match(address):
-        return Source(param, None, address, detail)
+        return ImageSource(param, None, address, detail)
     if _BARE.fullmatch(address):
-        return Source(param, address, None, detail)
+        return ImageSource(param, address, None, detail)
     raise RequestError(
         "the picture must be a data URI, such as data:image/png;base64,iVBOR...",
         code="unsupported_image_url",
@@ -71,7 +71,7 @@ def source(address: str, param: str, detail: Detail = "auto") -> Source:
     )
 
 
-def max_pixels(sources: tuple[Source, ...], said: int | None) -> int | None:
+def max_pixels(sources: tuple[ImageSource, ...], said: int | None) -> int | None:
     """How large pictures are read: as said, else small if every one of them asks for low detail."""
     if said is None and sources and all(source.detail == "low" for source in sources):
         return LOW_PIXELS
@@ -82,24 +82,24 @@ Form: TypeAlias = Literal["chat", "text"]  # of the answer: a chat completion, o
 
 
 @dataclass(frozen=True)
-class Turn:
+class ParsedMessage:
     """One message, its pictures not read yet."""
 
     role: Role
-    parts: tuple[str | Source, ...]
+    parts: tuple[str | ImageSource, ...]
 
-    def message(self, read: Callable[[Source], Picture]) -> Message:
+    def message(self, read: Callable[[ImageSource], Picture]) -> Message:
         """The message, each picture as ``read`` gives it."""
         return Message(self.role, tuple(p if isinstance(p, str) else read(p) for p in self.parts))
 
 
 @dataclass(frozen=True)
-class Ask:
+class ParsedRequest:
     """A body, understood."""
 
     form: Form
     model: str
-    turns: tuple[Turn, ...]
+    turns: tuple[ParsedMessage, ...]
     sampling: Sampling
     stream: bool = False
     include_usage: bool = False
@@ -109,11 +109,11 @@ class Ask:
     ignored: tuple[str, ...] = ()  # names of fields that were not read
 
     @property
-    def sources(self) -> tuple[Source, ...]:
+    def sources(self) -> tuple[ImageSource, ...]:
         """Where the pictures come from, in order."""
-        return tuple(part for turn in self.turns for part in turn.parts if isinstance(part, Source))
+        return tuple(part for turn in self.turns for part in turn.parts if isinstance(part, ImageSource))
 
-    def request(self, read: Callable[[Source], Picture], backend: str | None) -> Request:
+    def request(self, read: Callable[[ImageSource], Picture], backend: str | None) -> Request:
         """What the router answers, by ``backend`` if one is named."""
         return Request(
             tuple(turn.message(read) for turn in self.turns),
@@ -141,20 +141,20 @@ _BIASES: dict[str, Any] = {
 }
 
 
-class PixelLimits(Body):
+class PixelLimits(RequestBody):
     """How large pictures are read, in pixels of width times height."""
 
     min_pixels: Annotated[int | None, Field(json_schema_extra={"minimum": 1})] = None
     max_pixels: Annotated[int | None, Field(json_schema_extra={"minimum": 1})] = None
 
 
-class StreamOptions(Body):
+class StreamOptions(RequestBody):
     """What a stream tells beside the answer."""
 
     include_usage: bool | None = None
 
 
-class SamplingBody(Body):
+class SamplingBody(RequestBody):
     """A body that asks for an answer."""
 
     model: str

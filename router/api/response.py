@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
 from backends.base import Prompt
-from router.api.objects import Answered, CompletionDetails, PromptDetails, Routing, Timings, Usage
+from router.api.objects import CompletionDetails, PromptDetails, ResponseObject, Routing, Timings, Usage
 from router.types import Chunk, Completion, Decision, Stats
 
 Piece: TypeAlias = "Callable[[int], bytes]"  # the bytes of a token; none for a control token
@@ -45,18 +45,18 @@ class Envelope:
         return told
 
 
-class AnswerForm(Protocol):
+class ResponseWriter(Protocol):
     """How an answer is written: as a chat completion, or as a text completion."""
 
-    def opening(self) -> Iterator[Answered]:
+    def opening(self) -> Iterator[ResponseObject]:
         """What is sent before the first chunk."""
         ...
 
-    def chunk(self, chunk: Chunk) -> Iterator[Answered]:
+    def chunk(self, chunk: Chunk) -> Iterator[ResponseObject]:
         """What is sent for a chunk; nothing, if it has nothing to show."""
         ...
 
-    def whole(self, completion: Completion) -> Answered:
+    def whole(self, completion: Completion) -> ResponseObject:
         """The whole answer as one object."""
         ...
 

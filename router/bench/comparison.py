@@ -10,7 +10,7 @@ from typing import Any
 
 from backends.base import RequestError
 from router.bench.metrics import METRICS
-from router.bench.report import FORMAT, Report
+from router.bench.report import FORMAT, BenchReport
 from router.bench.tables import NONE, table
 
 _SHAPES = ("prompt_tokens", "output_tokens", "cached_tokens")
@@ -81,7 +81,7 @@ def read(file: Path) -> dict[str, Any]:
     return dict(fields)
 
 
-def compare(report: Report, old: Mapping[str, Any]) -> Comparison:
+def compare(report: BenchReport, old: Mapping[str, Any]) -> Comparison:
     """``report`` against an earlier one as `read` gives it."""
     before = _rows_of(old)
     ratios, differences = [], list(_differences(report.fields(), old))

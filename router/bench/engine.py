@@ -30,7 +30,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Answer:
+class TimedAnswer:
     """A text, and what it took."""
 
     text: str
@@ -38,7 +38,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Turn:
+class Measurement:
     """All requests of one job: one, or several at the same time."""
 
     samples: tuple[Sample, ...]
@@ -61,6 +61,6 @@ class Engine(Protocol):
 
     facts: Facts
 
-    def answer(self, messages: Sequence[Message], output_tokens: int) -> Answer:
+    def answer(self, messages: Sequence[Message], output_tokens: int) -> TimedAnswer:
         """Answer greedily with exactly ``output_tokens`` tokens, whatever the model would rather end with."""
         ...

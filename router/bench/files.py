@@ -8,17 +8,17 @@ import json
 from typing import Any
 
 from router.bench.metrics import METRICS
-from router.bench.report import Report, Row, Standing
+from router.bench.report import BenchReport, Row, Standing
 from router.bench.roofline import Shares
 
 
-def as_json(report: Report, comparison: dict[str, Any] | None = None) -> str:
+def as_json(report: BenchReport, comparison: dict[str, Any] | None = None) -> str:
     """Everything, the lasting form: `--compare` reads it."""
     fields = report.fields() | ({} if comparison is None else {"comparison": comparison})
     return json.dumps(fields, ensure_ascii=False, indent=1) + "\n"
 
 
-def as_csv(report: Report) -> str:
+def as_csv(report: BenchReport) -> str:
     """A line for each backend at each workload, or for one that could not run at all."""
     lines = [_line(report, standing, row) for standing in report.standings for row in _rows(report, standing)]
     text = io.StringIO()
@@ -28,12 +28,12 @@ def as_csv(report: Report) -> str:
     return text.getvalue()
 
 
-def _rows(report: Report, standing: Standing) -> list[Row]:
+def _rows(report: BenchReport, standing: Standing) -> list[Row]:
     own = [row for row in report.rows if row.target == standing.name]
     return own or [Row(standing.name, "", problem=standing.problem)]
 
 
-def _line(report: Report, standing: Standing, row: Row) -> dict[str, Any]:
+def _line(report: BenchReport, standing: Standing, row: Row) -> dict[str, Any]:
     fidelity, shares = standing.fidelity, row.shares or Shares()
     line: dict[str, Any] = {
         "model": report.setting.model,

@@ -17,7 +17,7 @@ from time import perf_counter as clock
 from typing import Any
 
 from backends.base import BackendError, RequestError
-from router.bench.engine import Answer, Facts, Sample
+from router.bench.engine import Facts, Sample, TimedAnswer
 from router.types import Message, Picture
 
 
@@ -59,7 +59,7 @@ class ServerEngine:
         self.model = server.model or names[0]
         self.facts = Facts(numbers=f"served as {self.model}")
 
-    def answer(self, messages: Sequence[Message], output_tokens: int) -> Answer:
+    def answer(self, messages: Sequence[Message], output_tokens: int) -> TimedAnswer:
         """Stream an answer; its tokens are those the server counts, or else the events that have text."""
         request = _request(self.model, messages, output_tokens)
         started = clock()
@@ -84,7 +84,7 @@ class ServerEngine:
             gaps=tuple(after - before for before, after in pairwise(arrivals)),
             cached_tokens=int((usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0),
         )
-        return Answer("".join(pieces), sample)
+        return TimedAnswer("".join(pieces), sample)
 
     def _open(self, path: str, request: dict[str, Any] | None = None) -> Any:
         """The response; BackendError in the server's own words where it refuses."""

@@ -22,7 +22,7 @@ class Load:
     own: float
 
 
-class Watch:
+class IdleWatch:
     """Tells how many cores other processes used since it was last asked; None where that is not known."""
 
     def __init__(self, pids: Iterable[int] = ()) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import backends
 from backends.base import RequestError, Runtime
 from backends.machine import peak_bytes
-from router.bench.engine import Answer, Facts, Sample
+from router.bench.engine import Facts, Sample, TimedAnswer
 from router.detokenize import TextStream
 from router.generate import generate
 from router.prompt import PromptBuilder
@@ -50,7 +50,7 @@ class LocalEngine:
             peak_bytes=peak_bytes(),
         )
 
-    def answer(self, messages: Sequence[Message], output_tokens: int) -> Answer:
+    def answer(self, messages: Sequence[Message], output_tokens: int) -> TimedAnswer:
         """Answer greedily with exactly ``output_tokens`` tokens.
 
         RequestError, BackendError: as the prompt builder and the loop raise them.
@@ -81,7 +81,7 @@ class LocalEngine:
             patches=0 if prompt.patches is None else len(prompt.patches),
             preprocess_seconds=preprocess_seconds,
         )
-        return Answer(said, sample)
+        return TimedAnswer(said, sample)
 
 
 def _listen(chunks: Chunks) -> tuple[str, list[float], Stats]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from router.bench.engine import Sample, Turn
+from router.bench.engine import Measurement, Sample
 
 
 @dataclass(frozen=True)
@@ -31,22 +31,22 @@ class Metric:
     name: str  # with its unit, as CSV and JSON have it
     label: str  # with its unit, as tables have it
     formula: str
-    values: Callable[[Turn], Iterable[float]]
+    values: Callable[[Measurement], Iterable[float]]
     more_is_better: bool | None = False  # None: it is neither good nor bad
 
-    def spread(self, turns: Sequence[Turn]) -> Spread | None:
+    def spread(self, turns: Sequence[Measurement]) -> Spread | None:
         """Over all turns together; None where it does not apply."""
         values = [value for turn in turns for value in self.values(turn)]
         return Spread.of(values) if values else None
 
 
-def measured(turns: Sequence[Turn]) -> dict[str, Spread]:
+def measured(turns: Sequence[Measurement]) -> dict[str, Spread]:
     """Every figure that applies, by its name."""
     found = {metric.name: metric.spread(turns) for metric in METRICS}
     return {name: spread for name, spread in found.items() if spread is not None}
 
 
-def _each(value: Callable[[Sample], float | None]) -> Callable[[Turn], Iterable[float]]:
+def _each(value: Callable[[Sample], float | None]) -> Callable[[Measurement], Iterable[float]]:
     """A value of each request, left out where it is None."""
     return lambda turn: [found for sample in turn.samples if (found := value(sample)) is not None]
 
@@ -78,17 +78,17 @@ def _tpot(sample: Sample) -> float | None:
     return sample.decode_seconds / (sample.output_tokens - 1) * 1000 if sample.output_tokens > 1 else None
 
 
-def _gaps(turn: Turn) -> Iterable[float]:
+def _gaps(turn: Measurement) -> Iterable[float]:
     return [gap * 1000 for sample in turn.samples for gap in sample.gaps]
 
 
-def _throughput(turn: Turn) -> Iterable[float]:
+def _throughput(turn: Measurement) -> Iterable[float]:
     if len(turn.samples) == 1:
         return []
     return [sum(sample.output_tokens for sample in turn.samples) / turn.seconds]
 
 
-def _peak(turn: Turn) -> Iterable[float]:
+def _peak(turn: Measurement) -> Iterable[float]:
     return [] if turn.peak_bytes is None else [turn.peak_bytes / 1e6]
 
 

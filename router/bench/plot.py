@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from backends.base import BackendError
 from router.bench.metrics import Spread
-from router.bench.report import Report, Standing
+from router.bench.report import BenchReport, Standing
 from router.bench.tables import number
 from router.bench.workloads import Workload
 
@@ -51,7 +51,7 @@ def check() -> None:
         ) from None
 
 
-def panels(report: Report) -> list[Panel]:
+def panels(report: BenchReport) -> list[Panel]:
     """What is drawn: only figures that somebody has."""
     found = [
         _by_workload(report, "decode_tokens_per_second", "Decode: tokens per second", True, _is_cold),
@@ -68,7 +68,7 @@ def panels(report: Report) -> list[Panel]:
     return [panel for panel in found if panel.groups]
 
 
-def plot(report: Report, file: Path) -> None:
+def plot(report: BenchReport, file: Path) -> None:
     """Draw the report into ``file``, in the format that its name ends with. OSError: it cannot be written."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -122,7 +122,7 @@ def _draw(axes: Axes, panel: Panel, colours: Mapping[str, str]) -> None:
     axes.spines[:].set_visible(False)
 
 
-def _words(report: Report, figure: Figure, height: float) -> None:
+def _words(report: BenchReport, figure: Figure, height: float) -> None:
     """Title, legend and what it was measured on."""
     from matplotlib.patches import Patch
 
@@ -158,7 +158,7 @@ def _legend(target: Standing) -> str:
 
 
 def _by_workload(
-    report: Report, metric: str, title: str, more_is_better: bool, wanted: Callable[[Workload], bool]
+    report: BenchReport, metric: str, title: str, more_is_better: bool, wanted: Callable[[Workload], bool]
 ) -> Panel:
     groups = []
     for workload in filter(wanted, report.workloads):
@@ -170,7 +170,7 @@ def _by_workload(
     return Panel(title, more_is_better, tuple(groups))
 
 
-def _memory(report: Report) -> Panel:
+def _memory(report: BenchReport) -> Panel:
     peaks = tuple(
         (target.name, Spread.of([target.peak_bytes / 1e6]))
         for target in report.standings
@@ -187,6 +187,6 @@ def _is_one(workload: Workload) -> bool:
     return workload.streams == 1
 
 
-def _colours(report: Report) -> dict[str, str]:
+def _colours(report: BenchReport) -> dict[str, str]:
     measured = [target.name for target in report.standings if target.problem is None]
     return {name: _COLOURS[index % len(_COLOURS)] for index, name in enumerate(measured)}

@@ -17,7 +17,7 @@ from typing import Any
 
 from backends.base import BackendError, RequestError
 from backends.machine import peak_bytes, reset_peak
-from router.bench.engine import Engine, Facts, Turn
+from router.bench.engine import Engine, Facts, Measurement
 from router.bench.workloads import Job
 from router.types import Message
 
@@ -120,7 +120,7 @@ def _serve(connection: Connection, work: Work) -> None:
         connection.send(reply)
 
 
-def take(engine: Engine, job: Job) -> Turn:
+def take(engine: Engine, job: Job) -> Measurement:
     """Answer the job's requests and time them; the first turn of a follow-up is answered before the clock."""
     count = job.workload.output_tokens
     asked = [_continued(engine, messages, job.question, count) for messages in job.conversations]
@@ -136,7 +136,7 @@ def take(engine: Engine, job: Job) -> Turn:
         # its pictures were encoded in the first turn
         samples = [replace(sample, patches=0) for sample in samples]
     # who computes in another process holds nothing here
-    return Turn(tuple(samples), seconds, None if engine.facts.peak_bytes is None else peak_bytes())
+    return Measurement(tuple(samples), seconds, None if engine.facts.peak_bytes is None else peak_bytes())
 
 
 def _continued(
@@ -169,9 +169,9 @@ class Worker:
         facts: Facts = self._process.call(None)
         return facts
 
-    def take(self, job: Job) -> Turn:
+    def take(self, job: Job) -> Measurement:
         """Take one turn; errors are the engine's, or a BackendError when the process died."""
-        turn: Turn = self._process.call(job)
+        turn: Measurement = self._process.call(job)
         return turn
 
     def close(self) -> None:
@@ -199,7 +199,7 @@ class _Host:
     make: Callable[[], Engine]
     engines: list[Engine] = field(default_factory=list)
 
-    def __call__(self, job: Job | None) -> Facts | Turn:
+    def __call__(self, job: Job | None) -> Facts | Measurement:
         if job is None:
             self.engines[:] = [self.make()]
             return self.engines[0].facts

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from router.bench.contenders import Contender, Fidelity
-from router.bench.engine import Facts, Turn
+from router.bench.engine import Facts, Measurement
 from router.bench.idle import is_busy
 from router.bench.metrics import Spread, measured
 from router.bench.roofline import Rates, Shares
@@ -66,7 +66,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Report:
+class BenchReport:
     """Everything of one run."""
 
     setting: Setting
@@ -94,7 +94,7 @@ def rows(
     outcomes: Iterable[Outcome], workloads: Sequence[Workload], targets: Sequence[str]
 ) -> tuple[Row, ...]:
     """A row for each target at each workload that was begun; turns to warm up are left out."""
-    turns: dict[tuple[str, str], list[Turn]] = {}
+    turns: dict[tuple[str, str], list[Measurement]] = {}
     problems: dict[tuple[str, str], str] = {}
     for outcome in outcomes:
         key = (outcome.step.workload.name, outcome.step.target)
@@ -130,7 +130,7 @@ def standing(
     )
 
 
-def with_shares(report: Report, shares: Mapping[tuple[str, str], Shares]) -> Report:
+def with_shares(report: BenchReport, shares: Mapping[tuple[str, str], Shares]) -> BenchReport:
     """The report with how much of the machine each (target, workload) reached."""
     found = tuple(replace(row, shares=shares.get((row.target, row.workload))) for row in report.rows)
     return replace(report, rows=found)
@@ -152,7 +152,7 @@ def busy_notes(before: float | None, laps: Mapping[str, float | None], cores: in
     return tuple(notes)
 
 
-def speeds(report: Report) -> Mapping[str, Speed]:
+def speeds(report: BenchReport) -> Mapping[str, Speed]:
     """The medians of each backend that answered a text, without streams and follow-ups."""
     found = {}
     for standing in report.standings:

@@ -11,9 +11,9 @@ from backends.base import BackendError
 from backends.qwen3vl.config import Config
 from router.bench.contenders import Contender
 from router.bench.engine import Facts
-from router.bench.idle import Watch, is_busy
+from router.bench.idle import IdleWatch, is_busy
 from router.bench.process import Target, workers
-from router.bench.report import Report, Row, Setting, busy_notes, rows, standing, with_shares
+from router.bench.report import BenchReport, Row, Setting, busy_notes, rows, standing, with_shares
 from router.bench.roofline import Rates, Shares, measure_rates, shares
 from router.bench.schedule import Outcome, Step, load, run, steps
 from router.bench.workloads import Workload, Writer
@@ -24,7 +24,7 @@ IDLE_SECONDS = 1.0  # of looking at others before anything of ours computes
 
 
 @dataclass(frozen=True)
-class Plan:
+class BenchPlan:
     """What is to be measured."""
 
     setting: Setting
@@ -38,7 +38,7 @@ class Plan:
 class Bench:
     """Measures a plan; it holds what was found so far."""
 
-    def __init__(self, plan: Plan, listener: Listener = SILENT) -> None:
+    def __init__(self, plan: BenchPlan, listener: Listener = SILENT) -> None:
         self.plan = plan
         self.listener = listener
         self.outcomes: list[Outcome] = []
@@ -50,7 +50,7 @@ class Bench:
         self._rates: Rates | None = None
         self._notes: list[str] = []
         self._before: float | None = None
-        self._watches: list[Watch] = []
+        self._watches: list[IdleWatch] = []
 
     def run(self) -> None:
         """Measure everything; every process it starts has ended when it returns or raises."""
@@ -63,12 +63,12 @@ class Bench:
             self._measure(targets, start)
         self._complete = True
 
-    def report(self) -> Report:
+    def report(self) -> BenchReport:
         """What was found so far."""
         machine = Machine.read()
         names = [one.name for one in self.plan.contenders]
         found = rows(self.outcomes, self.plan.workloads, names)
-        report = Report(
+        report = BenchReport(
             setting=self.plan.setting,
             machine=machine,
             versions=versions(),
@@ -105,7 +105,7 @@ class Bench:
     def _look_around(self, machine: Machine) -> None:
         """Warn when others compute: what they take is missing from every figure."""
         self.listener.progress("looking whether the machine is idle", 0, 0)
-        watch = Watch()
+        watch = IdleWatch()
         time.sleep(IDLE_SECONDS)
         self._before = watch.lap("before")
         if self._before is not None and is_busy(self._before):
@@ -121,7 +121,7 @@ class Bench:
             facts, problems = load(started, lambda text: self.listener.progress(text, 0, 0))
             self._facts, self._problems = facts | self._facts, problems | self._problems
             ready = {name: worker for name, worker in started.items() if name in facts}
-            self._watches.append(Watch(worker.pid for worker in started.values()))
+            self._watches.append(IdleWatch(worker.pid for worker in started.values()))
             order = steps(self.plan.workloads, list(ready), setting.warmup, setting.repeats, start)
             self._order += order
             self._total = len(self._order) + len(order) * (setting.starts - start - 1)

@@ -8,8 +8,8 @@ from itertools import groupby
 from typing import Protocol
 
 from backends.base import BackendError, RequestError
-from router.bench.engine import Facts, Turn
-from router.bench.idle import Watch
+from router.bench.engine import Facts, Measurement
+from router.bench.idle import IdleWatch
 from router.bench.workloads import Job, Workload, Writer
 
 
@@ -20,7 +20,7 @@ class Taker(Protocol):
         """Make it ready."""
         ...
 
-    def take(self, job: Job) -> Turn:
+    def take(self, job: Job) -> Measurement:
         """Take one turn."""
         ...
 
@@ -40,7 +40,7 @@ class Outcome:
     """What a step came to: a turn, or why there is none."""
 
     step: Step
-    turn: Turn | None = None
+    turn: Measurement | None = None
     problem: str | None = None
 
 
@@ -57,7 +57,7 @@ def steps(
 
 
 def run(
-    plan: Sequence[Step], targets: Mapping[str, Taker], writer: Writer, watch: Watch
+    plan: Sequence[Step], targets: Mapping[str, Taker], writer: Writer, watch: IdleWatch
 ) -> Iterator[Outcome]:
     """Take the steps in order; in one round all targets get the same job.
 

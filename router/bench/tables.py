@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from router.bench.metrics import METRICS, Spread
-from router.bench.report import Report, Row, Standing
+from router.bench.report import BenchReport, Row, Standing
 from router.bench.roofline import Shares
 from router.bench.workloads import Workload
 
 NONE = "-"
 
 
-def markdown(report: Report) -> str:
+def markdown(report: BenchReport) -> str:
     """The whole report."""
     parts = [*_head(report), _standings(report), _glance(report)]
     for workload in report.workloads:
@@ -63,7 +63,7 @@ def spread(found: Spread | None) -> str:
     return middle if low == high else f"{middle} ({low}..{high})"
 
 
-def _head(report: Report) -> Iterator[str]:
+def _head(report: BenchReport) -> Iterator[str]:
     machine, setting = report.machine, report.setting
     yield f"# hybrid bench: {setting.model}" + (f" @ {setting.revision[:12]}" if setting.revision else "")
     memory = f", {machine.memory_bytes / 2**30:.0f} GiB" if machine.memory_bytes else ""
@@ -85,7 +85,7 @@ def _head(report: Report) -> Iterator[str]:
         yield "\n".join(f"> {note}" for note in report.notes)
 
 
-def _standings(report: Report) -> str:
+def _standings(report: BenchReport) -> str:
     lines = [["backend", "error body / head", "load s", "disk MB", "peak MB", "weights"]]
     for target in report.standings:
         if target.problem is not None:
@@ -97,7 +97,7 @@ def _standings(report: Report) -> str:
     return table(lines, sentences=True)
 
 
-def _glance(report: Report) -> str:
+def _glance(report: BenchReport) -> str:
     """The medians of what is asked first."""
     texts = [workload for workload in report.workloads if workload.is_plain and not workload.pictures]
     seen = [workload for workload in report.workloads if workload.is_plain and workload.pictures]
@@ -116,7 +116,7 @@ def _glance(report: Report) -> str:
     return table(lines) if len(lines) > 1 else ""
 
 
-def _section(report: Report, workload: Workload, found: Sequence[Row]) -> Iterator[str]:
+def _section(report: BenchReport, workload: Workload, found: Sequence[Row]) -> Iterator[str]:
     yield f"## {workload.name}"
     yield f"{workload.description[0].upper()}{workload.description[1:]}."
     standings = {target.name: target for target in report.standings}
@@ -135,7 +135,7 @@ def _section(report: Report, workload: Workload, found: Sequence[Row]) -> Iterat
         yield "\n".join(problems)
 
 
-def _roofline(report: Report) -> Iterator[str]:
+def _roofline(report: BenchReport) -> Iterator[str]:
     rates = report.rates
     if rates is None:
         return
@@ -161,7 +161,7 @@ def _roofline(report: Report) -> Iterator[str]:
         )
 
 
-def _cached(report: Report) -> list[str]:
+def _cached(report: BenchReport) -> list[str]:
     """The targets that never read more for a token than the largest cache holds."""
     most: dict[str, float] = {}
     for row in report.rows:
@@ -170,7 +170,7 @@ def _cached(report: Report) -> list[str]:
     return [target for target, read in most.items() if read < (report.machine.cache_bytes or 0)]
 
 
-def _formulas(report: Report) -> Iterator[str]:
+def _formulas(report: BenchReport) -> Iterator[str]:
     shown = {name for row in report.rows for name, found in row.measured.items() if found.high}
     yield "## How the figures are computed"
     lines = [f"- {metric.label}: {metric.formula}" for metric in METRICS if metric.name in shown]
@@ -193,7 +193,7 @@ def _formulas(report: Report) -> Iterator[str]:
     yield "\n".join(lines)
 
 
-def _median(report: Report, workload: Workload, target: Standing, metric: str) -> str:
+def _median(report: BenchReport, workload: Workload, target: Standing, metric: str) -> str:
     for row in report.of(workload):
         if row.target == target.name and metric in row.measured:
             return number(row.measured[metric].median)

@@ -14,8 +14,8 @@ from router.cli.terminal import listening, write
 
 if TYPE_CHECKING:
     from router.bench.contenders import Contender
-    from router.bench.report import Report, Setting
-    from router.bench.runner import Bench, Plan
+    from router.bench.report import BenchReport, Setting
+    from router.bench.runner import Bench, BenchPlan
     from router.models import Listener, Model
 
 
@@ -100,8 +100,8 @@ def _model(options: dict[str, Any], listener: Listener) -> Model | None:
     return find(options["model"], listener, offline=options["offline"])
 
 
-def _plan(model: Model | None, options: dict[str, Any], command: str, listener: Listener) -> Plan:
-    from router.bench.runner import Plan
+def _plan(model: Model | None, options: dict[str, Any], command: str, listener: Listener) -> BenchPlan:
+    from router.bench.runner import BenchPlan
     from router.bench.workloads import Writer, check_room, default_answer, default_prompts, workloads
     from router.prompt import PromptBuilder
 
@@ -117,7 +117,7 @@ def _plan(model: Model | None, options: dict[str, Any], command: str, listener: 
     )
     if builder is not None:
         check_room(chosen, context)
-    return Plan(
+    return BenchPlan(
         setting=_setting(model, options, command),
         contenders=_contenders(model, options, listener),
         workloads=chosen,
@@ -154,7 +154,7 @@ def _contenders(model: Model | None, options: dict[str, Any], listener: Listener
     return tuple(found)
 
 
-def _show(report: Report, options: dict[str, Any], old: dict[str, Any] | None) -> None:
+def _show(report: BenchReport, options: dict[str, Any], old: dict[str, Any] | None) -> None:
     """Print the report, and write the files that were asked for."""
     write(_text(report, options["output"], old))
     if options["save"] is not None:
@@ -165,7 +165,7 @@ def _show(report: Report, options: dict[str, Any], old: dict[str, Any] | None) -
         plot(report, options["plot"])
 
 
-def _text(report: Report, form: str, old: dict[str, Any] | None) -> str:
+def _text(report: BenchReport, form: str, old: dict[str, Any] | None) -> str:
     from router.bench.comparison import compare
     from router.bench.files import as_csv, as_json
     from router.bench.tables import markdown
@@ -179,7 +179,7 @@ def _text(report: Report, form: str, old: dict[str, Any] | None) -> str:
     return markdown(report) + ("" if compared is None else "\n" + compared.markdown())
 
 
-def _keep(report: Report, model: Model | None, options: dict[str, Any]) -> None:
+def _keep(report: BenchReport, model: Model | None, options: dict[str, Any]) -> None:
     """Let policies and estimates know."""
     from router.bench.report import speeds
     from router.estimates import record_speeds

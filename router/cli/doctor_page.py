@@ -15,7 +15,16 @@ from router.cli.terminal import size
 from router.estimates import TOKENS
 
 if TYPE_CHECKING:
-    from router.doctor import FirstToken, Fit, HostMachine, InstructionSet, ModelFits, Package, Report, Trial
+    from router.doctor import (
+        DoctorReport,
+        FirstToken,
+        Fit,
+        HostMachine,
+        InstructionSet,
+        ModelFits,
+        Package,
+        Trial,
+    )
 
 Kind: TypeAlias = Literal["good", "absent", "look", "bad"]
 
@@ -25,7 +34,7 @@ _PLAIN_MARKS: dict[Kind, str] = {"good": "+", "absent": "-", "look": "!", "bad":
 _COLOURS: dict[Kind, str] = {"good": "green", "look": "yellow", "bad": "red"}
 
 
-class Line(NamedTuple):
+class PageLine(NamedTuple):
     """One finding: a mark, what it is about, and what was found."""
 
     kind: Kind
@@ -34,7 +43,7 @@ class Line(NamedTuple):
     advice: str | None = None
 
 
-def page(report: Report) -> str:
+def page(report: DoctorReport) -> str:
     """All of it, as wide as the terminal."""
     machine = report.machine
     sections = {
@@ -53,59 +62,63 @@ def page(report: Report) -> str:
     return "\n".join(told)
 
 
-def _processor(machine: HostMachine) -> Iterator[Line]:
+def _processor(machine: HostMachine) -> Iterator[PageLine]:
     yield from map(_instruction_set, machine.instruction_sets)
-    yield Line("good", "cores", f"{machine.cores_usable} of {machine.cores_present} usable")
+    yield PageLine("good", "cores", f"{machine.cores_usable} of {machine.cores_present} usable")
 
 
-def _instruction_set(found: InstructionSet) -> Line:
+def _instruction_set(found: InstructionSet) -> PageLine:
     if found.present is None:
-        return Line("look", found.name, "the system does not tell")
-    return Line("good", found.name) if found.present else Line("absent", found.name, f"no: {found.without}")
+        return PageLine("look", found.name, "the system does not tell")
+    return (
+        PageLine("good", found.name)
+        if found.present
+        else PageLine("absent", found.name, f"no: {found.without}")
+    )
 
 
-def _room(machine: HostMachine) -> Iterator[Line]:
+def _room(machine: HostMachine) -> Iterator[PageLine]:
     free, total = machine.memory_available, machine.memory_total
     if free is None or total is None:
-        yield Line("look", "memory", "the system does not tell")
+        yield PageLine("look", "memory", "the system does not tell")
     else:
-        yield Line("good", "memory", f"{size(free)} free of {size(total)}")
-    yield Line("good", "disk", f"{size(machine.disk.free)} free in {machine.disk.home}")
-    yield from (Line("look", "", advice) for advice in machine.advice)
+        yield PageLine("good", "memory", f"{size(free)} free of {size(total)}")
+    yield PageLine("good", "disk", f"{size(machine.disk.free)} free in {machine.disk.home}")
+    yield from (PageLine("look", "", advice) for advice in machine.advice)
 
 
-def _libraries(packages: Iterable[Package]) -> Iterator[Line]:
+def _libraries(packages: Iterable[Package]) -> Iterator[PageLine]:
     for package in packages:
         if package.version is None:
-            yield Line("absent", package.name, "not installed")
+            yield PageLine("absent", package.name, "not installed")
         elif package.problem is not None:
-            yield Line("bad", package.name, f"{package.version}, {package.problem}", package.advice)
+            yield PageLine("bad", package.name, f"{package.version}, {package.problem}", package.advice)
         else:
-            yield Line("good", package.name, package.version)
+            yield PageLine("good", package.name, package.version)
 
 
-def _model(model: ModelFits) -> Line:
+def _model(model: ModelFits) -> PageLine:
     entry = model.entry
     about = f"{size(entry.size)} {entry.kind}"
     if model.problem is not None:
-        return Line("bad", entry.name, f"{about}: {model.problem}", model.advice)
+        return PageLine("bad", entry.name, f"{about}: {model.problem}", model.advice)
     if not model.fits:
-        return Line("absent", entry.name, f"{about}, which no backend here reads")
+        return PageLine("absent", entry.name, f"{about}, which no backend here reads")
     verdicts = {fit.verdict for fit in model.fits}
     kind: Kind = "good" if verdicts == {"fits"} else "bad" if verdicts == {"does not fit"} else "look"
-    return Line(kind, entry.name, f"{about}; takes {', '.join(map(_fit, model.fits))}")
+    return PageLine(kind, entry.name, f"{about}; takes {', '.join(map(_fit, model.fits))}")
 
 
 def _fit(fit: Fit) -> str:
     return f"{size(fit.need.total)} with {fit.backend} ({fit.verdict or 'free memory unknown'})"
 
 
-def _trial(trial: Trial) -> Line:
+def _trial(trial: Trial) -> PageLine:
     kinds: dict[str, Kind] = {"answers": "good", "not run": "good", "unavailable": "absent"}
     kind = kinds.get(trial.state, "look" if trial.can_answer or trial.state == "too large" else "bad")
     can = ["can be used"] if trial.state == "not run" else []
     why = [] if trial.problem is None else [trial.problem]
-    return Line(kind, trial.backend, "; ".join([*why, *can, *_took(trial)]), trial.advice)
+    return PageLine(kind, trial.backend, "; ".join([*why, *can, *_took(trial)]), trial.advice)
 
 
 def _took(trial: Trial) -> Iterator[str]:
@@ -129,9 +142,9 @@ def _time(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds >= 1 else f"{1000 * seconds:.0f} ms"
 
 
-def _disagreement(report: Report) -> Iterator[Line]:
+def _disagreement(report: DoctorReport) -> Iterator[PageLine]:
     if report.disagreement is not None:
-        yield Line("look", "", report.disagreement)
+        yield PageLine("look", "", report.disagreement)
 
 
 class _Style:
@@ -148,12 +161,12 @@ class _Style:
         except UnicodeEncodeError:
             self.marks, self.arrow = _PLAIN_MARKS, "->"
 
-    def section(self, title: str, lines: list[Line]) -> str:
+    def section(self, title: str, lines: list[PageLine]) -> str:
         """A title, and its lines with what they are about in one column."""
         column = max((len(line.name) for line in lines if len(line.name) <= 18), default=0)
         return "\n".join([self._bold(title), *(self._line(line, column) for line in lines)]) + "\n"
 
-    def _line(self, line: Line, column: int) -> str:
+    def _line(self, line: PageLine, column: int) -> str:
         name, indent = line.name, " " * (column + 6)
         told = [f"    {name.ljust(column)}  {line.text}".rstrip()]
         if len(name) > column:

@@ -16,7 +16,7 @@ from router.cli.terminal import listening, size, telling, write
 if TYPE_CHECKING:
     from backends.store.manifest import Manifest
     from router.models import Model
-    from router.parity import Report
+    from router.parity import ParityReport
 
 
 @click.command()
@@ -103,7 +103,7 @@ def _source(name: str, folder: Path, manifest: Manifest, offline: bool) -> Model
     return model
 
 
-def _as_text(folder: Path, manifest: Manifest, against: str | None, report: Report | None) -> str:
+def _as_text(folder: Path, manifest: Manifest, against: str | None, report: ParityReport | None) -> str:
     lines = [f"{folder}: {len(manifest.files)} files, {size(manifest.size)}, all as exported"]
     if report is not None:
         count = f"{len(report.agreeing)} prompts, {report.steps} tokens"
@@ -122,7 +122,7 @@ def _as_text(folder: Path, manifest: Manifest, against: str | None, report: Repo
     return "\n".join(lines) + "\n"
 
 
-def _as_json(folder: Path, manifest: Manifest, against: str | None, report: Report | None) -> str:
+def _as_json(folder: Path, manifest: Manifest, against: str | None, report: ParityReport | None) -> str:
     fields = {
         "folder": str(folder),
         "files": len(manifest.files),

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from router.doctor.report import LIMIT_SECONDS, Fit, ModelFits, Report, examine
+from router.doctor.report import LIMIT_SECONDS, DoctorReport, Fit, ModelFits, examine
 from router.doctor.trial import FirstToken, Trial
 from router.machine import Disk, HostMachine, InstructionSet, Package
 
 __all__ = [
     "LIMIT_SECONDS",
     "Disk",
+    "DoctorReport",
     "FirstToken",
     "Fit",
     "HostMachine",
     "InstructionSet",
     "ModelFits",
     "Package",
-    "Report",
     "Trial",
     "examine",
 ]

@@ -66,7 +66,7 @@ LIMIT_SECONDS = 120.0  # for each of loading and answering
 
 
 @dataclass(frozen=True)
-class Report:
+class DoctorReport:
     """One look at this machine."""
 
     machine: HostMachine
@@ -122,7 +122,7 @@ def examine(
     run: bool = True,
     limit_seconds: float = LIMIT_SECONDS,
     tell: Callable[[str], None] = lambda _stage: None,
-) -> Report:
+) -> DoctorReport:
     """Look at this machine, and try every backend with ``model``, the embedded one by default.
 
     Each backend gets a process of its own, in which with ``run`` it loads the model and gives one token; none
@@ -142,7 +142,7 @@ def examine(
         and trial.backend != scripted.ScriptedBackend.name  # it reads no weights
     }
     models = every_fit(model, usable, runtime, machine.memory_available)
-    return Report(machine, libraries, models, model, trials)
+    return DoctorReport(machine, libraries, models, model, trials)
 
 
 def _fit(fit: Fit) -> dict[str, Any]:

@@ -28,7 +28,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-class Callers:
+class AccessPolicy:
     """What the headers of a request must say."""
 
     def __init__(self, bound: str, hosts: Iterable[str] = (), origins: Iterable[str] = ()) -> None:

@@ -19,7 +19,7 @@ STUCK_SECONDS = 10.0  # after which a computation that was told to stop counts a
 _REMEMBERED = 20  # answers whose mean says when to come again
 
 
-class Line:
+class Queue:
     """``turns`` requests compute, ``waiting`` more may wait; the rest is told when to come again."""
 
     def __init__(self, turns: int, waiting: int) -> None:
@@ -28,16 +28,16 @@ class Line:
         self._most = turns + waiting
         self._free = asyncio.Semaphore(turns)  # wakes in the order of arrival
         self._seconds: deque[float] = deque(maxlen=_REMEMBERED)
-        self._stopping: dict[Place, float] = {}  # told to stop, and when
+        self._stopping: dict[Slot, float] = {}  # told to stop, and when
 
-    def enter(self) -> Place:
+    def enter(self) -> Slot:
         """A place. RequestError ``queue_full``: there is none."""
         if self.inside >= self._most:
             raise RequestError(
                 f"{self.inside} requests are being answered or wait; come again later", code="queue_full"
             )
         self.inside += 1
-        return Place(self)
+        return Slot(self)
 
     @property
     def retry_after(self) -> int:
@@ -52,10 +52,10 @@ class Line:
         return any(now - since > STUCK_SECONDS for since in self._stopping.values())
 
 
-class Place:
+class Slot:
     """A request's place in the line, held until what was begun for it has ended."""
 
-    def __init__(self, line: Line) -> None:
+    def __init__(self, line: Queue) -> None:
         self.ends = ExitStack()  # of what is to be given back with the place
         self._line = line
         self._since: float | None = None  # when its turn began
@@ -88,7 +88,7 @@ class Place:
 SMALL = 64 * 1024  # what a connection buffers anyway; only what a body has beyond this is counted
 
 
-class Bodies:
+class BodyBudget:
     """Counts what all bodies together hold."""
 
     def __init__(self, most_each: int, most_together: int) -> None:
@@ -97,19 +97,19 @@ class Bodies:
         self._most_together = most_together
 
     @contextmanager
-    def hold(self) -> Iterator[Body]:
+    def hold(self) -> Iterator[BodyReader]:
         """A body that is counted until the context ends."""
-        body = Body(self)
+        body = BodyReader(self)
         try:
             yield body
         finally:
             self.held -= body.counted
 
 
-class Body:
+class BodyReader:
     """One body, counted as it grows."""
 
-    def __init__(self, bodies: Bodies) -> None:
+    def __init__(self, bodies: BodyBudget) -> None:
         self.counted = 0
         self._bodies = bodies
 

@@ -9,23 +9,23 @@ from contextlib import closing
 from typing import Any
 
 from backends.base import RequestError
-from router.api import Ask
-from router.api.request import Source
+from router.api import ParsedRequest
+from router.api.request import ImageSource
 from router.images import read_picture
 from router.router import Answer, Router
-from router.server.admission import Place
-from router.server.cancel import Watch, in_thread, tell
-from router.server.metrics import Meter
+from router.server.admission import Slot
+from router.server.cancel import CancelScope, in_thread, tell
+from router.server.metrics import RequestMetrics
 from router.server.settings import Settings
 from router.types import Chunk, Picture, Request, Route
 
 # Of waiting for others before it is decided who answers a request that came alone: those that come at once
 # are to be decoded together from the first on
 GATHER_SECONDS = 0.03
-Fetched = Mapping[Source, bytes]  # pictures that came from elsewhere
+Fetched = Mapping[ImageSource, bytes]  # pictures that came from elsewhere
 
 
-class Preparing:
+class Preprocessor:
     """One request at a time, and none while those that wait for a turn hold too much memory."""
 
     def __init__(self, router: Router, settings: Settings) -> None:
@@ -36,7 +36,7 @@ class Preparing:
         self._room = asyncio.Event()
         self._room.set()
 
-    async def answer(self, ask: Ask, backend: str | None, fetched: Fetched, place: Place) -> Answer:
+    async def answer(self, ask: ParsedRequest, backend: str | None, fetched: Fetched, place: Slot) -> Answer:
         """See ``Router.answer``; what it holds is counted until ``place`` is left."""
         async with self._one:
             await self._room.wait()
@@ -53,15 +53,15 @@ class Preparing:
         place.ends.callback(self._count, -size)
         return answer
 
-    async def route(self, ask: Ask, backend: str | None, fetched: Fetched, others: int) -> Route:
+    async def route(self, ask: ParsedRequest, backend: str | None, fetched: Fetched, others: int) -> Route:
         """See ``Router.route``."""
         async with self._one:
             return await in_thread(lambda: self._router.route(self._request(ask, backend, fetched), others))
 
-    def _request(self, ask: Ask, backend: str | None, fetched: Fetched) -> Request:
+    def _request(self, ask: ParsedRequest, backend: str | None, fetched: Fetched) -> Request:
         limits = self._settings.pictures
 
-        def read(source: Source) -> Picture:
+        def read(source: ImageSource) -> Picture:
             data = fetched[source] if source in fetched else source.decoded(limits.max_bytes)
             try:
                 return read_picture(data, limits)
@@ -81,10 +81,10 @@ class Preparing:
 MOST_UNREAD = 1000  # chunks computed and not sent yet, about 256 KiB; then the computation waits
 
 
-class Run:
+class Generation:
     """Owns a place in the line, and leaves it when everything that was begun has ended."""
 
-    def __init__(self, place: Place, watch: Watch, meter: Meter) -> None:
+    def __init__(self, place: Slot, watch: CancelScope, meter: RequestMetrics) -> None:
         self.place = place
         self._watch = watch
         self._meter = meter

@@ -15,7 +15,7 @@ from router.api.objects import ChatChunk, ChatCompletion, ModelList, ModelMeta, 
 from router.router import Router
 from router.server import metrics, page
 from router.server.endpoints import RouteObject, dry_run, exchange
-from router.server.middleware import Door
+from router.server.middleware import RequestMiddleware
 from router.server.openapi import answered, describe, errors, json_body
 from router.server.responses import READINESS, Status, failed, json_response, readiness
 from router.server.service import Service, load
@@ -47,7 +47,7 @@ def create_app(router: Router, settings: Settings | None = None) -> FastAPI:
     app.include_router(_health(service))
     app.include_router(page.routes())
     app.add_exception_handler(HTTPException, _not_found)
-    app.add_middleware(Door, service=service)
+    app.add_middleware(RequestMiddleware, service=service)
     describe(app)
     return app
 

@@ -18,13 +18,13 @@ class ClientLeftError(Exception):
     """Nobody waits for the answer any more."""
 
 
-class Watch:
+class CancelScope:
     """Waits for the client to leave, for the time to be up, or for whoever calls ``stop``.
 
     ``stopped`` then holds the reason. Made once the body is read: what the client sends after it is its end.
     """
 
-    def __init__(self, receive: Receive, timeout: float, closed: Callable[[Watch], None]) -> None:
+    def __init__(self, receive: Receive, timeout: float, closed: Callable[[CancelScope], None]) -> None:
         loop = asyncio.get_running_loop()
         self.started = loop.time()
         self.stopped: asyncio.Future[Exception] = loop.create_future()

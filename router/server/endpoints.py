@@ -19,32 +19,41 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from backends.base import RequestError
-from router.api import AnswerForm, Ask, ChatForm, Envelope, TextForm, chat_ask, failure, read
+from router.api import (
+    ChatWriter,
+    CompletionWriter,
+    Envelope,
+    ParsedRequest,
+    ResponseWriter,
+    chat_ask,
+    failure,
+    read,
+)
 from router.api.objects import Object
 from router.api.parse import Document
 from router.router import Answer, join
 from router.server import log
 from router.server.admission import SMALL
-from router.server.answering import Run
-from router.server.cancel import ClientLeftError, Watch, in_thread
+from router.server.answering import Generation
+from router.server.cancel import CancelScope, ClientLeftError, in_thread
 from router.server.fetch import fetch_all
-from router.server.metrics import Meter
+from router.server.metrics import RequestMetrics
 from router.server.responses import DONE, PING, EventStream, event, json_response, routed, without_paths
 from router.server.service import Service
 from router.types import Candidate, Chunk, Estimate, Route
 
-Understand: TypeAlias = Callable[[Document], Ask]
+Understand: TypeAlias = Callable[[Document], ParsedRequest]
 
 
 async def exchange(service: Service, request: Request, understand: Understand) -> Response:
     """The answer to a body that ``understand`` reads; RequestError or BackendError: there is none."""
     service.state.check()
-    meter = Meter(service.metrics)
+    meter = RequestMetrics(service.metrics)
     with service.bodies.hold() as body:
         data = await body.read(request.headers, request.receive)
         ask, backend = await understood(service, request, data, understand)
         del data
-        talk = _talk(service, request, ask, meter)
+        talk = _handler(service, request, ask, meter)
         try:
             answer = await talk.prepare(backend)
         except BaseException as error:
@@ -55,14 +64,14 @@ async def exchange(service: Service, request: Request, understand: Understand) -
 
 async def understood(
     service: Service, request: Request, data: bytes, understand: Understand
-) -> tuple[Ask, str | None]:
+) -> tuple[ParsedRequest, str | None]:
     """What a body asks for, and the backend it names; refused for what can be said before a place is free."""
     ask = understand(read(data)) if len(data) <= SMALL else await in_thread(lambda: understand(read(data)))
     backend = service.names.backend(ask.model, request.headers.get("x-hybrid-backend"))
     return _within(ask, service), backend or service.settings.backend
 
 
-def _within(ask: Ask, service: Service) -> Ask:
+def _within(ask: ParsedRequest, service: Service) -> ParsedRequest:
     """``ask`` within the limits for pictures. RequestError: too many, or to be read too large."""
     settings = service.settings
     if len(ask.sources) > settings.pictures.max_pictures:
@@ -82,23 +91,23 @@ def _within(ask: Ask, service: Service) -> Ask:
     return ask if ask.max_pixels is not None else replace(ask, max_pixels=settings.max_pixels)
 
 
-def _talk(service: Service, request: Request, ask: Ask, meter: Meter) -> _Talk:
+def _handler(service: Service, request: Request, ask: ParsedRequest, meter: RequestMetrics) -> _Handler:
     place = service.line.enter()
     watches = service.state.watches
-    watch = Watch(request.receive, service.settings.request_timeout, watches.discard)
+    watch = CancelScope(request.receive, service.settings.request_timeout, watches.discard)
     watches.add(watch)
-    return _Talk(service, ask, watch, Run(place, watch, meter), meter, request.state.log)
+    return _Handler(service, ask, watch, Generation(place, watch, meter), meter, request.state.log)
 
 
 @dataclass(frozen=True)
-class _Talk:
+class _Handler:
     """A request that has a place in the line."""
 
     service: Service
-    ask: Ask
-    watch: Watch
-    run: Run
-    meter: Meter
+    ask: ParsedRequest
+    watch: CancelScope
+    run: Generation
+    meter: RequestMetrics
     told: MutableMapping[str, Any]  # what the log will say of it
 
     async def prepare(self, backend: str | None) -> Answer:
@@ -118,13 +127,13 @@ class _Talk:
             self.ask.include_usage,
             answer.decision if debug else None,
         )
-        form: AnswerForm = ChatForm(envelope) if self.ask.form == "chat" else TextForm(envelope)
+        form: ResponseWriter = ChatWriter(envelope) if self.ask.form == "chat" else CompletionWriter(envelope)
         headers = routed(answer.decision, self.ask.ignored)
         if self.ask.stream:
             return EventStream(self._events(form), headers, lambda: self.close(ClientLeftError()))
         return json_response(await self._whole(form, answer), headers)
 
-    async def _events(self, form: AnswerForm) -> AsyncGenerator[bytes, None]:
+    async def _events(self, form: ResponseWriter) -> AsyncGenerator[bytes, None]:
         """A stream never lies: it ends with a reason and [DONE], or with an error."""
         error: BaseException | None = None
         try:
@@ -144,7 +153,7 @@ class _Talk:
         finally:
             self.close(error)
 
-    async def _whole(self, form: AnswerForm, answer: Answer) -> Any:
+    async def _whole(self, form: ResponseWriter, answer: Answer) -> Any:
         error: BaseException | None = None
         try:
             chunks = [chunk async for chunk in self.run.chunks() if chunk is not None]
@@ -164,7 +173,7 @@ class _Talk:
         self.told.update(self.meter.figures())
 
 
-def _pieces(form: AnswerForm, chunk: Chunk | None) -> list[bytes]:
+def _pieces(form: ResponseWriter, chunk: Chunk | None) -> list[bytes]:
     return [PING] if chunk is None else [event(found) for found in form.chunk(chunk)]
 
 

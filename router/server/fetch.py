@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import h11
 
 from backends.base import RequestError
-from router.api.request import Source
+from router.api.request import ImageSource
 from router.server.cancel import in_thread
 from router.server.settings import Settings
 
@@ -42,14 +42,14 @@ class Address:
     param: str  # where in the body it stands
 
 
-async def fetch_all(sources: tuple[Source, ...], settings: Settings) -> Mapping[Source, bytes]:
+async def fetch_all(sources: tuple[ImageSource, ...], settings: Settings) -> Mapping[ImageSource, bytes]:
     """The pictures that are addresses. RequestError: one of them cannot be had."""
     wanted = {source: address(source, settings.image_hosts) for source in sources if source.url is not None}
     tasks = [fetch(found, settings.pictures.max_bytes) for found in wanted.values()]
     return dict(zip(wanted, await asyncio.gather(*tasks), strict=True))
 
 
-def address(source: Source, allowed: tuple[str, ...]) -> Address:
+def address(source: ImageSource, allowed: tuple[str, ...]) -> Address:
     """What a URL means. RequestError ``unsupported_image_url``: it is none, or its host was not allowed."""
     try:
         parts = urlsplit(source.url or "")

@@ -20,7 +20,7 @@ from backends.base import BackendError, RequestError
 from backends.machine import use_few_arenas
 from router.api import failure
 from router.server import log
-from router.server.service import Service, State
+from router.server.service import Service, ServiceState
 from router.server.settings import Settings
 
 _ARRIVED = (h11.DONE, h11.MUST_CLOSE, h11.CLOSED, h11.ERROR)
@@ -141,7 +141,7 @@ def serve(app: FastAPI, listener: socket.socket) -> int | None:
     return server.signal
 
 
-def make_server(app: FastAPI) -> Server:
+def make_server(app: FastAPI) -> HttpServer:
     """The server of an application made by ``create_app``, not yet running."""
     service: Service = app.state.service
     config = uvicorn.Config(
@@ -156,13 +156,13 @@ def make_server(app: FastAPI) -> Server:
         h11_max_incomplete_event_size=service.settings.max_header,
         timeout_graceful_shutdown=_LAST_WORDS,
     )
-    return Server(config, service.state, service.settings.drain_timeout)
+    return HttpServer(config, service.state, service.settings.drain_timeout)
 
 
-class Server(uvicorn.Server):
+class HttpServer(uvicorn.Server):
     """uvicorn's server, which goes on listening while it drains, so that it can say so."""
 
-    def __init__(self, config: uvicorn.Config, state: State, drain_timeout: float) -> None:
+    def __init__(self, config: uvicorn.Config, state: ServiceState, drain_timeout: float) -> None:
         super().__init__(config)
         self.state = state
         self.signal: int | None = None

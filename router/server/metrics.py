@@ -66,7 +66,7 @@ class Metrics:
         return Histogram(f"hybrid_{name}", says, _LABELS, buckets=tuple(buckets), registry=self.registry)
 
 
-class Meter:
+class RequestMetrics:
     """Measures one request."""
 
     def __init__(self, metrics: Metrics) -> None:

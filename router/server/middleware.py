@@ -29,7 +29,7 @@ _CLIENT_LEFT = 499  # in the log only: nobody is there to read it
 _OFTEN_ASKED = PUBLIC | {"/metrics"}  # by machines; not worth a line each
 
 
-class Door:
+class RequestMiddleware:
     """The outermost part of the application."""
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
@@ -41,7 +41,7 @@ class Door:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        visit = _Visit(scope, send, self._service)
+        visit = _Exchange(scope, send, self._service)
         try:
             if (preflight := self._check(scope, visit.asked)) is not None:
                 await preflight(scope, receive, visit.send)
@@ -67,7 +67,7 @@ class Door:
             check_key(said, self._service.settings.keys)
         return None
 
-    async def _refuse(self, visit: _Visit, error: Exception, receive: Receive) -> None:
+    async def _refuse(self, visit: _Exchange, error: Exception, receive: Receive) -> None:
         found = failure(error)
         log.note(visit.log, error)
         if visit.started:
@@ -85,7 +85,7 @@ _PREFLIGHT = {
 }
 
 
-class _Visit:
+class _Exchange:
     """One request and its answer, as the door sees them."""
 
     def __init__(self, scope: Scope, send: Send, service: Service) -> None:

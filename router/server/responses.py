@@ -10,7 +10,7 @@ from typing import Any
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from router.api import Failure
+from router.api import ErrorResponse
 from router.api.objects import Object
 from router.types import Decision
 
@@ -32,7 +32,7 @@ def json_response(found: Object, headers: Mapping[str, str] | None = None, statu
     )
 
 
-def failed(failure: Failure, retry_after: int | None = None) -> Response:
+def failed(failure: ErrorResponse, retry_after: int | None = None) -> Response:
     """A failure; ``retry_after``: seconds after which to come again."""
     again = {} if retry_after is None else {"retry-after": str(retry_after)}
     return json_response(failure.body, {**failure.headers, **again}, failure.status)

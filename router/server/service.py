@@ -13,10 +13,10 @@ import numpy as np
 from backends import names as backend_names
 from backends.base import BackendError, Capability, RequestError
 from router.router import Router
-from router.server.access import Callers
-from router.server.admission import Bodies, Line
-from router.server.answering import Preparing
-from router.server.cancel import Watch, in_thread
+from router.server.access import AccessPolicy
+from router.server.admission import BodyBudget, Queue
+from router.server.answering import Preprocessor
+from router.server.cancel import CancelScope, in_thread
 from router.server.metrics import Metrics
 from router.server.settings import Settings
 from router.types import Message, Picture, Request, Sampling
@@ -29,7 +29,7 @@ _SAID: dict[Phase, str] = {
 }
 
 
-class State:
+class ServiceState:
     """The phase, and the requests that are under way in it."""
 
     def __init__(self, hangs: Callable[[], bool]) -> None:
@@ -38,7 +38,7 @@ class State:
         self.failure: BaseException | None = None  # why the model did not load
         self.usable: Mapping[str, Capability] = {}  # backends, known once it is loaded
         self.since = int(time.time())
-        self.watches: set[Watch] = set()
+        self.watches: set[CancelScope] = set()
         self._hangs = hangs
 
     @property
@@ -68,7 +68,7 @@ class State:
 ALIAS = "auto"
 
 
-class Names:
+class ModelNames:
     """One model under its own name and ``auto``, each of them also as ``NAME@BACKEND``."""
 
     def __init__(self, served: str, backends: Sequence[str]) -> None:
@@ -113,12 +113,12 @@ class Service:
     def __init__(self, router: Router, settings: Settings) -> None:
         self.router = router
         self.settings = settings
-        self.names = Names(settings.name or router.model.name, backend_names())
-        self.callers = Callers(settings.bound, settings.hosts, settings.origins)
-        self.line = Line(settings.max_concurrency, settings.max_queue)
-        self.bodies = Bodies(settings.max_body, settings.max_bodies)
-        self.preparing = Preparing(router, settings)
-        self.state = State(lambda: self.line.stuck)
+        self.names = ModelNames(settings.name or router.model.name, backend_names())
+        self.callers = AccessPolicy(settings.bound, settings.hosts, settings.origins)
+        self.line = Queue(settings.max_concurrency, settings.max_queue)
+        self.bodies = BodyBudget(settings.max_body, settings.max_bodies)
+        self.preparing = Preprocessor(router, settings)
+        self.state = ServiceState(lambda: self.line.stuck)
         self.metrics = Metrics(self.names.served, settings.policy)
 
     def retry_after(self, code: str) -> int | None:

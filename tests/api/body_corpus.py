@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from backends.base import RequestError
-from router.api import Ask, chat_ask
+from router.api import ParsedRequest, chat_ask
 from router.api.parse import MAX_DEPTH, MAX_VALUES
 
 PIXEL = "data:image/png;base64,iVBORw0KGgo="
@@ -42,7 +42,7 @@ BROKEN = {
 }
 
 
-def ask(**fields: object) -> Ask:
+def ask(**fields: object) -> ParsedRequest:
     return chat_ask({**BASE, **fields})
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from backends.base import BackendError, Prompt, RequestError
-from router.api import ChatForm, Envelope, TextForm, failure
+from router.api import ChatWriter, CompletionWriter, Envelope, failure
 from router.detokenize import pieces
 from router.models import find
 from router.prompt import PromptBuilder
@@ -43,7 +43,7 @@ def chunks(logprobs: bool = False) -> list[Chunk]:
     return [*sent, Chunk(".", (end,), (TokenScore(end, -0.1),) if logprobs else (), "stop", STATS)]
 
 
-def sent(form: ChatForm | TextForm, of: list[Chunk]) -> list[dict[str, Any]]:
+def sent(form: ChatWriter | CompletionWriter, of: list[Chunk]) -> list[dict[str, Any]]:
     objects = [*form.opening(), *(found for chunk in of for found in form.chunk(chunk))]
     return [json.loads(found.json_text()) for found in objects]
 
@@ -76,7 +76,7 @@ def choice(delta: dict[str, str], finish: str | None = None) -> list[dict[str, A
 
 
 def test_a_streamed_chat_is_sent_chunk_by_chunk() -> None:
-    assert sent(ChatForm(envelope()), chunks()) == [
+    assert sent(ChatWriter(envelope()), chunks()) == [
         {**SAME, "choices": choice({"role": "assistant", "content": ""})},
         {**SAME, "choices": choice({"content": "I"})},
         {**SAME, "choices": choice({"content": " see"})},
@@ -86,14 +86,14 @@ def test_a_streamed_chat_is_sent_chunk_by_chunk() -> None:
 
 
 def test_usage_is_null_until_the_last_chunk_which_has_no_choice() -> None:
-    plain = sent(ChatForm(envelope()), chunks())
-    asked = sent(ChatForm(envelope(include_usage=True)), chunks())
+    plain = sent(ChatWriter(envelope()), chunks())
+    asked = sent(ChatWriter(envelope(include_usage=True)), chunks())
     assert asked[:-1] == [{**chunk, "usage": None} for chunk in plain]
     assert asked[-1] == {**SAME, "choices": [], "usage": USAGE}
 
 
 def test_log_probabilities_come_with_their_chunk_and_without_the_end() -> None:
-    found = sent(ChatForm(envelope()), chunks(logprobs=True))
+    found = sent(ChatWriter(envelope()), chunks(logprobs=True))
     scores = [
         score for chunk in found for score in (chunk["choices"][0]["logprobs"] or {}).get("content", ())
     ]
@@ -119,7 +119,7 @@ def test_log_probabilities_come_with_their_chunk_and_without_the_end() -> None:
 
 def test_the_routing_is_told_to_whom_asks() -> None:
     decision = Decision("onnx", "text only", ("torch",))
-    last = sent(ChatForm(envelope(routing=decision)), chunks())[-1]
+    last = sent(ChatWriter(envelope(routing=decision)), chunks())[-1]
     assert last["hybrid"] == {"backend": "onnx", "reason": "text only", "fallbacks": ["torch"]}
 
 
@@ -130,7 +130,7 @@ def completion(logprobs: bool = False) -> Completion:
 
 
 def test_a_whole_chat_has_every_field_that_clients_need() -> None:
-    found = json.loads(ChatForm(envelope()).whole(completion()).json_text())
+    found = json.loads(ChatWriter(envelope()).whole(completion()).json_text())
     assert found == {
         **SAME,
         "object": "chat.completion",
@@ -148,13 +148,13 @@ def test_a_whole_chat_has_every_field_that_clients_need() -> None:
 
 
 def test_older_completions_have_their_own_chunks_and_log_probabilities() -> None:
-    found = sent(TextForm(envelope(include_usage=True)), chunks(logprobs=True))
+    found = sent(CompletionWriter(envelope(include_usage=True)), chunks(logprobs=True))
     assert {chunk["object"] for chunk in found} == {"text_completion"}
     texts = [chunk["choices"][0]["text"] for chunk in found[:-1]]
     assert texts == ["I", "", " see", "."]
     assert [chunk["choices"][0]["finish_reason"] for chunk in found[:-1]] == [None, None, None, "stop"]
     assert (found[-1]["choices"], found[-1]["usage"]) == ([], USAGE)
-    whole = json.loads(TextForm(envelope()).whole(completion(logprobs=True)).json_text())
+    whole = json.loads(CompletionWriter(envelope()).whole(completion(logprobs=True)).json_text())
     assert whole["id"] == "cmpl-1"
     assert whole["choices"][0]["text"] == "I see."
     assert whole["choices"][0]["logprobs"] == {

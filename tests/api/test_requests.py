@@ -8,7 +8,7 @@ import pytest
 
 from router.api import chat_ask, completion_ask
 from router.api.parse import MOST_NAMED
-from router.api.request import LOW_PIXELS, Source
+from router.api.request import LOW_PIXELS, ImageSource
 from router.types import Picture, Sampling
 from tests.api.body_corpus import ALL_SAMPLING, BASE, PIXEL, WRONG, ask, content, refused
 
@@ -66,10 +66,10 @@ def test_texts_and_pictures_keep_their_order_and_developers_speak_as_the_system(
     where = "messages[1].content"
     assert turns[1].parts == (
         "Compare",
-        Source(f"{where}[1]", "iVBORw0KGgo=", None, "low"),
+        ImageSource(f"{where}[1]", "iVBORw0KGgo=", None, "low"),
         "with",
-        Source(f"{where}[3]", None, "https://pictures.test/a.png"),
-        Source(f"{where}[4]", "A" * 64, None),
+        ImageSource(f"{where}[3]", None, "https://pictures.test/a.png"),
+        ImageSource(f"{where}[4]", "A" * 64, None),
     )
 
 
@@ -100,10 +100,13 @@ def test_an_address_that_is_not_data_or_the_web_is_refused(address: str) -> None
 
 
 def test_pictures_in_the_body_are_decoded_strictly_and_their_size_is_checked_first() -> None:
-    assert Source("p", "iVBORw0KGgo=", None).decoded(100) == b"\x89PNG\r\n\x1a\n"
+    assert ImageSource("p", "iVBORw0KGgo=", None).decoded(100) == b"\x89PNG\r\n\x1a\n"
     for data in ("iVBORw0KGgo", "iVBO Rw0KGgo=", "iVBORw0KGg==o=", "\xe9AAA"):
-        assert refused(lambda data=data: Source("p", data, None).decoded(100))[:2] == ("invalid_image", "p")
-    code, _, message = refused(lambda: Source("p", "!" * 400, None).decoded(299))
+        assert refused(lambda data=data: ImageSource("p", data, None).decoded(100))[:2] == (
+            "invalid_image",
+            "p",
+        )
+    code, _, message = refused(lambda: ImageSource("p", "!" * 400, None).decoded(299))
     assert code == "image_too_large"
     assert "299" in message
 
@@ -180,7 +183,7 @@ def test_a_request_is_made_of_what_was_asked() -> None:
     )
     seen: list[str] = []
 
-    def look(source: Source) -> Picture:
+    def look(source: ImageSource) -> Picture:
         seen.append(source.param)
         return picture
 

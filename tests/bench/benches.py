@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 from router.bench.contenders import EXACT, Fidelity
-from router.bench.engine import Sample, Turn
-from router.bench.report import Report, Row, Setting, Standing, rows
+from router.bench.engine import Measurement, Sample
+from router.bench.report import BenchReport, Row, Setting, Standing, rows
 from router.bench.schedule import Outcome, Step
 from router.bench.workloads import Size, Workload
 from router.machine import Machine
@@ -37,11 +37,11 @@ SEEN = replace(
 )
 
 
-def turn(sample: Sample = SAMPLE, **changes: object) -> Turn:
-    return Turn((replace(sample, **changes),), 1.6, 500_000_000)
+def turn(sample: Sample = SAMPLE, **changes: object) -> Measurement:
+    return Measurement((replace(sample, **changes),), 1.6, 500_000_000)
 
 
-def slower(times: float) -> Turn:
+def slower(times: float) -> Measurement:
     return turn(first_token_seconds=0.7 * times, decode_seconds=0.8 * times, prefill_seconds=0.64 * times)
 
 
@@ -65,9 +65,9 @@ STANDINGS = (
 )
 
 
-def report(**changes: object) -> Report:
+def report(**changes: object) -> BenchReport:
     names = [standing.name for standing in STANDINGS]
-    made = Report(
+    made = BenchReport(
         setting=SETTING,
         machine=MACHINE,
         versions={"python": "3.11.7", "numpy": "2.4.6"},
@@ -80,6 +80,6 @@ def report(**changes: object) -> Report:
     return replace(made, **changes)  # type: ignore[arg-type]
 
 
-def row_of(made: Report, target: str, workload: Workload) -> Row:
+def row_of(made: BenchReport, target: str, workload: Workload) -> Row:
     (found,) = [row for row in made.of(workload) if row.target == target]
     return found

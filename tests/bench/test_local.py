@@ -9,7 +9,7 @@ import pytest
 from backends import Prompt, RequestError, Runtime, machine
 from backends.base import Logits
 from backends.scripted import Script, ScriptedBackend, ScriptedSession
-from router.bench.engine import Answer, Facts, Sample
+from router.bench.engine import Facts, Sample, TimedAnswer
 from router.bench.local import Local, LocalEngine
 from router.bench.process import take
 from router.bench.workloads import Job, Size, Workload, Writer
@@ -110,10 +110,10 @@ class Echo:
         self.asked: list[list[Message]] = []
         self.barrier = threading.Barrier(streams, timeout=60)
 
-    def answer(self, messages: list[Message], output_tokens: int) -> Answer:
+    def answer(self, messages: list[Message], output_tokens: int) -> TimedAnswer:
         self.asked.append(list(messages))
         self.barrier.wait()
-        return Answer(f"answer {len(self.asked)}", SEEN)
+        return TimedAnswer(f"answer {len(self.asked)}", SEEN)
 
 
 def test_a_follow_up_is_asked_after_the_first_answer_and_its_pictures_are_not_encoded_again() -> None:

@@ -2,14 +2,14 @@
 
 import pytest
 
-from router.bench.engine import Turn
+from router.bench.engine import Measurement
 from router.bench.metrics import METRICS, Spread, measured
 from tests.bench.benches import SAMPLE, SEEN, TEXT, report, row_of, turn
 
 BY_NAME = {metric.name: metric for metric in METRICS}
 
 
-def median(name: str, *turns: Turn) -> float:
+def median(name: str, *turns: Measurement) -> float:
     spread = BY_NAME[name].spread(turns)
     assert spread is not None
     return spread.median
@@ -51,7 +51,7 @@ def test_a_server_s_prompt_is_counted_over_its_time_to_first_token() -> None:
 
 
 def test_streams_have_a_speed_each_and_one_together() -> None:
-    both = Turn((SAMPLE, SAMPLE), 2.0)
+    both = Measurement((SAMPLE, SAMPLE), 2.0)
     assert median("all_streams_tokens_per_second", both) == pytest.approx(10 / 2.0)
     spread = BY_NAME["decode_tokens_per_second"].spread([both])
     assert spread == Spread(pytest.approx(5), pytest.approx(5), pytest.approx(5), 2)

@@ -12,11 +12,11 @@ from backends.base import RequestError, Runtime
 from backends.export.recipe import MatrixError
 from router.bench.comparison import compare, read
 from router.bench.contenders import EXACT, Fidelity
-from router.bench.engine import Turn
+from router.bench.engine import Measurement
 from router.bench.files import as_csv, as_json
 from router.bench.metrics import Spread
 from router.bench.plot import panels, plot
-from router.bench.report import Report, speeds
+from router.bench.report import BenchReport, speeds
 from router.bench.roofline import Rates, Shares
 from router.bench.tables import markdown, number, spread, table
 from router.estimates import Speed, read_speeds, record_speeds
@@ -120,7 +120,7 @@ def test_csv_has_a_line_for_each_backend_at_each_workload() -> None:
     assert lines[0]["vision_ms"] == ""
 
 
-def saved(made: Report, tmp_path: Path) -> Path:
+def saved(made: BenchReport, tmp_path: Path) -> Path:
     file = tmp_path / "old.json"
     file.write_text(as_json(made))
     return file
@@ -165,14 +165,14 @@ def test_what_else_is_not_the_same_is_said(tmp_path: Path) -> None:
         "torch was 2.13.0, is not there",
     )
     assert "> not the same: machine cpu was Another" in compared.markdown()
-    shorter = replace(OUTCOMES[4], turn=Turn((replace(SAMPLE, output_tokens=3),), 1.0))
+    shorter = replace(OUTCOMES[4], turn=Measurement((replace(SAMPLE, output_tokens=3),), 1.0))
     from router.bench.report import rows
 
     now = report(rows=rows([shorter], (TEXT,), ("onnx",)))
     assert compare(now, read(saved(report(), tmp_path))).differences == (
         "output_tokens of onnx at 'text 128' was 5, is 3",
     )
-    nearly = replace(OUTCOMES[4], turn=Turn((replace(SAMPLE, prompt_tokens=136),), 1.0))
+    nearly = replace(OUTCOMES[4], turn=Measurement((replace(SAMPLE, prompt_tokens=136),), 1.0))
     alike = report(rows=rows([nearly], (TEXT,), ("onnx",)))
     assert compare(alike, read(saved(report(), tmp_path))).differences == ()
     assert "no row that both have" in compare(report(rows=()), read(saved(report(), tmp_path))).markdown()

@@ -7,8 +7,8 @@ import pytest
 
 from backends.base import BackendError, RequestError
 from router.bench import idle
-from router.bench.engine import Facts, Turn
-from router.bench.idle import Watch, is_busy
+from router.bench.engine import Facts, Measurement
+from router.bench.idle import IdleWatch, is_busy
 from router.bench.report import busy_notes
 from router.bench.schedule import Outcome, Step, load, run, steps
 from router.bench.workloads import Job, Size, Workload, Writer, default_answer, default_prompts, workloads
@@ -24,7 +24,7 @@ class Fake:
             raise BackendError("no memory for it")
         return Facts(1.0)
 
-    def take(self, job: Job) -> Turn:
+    def take(self, job: Job) -> Measurement:
         self.log.append((self.name, job))
         if job.workload is self.fails_at:
             raise RequestError("it reads text only")
@@ -42,7 +42,7 @@ def test_each_target_gets_its_turn_and_another_one_begins_each_round() -> None:
 def test_a_round_is_one_job_for_all_and_the_next_round_another() -> None:
     log: list[tuple[str, Job]] = []
     targets = {name: Fake(log, name) for name in "ab"}
-    list(run(steps([TEXT], list(targets), 1, 2), targets, Writer(None), Watch()))
+    list(run(steps([TEXT], list(targets), 1, 2), targets, Writer(None), IdleWatch()))
     assert [name for name, _ in log] == [*"ab", *"ba", *"ab"]
     jobs = [job for _, job in log]
     assert [jobs[index] is jobs[index + 1] for index in range(5)] == [True, False, True, False, True]
@@ -52,7 +52,7 @@ def test_a_round_is_one_job_for_all_and_the_next_round_another() -> None:
 def test_what_a_target_cannot_do_is_said_once_and_the_others_go_on() -> None:
     log: list[tuple[str, Job]] = []
     targets = {"a": Fake(log, "a", fails_at=PICTURE), "b": Fake(log, "b")}
-    outcomes = list(run(steps([PICTURE, TEXT], list(targets), 1, 2), targets, Writer(None), Watch()))
+    outcomes = list(run(steps([PICTURE, TEXT], list(targets), 1, 2), targets, Writer(None), IdleWatch()))
     problems = [outcome for outcome in outcomes if outcome.problem]
     assert problems == [Outcome(Step(PICTURE, "a", 0), problem="it reads text only")]
     assert [name for name, job in log if job.workload is PICTURE] == [*"ab", "b", "b"]
@@ -109,7 +109,7 @@ def proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 def test_others_use_what_is_not_ours(proc, tmp_path: Path) -> None:
     proc(0, 1000, 5000, self=100, _7=200)
-    watch = Watch([7])
+    watch = IdleWatch([7])
     proc(2, 1000 + 250, 5000, self=100 + 20, _7=200 + 130)
     assert watch.lap("text") == pytest.approx((2.5 - 0.2 - 1.3) / 2)
     proc(4, 1000 + 250 + 10, 5400, self=100 + 20 + 10, _7=200 + 130)

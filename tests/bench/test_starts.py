@@ -9,10 +9,10 @@ import pytest
 from backends.base import BackendError
 from router.bench import runner
 from router.bench.contenders import Contender
-from router.bench.engine import Facts, Turn
-from router.bench.idle import Watch
+from router.bench.engine import Facts, Measurement
+from router.bench.idle import IdleWatch
 from router.bench.process import Target
-from router.bench.runner import Bench, Plan
+from router.bench.runner import Bench, BenchPlan
 from router.bench.workloads import Job, Writer
 from router.models import Listener
 from tests.bench.benches import SETTING, TEXT, turn
@@ -31,7 +31,7 @@ class Played:
             raise BackendError("no memory for it")
         return Facts(1.0 + self.start, peak_bytes=1)
 
-    def take(self, job: Job) -> Turn:
+    def take(self, job: Job) -> Measurement:
         self.jobs += 1
         return turn()
 
@@ -56,7 +56,7 @@ def started(monkeypatch: pytest.MonkeyPatch, starts: int, fails_at: tuple[int, s
     monkeypatch.setattr(runner, "IDLE_SECONDS", 0.0)
     monkeypatch.setattr(runner, "workers", found := Started(fails_at))
     told: list[tuple[str, int, int]] = []
-    plan = Plan(
+    plan = BenchPlan(
         setting=replace(SETTING, repeats=2, warmup=1, starts=starts),
         contenders=tuple(Contender(name, make=lambda: None) for name in "ab"),
         workloads=(TEXT,),
@@ -81,7 +81,7 @@ def test_each_start_takes_all_repeats_and_the_report_counts_them_together(monkey
 def test_one_busy_start_of_several_is_noted(monkeypatch) -> None:
     laps = iter([{"text 128": 1.5}, {"text 128": 0.0}, {"text 128": None}])
 
-    class Watched(Watch):
+    class Watched(IdleWatch):
         def __init__(self, pids: Iterable[int] = ()) -> None:
             super().__init__()
             self.laps = {} if pids == () else next(laps)
@@ -89,7 +89,7 @@ def test_one_busy_start_of_several_is_noted(monkeypatch) -> None:
         def lap(self, name: str) -> None:
             """Others are as the script says."""
 
-    monkeypatch.setattr(runner, "Watch", Watched)
+    monkeypatch.setattr(runner, "IdleWatch", Watched)
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     _, report, _ = started(monkeypatch, starts=3)
     assert [note for note in report.notes if "during 'text 128' other processes used 1.50 of" in note]

@@ -7,7 +7,7 @@ import pytest
 
 from backends.base import BackendError
 from backends.scripted import Script, ScriptedBackend
-from router.cli.chat.answer import Asking
+from router.cli.chat.answer import PendingAnswer
 from router.router import Answer, Router
 from router.types import Chunk, Message, Request
 
@@ -34,7 +34,7 @@ class Slow:
 class Reader:
     """A thread that reads the chunks of a question."""
 
-    asking: Asking
+    asking: PendingAnswer
 
     def __post_init__(self) -> None:
         self.chunks: list[Chunk] = []
@@ -77,7 +77,7 @@ def backend_of(router: Router) -> ScriptedBackend:
 def test_a_stop_ends_what_hangs_and_frees_the_session(router, at) -> None:
     backend = backend_of(router)
     backend.script = replace(backend.script, fault="hang", fault_at=at)
-    reader = Reader(asking := Asking(router, QUESTION, None))
+    reader = Reader(asking := PendingAnswer(router, QUESTION, None))
     reader.wait_for(1 + at)
     assert not asking.ended.is_set()
     asking.stop()
@@ -91,7 +91,7 @@ def test_a_stop_ends_what_hangs_and_frees_the_session(router, at) -> None:
 
 def test_a_stop_before_it_is_known_who_answers_computes_nothing(router) -> None:
     slow = Slow(router)
-    reader = Reader(asking := Asking(slow, QUESTION, None))  # type: ignore[arg-type]
+    reader = Reader(asking := PendingAnswer(slow, QUESTION, None))  # type: ignore[arg-type]
     assert slow.asked.wait(SOON)
     asking.stop()
     slow.go_on.set()
@@ -109,7 +109,7 @@ def test_the_next_question_waits_for_the_end_of_the_one_before(router) -> None:
             return super().wait(timeout)
 
     before = Before()
-    reader = Reader(asking := Asking(router, QUESTION, before))
+    reader = Reader(asking := PendingAnswer(router, QUESTION, before))
     assert waits.wait(SOON)
     assert asking.answer is None
     before.set()
@@ -119,7 +119,7 @@ def test_the_next_question_waits_for_the_end_of_the_one_before(router) -> None:
 
 def test_a_question_that_cannot_be_answered_ends_too(router) -> None:
     backend_of(router).script = Script((1,), fault="raise")
-    reader = Reader(asking := Asking(router, QUESTION, None))
+    reader = Reader(asking := PendingAnswer(router, QUESTION, None))
     reader.end()
     assert reader.failure is not None
     assert asking.ended.is_set()

@@ -14,7 +14,7 @@ from huggingface_hub import constants
 import backends
 from router.cli import doctor_page, run
 from router.cli.doctor_page import page
-from router.doctor import Fit, HostMachine, ModelFits, Package, Report, Trial, examine
+from router.doctor import DoctorReport, Fit, HostMachine, ModelFits, Package, Trial, examine
 from router.estimates import Footprint
 from router.models import find
 from router.models.inventory import describe
@@ -41,7 +41,7 @@ def one(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def looked() -> Report:
+def looked() -> DoctorReport:
     """This machine, with nothing run."""
     return examine(run=False)
 
@@ -68,7 +68,7 @@ def test_every_backend_answers_here(capsys) -> None:
 
 def test_json_is_one_whole_object(one, capsys) -> None:
     told = json.loads(printed(capsys, "--json"))
-    assert set(told) == {field.name for field in fields(Report)} | {"can_answer", "disagreement"}
+    assert set(told) == {field.name for field in fields(DoctorReport)} | {"can_answer", "disagreement"}
     assert set(told["machine"]) == {field.name for field in fields(HostMachine)} | {"advice"}
     assert set(told["machine"]["disk"]) == {"home", "free", "writable"}
     assert told["model"]["name"] == "scenes"
@@ -161,12 +161,12 @@ def fitting(name: str, *verdicts: str) -> ModelFits:
         ([], "- model  6 MB checkpoint, which no backend here reads"),
     ],
 )
-def test_a_mark_says_whether_a_model_fits(looked: Report, verdicts: list[str], line: str) -> None:
+def test_a_mark_says_whether_a_model_fits(looked: DoctorReport, verdicts: list[str], line: str) -> None:
     shown = page(replace(looked, models=(fitting("model", *verdicts),)))
     assert line.replace("  ", " ") in " ".join(shown.split())
 
 
-def test_problems_come_with_what_to_do(looked: Report) -> None:
+def test_problems_come_with_what_to_do(looked: DoctorReport) -> None:
     machine = replace(
         looked.machine, memory_available=GIGA, disk=replace(looked.machine.disk, writable=False)
     )
@@ -180,7 +180,7 @@ def test_problems_come_with_what_to_do(looked: Report) -> None:
     assert "set HYBRID_HOME to a folder of your own" in " ".join(shown.split())
 
 
-def test_a_page_is_as_wide_as_80_columns_where_there_is_no_terminal(looked: Report) -> None:
+def test_a_page_is_as_wide_as_80_columns_where_there_is_no_terminal(looked: DoctorReport) -> None:
     long = fitting("a-model-of-a-very-long-name-int4-faithful-75af1db2af", *["fits"] * 8)
     shown = page(replace(looked, models=(long,)))
     assert max(map(len, shown.splitlines())) <= 80
@@ -198,7 +198,7 @@ class Terminal:
         return self.on_terminal
 
 
-def test_marks_are_those_that_the_output_can_show(looked: Report, monkeypatch) -> None:
+def test_marks_are_those_that_the_output_can_show(looked: DoctorReport, monkeypatch) -> None:
     monkeypatch.setattr(doctor_page.sys, "stdout", Terminal("latin-1", on_terminal=False))
     shown = page(replace(looked, models=(ModelFits(fitting("model").entry, (), "damaged", "do"),)))
     shown.encode("ascii")
@@ -207,7 +207,7 @@ def test_marks_are_those_that_the_output_can_show(looked: Report, monkeypatch) -
     assert "-> do" in shown
 
 
-def test_a_terminal_has_colours_and_its_own_width(looked: Report, monkeypatch) -> None:
+def test_a_terminal_has_colours_and_its_own_width(looked: DoctorReport, monkeypatch) -> None:
     monkeypatch.setattr(doctor_page.sys, "stdout", Terminal("utf-8", on_terminal=True))
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("TERM", "xterm")

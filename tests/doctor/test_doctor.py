@@ -11,7 +11,7 @@ import backends
 from backends import Runtime
 from router import machine
 from router.doctor import FirstToken, Trial, examine
-from router.doctor.report import Report, every_fit
+from router.doctor.report import DoctorReport, every_fit
 from router.machine import Disk, HostMachine, instruction_sets
 from router.models import exports_folder, find
 from tests import stand_in
@@ -147,8 +147,8 @@ def test_backends_that_begin_an_answer_differently_are_told_of() -> None:
     def began(name: str, text: str) -> Trial:
         return Trial(name, "answers", text=FirstToken(0.1, 1, "I"), picture=FirstToken(0.1, 2, text))
 
-    def report(*trials: Trial) -> Report:
-        return Report(HostMachine.read(), (), (), find(), trials)
+    def report(*trials: Trial) -> DoctorReport:
+        return DoctorReport(HostMachine.read(), (), (), find(), trials)
 
     assert report(began("torch", "The"), began("onnx", "The"), began("scripted", "A")).disagreement is None
     said = report(began("torch", "The"), began("onnx", "A")).disagreement

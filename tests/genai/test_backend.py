@@ -20,7 +20,7 @@ from backends import BackendError, Prompt, Runtime
 from backends.export import Recipe
 from backends.genai import backend as session_module
 from backends.genai.backend import GenaiBackend
-from backends.genai.library import GenaiError, Generator
+from backends.genai.library import GenaiError, GenaiGenerator
 from backends.onnx.backend import OnnxBackend
 from backends.prefix_cache import TAIL
 from tests.exports import exported, fp32, greedy, model, scores
@@ -72,12 +72,12 @@ def test_an_answer_longer_than_its_first_room_is_the_same(
 ) -> None:
     lengths: list[int] = []
 
-    class Noted(Generator):
+    class Noted(GenaiGenerator):
         def __init__(self, model: Any, max_length: int) -> None:
             lengths.append(max_length)
             super().__init__(model, max_length)
 
-    monkeypatch.setattr(session_module, "Generator", Noted)
+    monkeypatch.setattr(session_module, "GenaiGenerator", Noted)
     with closing(backend.open(256)) as session:
         whole = greedy(session, Prompt(IDS), 100)
     monkeypatch.setattr(session_module, "ROOM", 5)
@@ -113,7 +113,7 @@ def test_other_threads_go_on_while_it_computes(
     """The library's own Python classes would hold them all."""
     computing = threading.Event()
     ticks: list[bool] = []
-    append = Generator.append
+    append = GenaiGenerator.append
 
     def tick() -> None:
         while not computing.wait(10):
@@ -122,12 +122,12 @@ def test_other_threads_go_on_while_it_computes(
             ticks.append(True)
             time.sleep(0.0002)
 
-    def told(self: Generator, ids: np.ndarray) -> None:
+    def told(self: GenaiGenerator, ids: np.ndarray) -> None:
         computing.set()
         append(self, ids)
         computing.clear()
 
-    monkeypatch.setattr(Generator, "append", told)
+    monkeypatch.setattr(GenaiGenerator, "append", told)
     thread = threading.Thread(target=tick)
     thread.start()
     with closing(backend.open(1024)) as session:
@@ -166,7 +166,7 @@ def closing_soon(session: Any) -> threading.Thread:
 
 
 def test_closing_stops_a_run(backend: GenaiBackend, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session_module, "Generator", Endless)
+    monkeypatch.setattr(session_module, "GenaiGenerator", Endless)
     session = backend.open(1024)
     thread = closing_soon(session)
     with pytest.raises(BackendError, match="closed") as raised:
@@ -179,14 +179,14 @@ def test_closing_stops_a_real_run_and_leaves_the_backend_whole(monkeypatch: pyte
     backend = GenaiBackend.load(fp32().out, replace(RUNTIME, kept_bytes=1 << 30))
     with closing(backend.open(256)) as session:
         fresh = scores(session, Prompt(IDS), TOKENS)
-    append, stopped = Generator.append, backend.open(256)
+    append, stopped = GenaiGenerator.append, backend.open(256)
 
-    def stop_first(self: Generator, ids: np.ndarray) -> None:
+    def stop_first(self: GenaiGenerator, ids: np.ndarray) -> None:
         if len(stopped._ids) == len(IDS):
             stopped.close()  # what is told to end before it begins ends as well
         append(self, ids)
 
-    monkeypatch.setattr(Generator, "append", stop_first)
+    monkeypatch.setattr(GenaiGenerator, "append", stop_first)
     stopped.prefill(Prompt(IDS))
     with pytest.raises(BackendError, match="the session was closed") as raised:
         stopped.decode(TOKENS[0])

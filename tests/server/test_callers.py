@@ -6,7 +6,7 @@ import pytest
 from fastapi.routing import iter_route_contexts
 
 from backends.base import RequestError
-from router.server.access import Callers, check_key, digest, is_loopback, parse_keys
+from router.server.access import AccessPolicy, check_key, digest, is_loopback, parse_keys
 from router.server.middleware import PUBLIC
 from tests.server.conftest import ASK, Served, read_all
 
@@ -65,16 +65,16 @@ def test_only_known_names_are_answered(start, host: str, expected: int) -> None:
 
 def test_a_server_bound_everywhere_answers_to_numbers_too() -> None:
     for host in ("10.0.0.1", "10.0.0.1:8000", "[2001:db8::1]", "localhost"):
-        Callers("0.0.0.0").check_host(host)
-    Callers("192.168.1.5").check_host("192.168.1.5:8000")
-    Callers("::1").check_host("[::1]")
+        AccessPolicy("0.0.0.0").check_host(host)
+    AccessPolicy("192.168.1.5").check_host("192.168.1.5:8000")
+    AccessPolicy("::1").check_host("[::1]")
     for bound, host in (
         ("0.0.0.0", "evil.example"),
         ("192.168.1.5", "192.168.1.6"),
         ("127.0.0.1", "10.0.0.1"),
     ):
         with pytest.raises(RequestError):
-            Callers(bound).check_host(host)
+            AccessPolicy(bound).check_host(host)
 
 
 def test_loopback_is_what_only_this_machine_reaches() -> None:

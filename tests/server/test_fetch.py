@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from backends.base import RequestError
-from router.api.request import Source
+from router.api.request import ImageSource
 from router.server import fetch as fetching
 from router.server.fetch import address, fetch, is_public
 from tests.images.picture_corpus import encoded, photo
@@ -48,7 +48,7 @@ def sending(data: bytes) -> Callable[[socket.socket], None]:
 
 
 def get(port: int, *, most: int = 10**6, seconds: float = 5.0, public: Any = lambda _: True) -> bytes:
-    wanted = address(Source("p", None, f"http://localhost:{port}/a.png?b=c"), (f"localhost:{port}",))
+    wanted = address(ImageSource("p", None, f"http://localhost:{port}/a.png?b=c"), (f"localhost:{port}",))
     return asyncio.run(fetch(wanted, most, public, seconds))
 
 
@@ -195,20 +195,20 @@ def test_addresses_of_the_internet_are_public() -> None:
     ],
 )
 def test_only_the_hosts_that_were_allowed_are_meant(url: str) -> None:
-    error = refused(lambda: address(Source("p", None, url), ("pictures.example",)))
+    error = refused(lambda: address(ImageSource("p", None, url), ("pictures.example",)))
     assert error.code == "unsupported_image_url"
     assert "evil" not in str(error)
 
 
 def test_an_allowed_host_is_told_by_name_and_port() -> None:
-    found = address(Source("p", None, "HTTPS://Pictures.Example./a.png"), ("pictures.example",))
+    found = address(ImageSource("p", None, "HTTPS://Pictures.Example./a.png"), ("pictures.example",))
     assert (found.scheme, found.host, found.port, found.target) == (
         "https",
         "pictures.example",
         443,
         "/a.png",
     )
-    found = address(Source("p", None, "http://pictures.example:81"), ("pictures.example:81",))
+    found = address(ImageSource("p", None, "http://pictures.example:81"), ("pictures.example:81",))
     assert (found.port, found.target) == (81, "/")
 
 

@@ -14,8 +14,8 @@ from backends.scripted import ScriptedBackend, ScriptedSession
 from router import Request, Router
 from router.api import read
 from router.server import endpoints
-from router.server.admission import Line
-from router.server.metrics import Meter
+from router.server.admission import Queue
+from router.server.metrics import RequestMetrics
 from tests.server.conftest import ANSWER, ASK, Served, post, read_all, read_until, script, until
 
 STREAM = json.dumps({**ASK, "stream": True, "ignore_eos": True, "max_tokens": 4000}).encode()
@@ -127,8 +127,8 @@ def test_two_turns_at_once_where_that_is_allowed(start, gate) -> None:
         assert {answer.result().status_code for answer in answers} == {200}
 
 
-async def filled(turns: int, waiting: int, durations: list[float]) -> Line:
-    line = Line(turns, waiting)
+async def filled(turns: int, waiting: int, durations: list[float]) -> Queue:
+    line = Queue(turns, waiting)
     loop = asyncio.get_running_loop()
     for seconds in durations:
         place = line.enter()
@@ -356,7 +356,7 @@ def test_a_script_is_a_script() -> None:
 
 
 def test_what_a_request_took_is_measured(served: Served) -> None:
-    meter = Meter(served.service.metrics)
+    meter = RequestMetrics(served.service.metrics)
     meter.ended("abort")
     served.plays("a b", delay=0.01)
     before = gauge(served, "e2e_request_latency_seconds_count")

@@ -1,8 +1,8 @@
 """Kills exports at random moments and counts what they leave.
 
 A program of its own, since it forks: ``python -m tests.store.export_kills FOLDER KILLS [real|naive]``.
-Every child exports into the cache (HYBRID_HOME) and is killed. ``real`` takes the real exporter instead of the
-stand-in, ``naive`` writes straight into place, as a control.
+Every child exports into the cache (HYBRID_HOME) and is killed. ``real`` takes the real exporter instead of
+the stand-in, ``naive`` writes straight into place, as a control.
 """
 
 import json

@@ -23,7 +23,7 @@ from router.cli.terminal import listening
 
 if TYPE_CHECKING:
     from router.cli.chat.lines import Input
-    from router.cli.chat.session import Talk
+    from router.cli.chat.session import ChatSession
     from router.models import Listener
 
 
@@ -60,12 +60,12 @@ def chat(images: tuple[str, ...], **options: Any) -> None:
     talk.go_on(_input())
 
 
-def _begin(images: tuple[str, ...], options: dict[str, Any], listener: Listener) -> Iterator[Talk]:
+def _begin(images: tuple[str, ...], options: dict[str, Any], listener: Listener) -> Iterator[ChatSession]:
     """The chat, with the backend loaded that the first question will most likely need."""
     from dataclasses import replace
 
-    from router.cli.chat.answer import Ear, Speaker, Style
-    from router.cli.chat.session import Conversation, Talk
+    from router.cli.chat.answer import AnswerPrinter, ListenerRelay, Style
+    from router.cli.chat.session import ChatSession, Conversation
     from router.cli.chat.settings import Defaults
     from router.images import open_picture
     from router.types import Request
@@ -75,7 +75,7 @@ def _begin(images: tuple[str, ...], options: dict[str, Any], listener: Listener)
     conversation = Conversation.begin(options["system"]).shown(*pictures)
     backend = None if options["backend"] == "auto" else options["backend"]
     settings = Request((), sampling(options), backend, options["min_pixels"], options["max_pixels"])
-    ear = Ear(listener)
+    ear = ListenerRelay(listener)
     router = make_router(options, ear.listener)
     answer = router.answer(replace(settings, messages=conversation.asked("").messages))
     answer.chunks.close()  # nothing was computed yet: it has shown that the options hold, and loaded
@@ -87,8 +87,12 @@ def _begin(images: tuple[str, ...], options: dict[str, Any], listener: Listener)
         options["explain"],
         options["timeout"],
     )
-    yield Talk(
-        Speaker(router, style, ear), conversation, settings, Defaults.read(router.model.folder), accepted
+    yield ChatSession(
+        AnswerPrinter(router, style, ear),
+        conversation,
+        settings,
+        Defaults.read(router.model.folder),
+        accepted,
     )
 
 

@@ -11,7 +11,7 @@ from itertools import chain
 
 import click
 
-from router.cli.chat.stats import Turn
+from router.cli.chat.stats import TurnStats
 from router.cli.signals import pump
 from router.cli.terminal import as_json, decision_line, size, telling, usage_line, write
 from router.models import SILENT, Listener
@@ -31,11 +31,11 @@ class Style:
 
 
 @dataclass(frozen=True)
-class Said:
+class PrintedAnswer:
     """What is to be kept of an answer; nothing, if it was stopped before a word of it was shown."""
 
     text: str
-    turn: Turn | None
+    turn: TurnStats | None
     stopped: bool = False
 
 
@@ -44,7 +44,7 @@ def tell(text: str) -> None:
     click.echo(text, err=True)
 
 
-class Ear:
+class ListenerRelay:
     """A router's listener that tells whoever shows progress at the time."""
 
     def __init__(self, now: Listener = SILENT) -> None:
@@ -54,22 +54,22 @@ class Ear:
         )
 
 
-class Speaker:
+class AnswerPrinter:
     """Answers one request after the other with one router."""
 
-    def __init__(self, router: Router, style: Style, ear: Ear) -> None:
+    def __init__(self, router: Router, style: Style, ear: ListenerRelay) -> None:
         self.router = router
         self.style = style
         self._ear = ear
         self._decision: Decision | None = None  # of the answer before
         self._ended: threading.Event | None = None
 
-    def say(self, request: Request) -> Said:
+    def say(self, request: Request) -> PrintedAnswer:
         """Answer on stdout. RequestError, BackendError: it failed; what was shown until then stays there.
 
         Ctrl-C stops it, which is no error.
         """
-        asking = Asking(self.router, request, self._ended)
+        asking = PendingAnswer(self.router, request, self._ended)
         self._ended = asking.ended
         chunks: list[Chunk] = []
         stopped = False
@@ -86,7 +86,7 @@ class Speaker:
             self._end(chunks)
         return self._stopped(asking, chunks) if stopped else self._whole(asking, chunks)
 
-    def _chunks(self, asking: Asking) -> Iterator[Chunk]:
+    def _chunks(self, asking: PendingAnswer) -> Iterator[Chunk]:
         """The chunks, with something moving on stderr until the first."""
         chunks = pump(asking.chunks(), self.style.timeout)
         with telling("loading") as show:
@@ -113,20 +113,20 @@ class Speaker:
         if chunks and not self.style.as_object:
             write("\n" if self.style.stream else _text(chunks) + "\n")
 
-    def _stopped(self, asking: Asking, chunks: list[Chunk]) -> Said:
+    def _stopped(self, asking: PendingAnswer, chunks: list[Chunk]) -> PrintedAnswer:
         if asking.answer is None or not _text(chunks) or self.style.as_object:
             tell("(stopped; the question is not kept)")
-            return Said("", None, stopped=True)
+            return PrintedAnswer("", None, stopped=True)
         tell("(stopped)")
         prompt = asking.answer.prompt
         count = sum(len(chunk.tokens) for chunk in chunks)
-        return Said(
+        return PrintedAnswer(
             _text(chunks),
-            Turn(asking.answer.decision, len(prompt.ids), prompt.image_tokens, count),
+            TurnStats(asking.answer.decision, len(prompt.ids), prompt.image_tokens, count),
             stopped=True,
         )
 
-    def _whole(self, asking: Asking, chunks: list[Chunk]) -> Said:
+    def _whole(self, asking: PendingAnswer, chunks: list[Chunk]) -> PrintedAnswer:
         assert asking.answer is not None
         completion = join(chunks, asking.answer.decision)
         stats = completion.stats
@@ -136,9 +136,11 @@ class Speaker:
             tell(f"(cut after {stats.output_tokens} tokens; /set max_tokens=N changes that)")
         if self.style.usage:
             tell(usage_line(stats))
-        return Said(
+        return PrintedAnswer(
             completion.text,
-            Turn(completion.decision, stats.prompt_tokens, stats.image_tokens, stats.output_tokens, stats),
+            TurnStats(
+                completion.decision, stats.prompt_tokens, stats.image_tokens, stats.output_tokens, stats
+            ),
         )
 
 
@@ -146,7 +148,7 @@ def _text(chunks: list[Chunk]) -> str:
     return "".join(chunk.text for chunk in chunks)
 
 
-class Asking:
+class PendingAnswer:
     """The chunks of an answer, and the way to end them.
 
     Stopping takes effect when the library that computes lets go, so a new question waits for the end of the

@@ -11,25 +11,25 @@ from backends.base import RequestError
 
 
 @dataclass(frozen=True)
-class Usage:
+class CommandHelp:
     """How a command is written and what it does."""
 
     takes: str  # what stands after it; in brackets where it may be left out
     does: str
 
 
-COMMANDS: Mapping[str, Usage] = {
-    "image": Usage("PATH ..", "show one or more pictures with the next question"),
-    "drop": Usage("", "take back the pictures that wait for the next question"),
-    "clear": Usage("", "start over; settings and the system prompt stay"),
-    "save": Usage("FILE", "write the conversation to a new file"),
-    "save!": Usage("FILE", "the same, over a file that is there"),
-    "load": Usage("FILE", "go on with a saved conversation instead of this one"),
-    "set": Usage("[NAME=VALUE]", "how answers are picked; NAME= unsets, /set alone lists"),
-    "backend": Usage("auto|NAME", "choose which backend answers"),
-    "stats": Usage("", "show what every answer took"),
-    "help": Usage("", "show this"),
-    "exit": Usage("", "leave, as Ctrl-D does"),
+COMMANDS: Mapping[str, CommandHelp] = {
+    "image": CommandHelp("PATH ..", "show one or more pictures with the next question"),
+    "drop": CommandHelp("", "take back the pictures that wait for the next question"),
+    "clear": CommandHelp("", "start over; settings and the system prompt stay"),
+    "save": CommandHelp("FILE", "write the conversation to a new file"),
+    "save!": CommandHelp("FILE", "the same, over a file that is there"),
+    "load": CommandHelp("FILE", "go on with a saved conversation instead of this one"),
+    "set": CommandHelp("[NAME=VALUE]", "how answers are picked; NAME= unsets, /set alone lists"),
+    "backend": CommandHelp("auto|NAME", "choose which backend answers"),
+    "stats": CommandHelp("", "show what every answer took"),
+    "help": CommandHelp("", "show this"),
+    "exit": CommandHelp("", "leave, as Ctrl-D does"),
 }
 
 HINTS = """\

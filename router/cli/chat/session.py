@@ -8,11 +8,11 @@ from pathlib import Path
 
 from backends.base import BackendError, RequestError
 from router.cli.chat import transcript
-from router.cli.chat.answer import Speaker, tell
+from router.cli.chat.answer import AnswerPrinter, tell
 from router.cli.chat.commands import LEAVE, Command, help_text, parse, path, paths
 from router.cli.chat.lines import Input
 from router.cli.chat.settings import Defaults, changed, cost, listed
-from router.cli.chat.stats import Turn, table
+from router.cli.chat.stats import TurnStats, table
 from router.cli.exit_codes import describe
 from router.cli.terminal import decision_line, size
 from router.images import PictureLimits, open_picture
@@ -57,12 +57,12 @@ class Conversation:
         return Conversation(tuple(message for message in self.messages if message.role == "system"))
 
 
-class Talk:
+class ChatSession:
     """One conversation with one model; each step happens whole or changes nothing."""
 
     def __init__(
         self,
-        speaker: Speaker,
+        speaker: AnswerPrinter,
         conversation: Conversation,
         settings: Request,
         defaults: Defaults,
@@ -71,7 +71,7 @@ class Talk:
         """``settings``: a request whose messages are not looked at; ``accepted``: which pictures are read."""
         self.conversation = conversation
         self.settings = settings
-        self.turns: list[Turn] = []
+        self.turns: list[TurnStats] = []
         self._speaker = speaker
         self._router = speaker.router
         self._defaults = defaults

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Turn:
+class TurnStats:
     """One answer; of one that was stopped only the counts are known."""
 
     decision: Decision
@@ -23,7 +23,7 @@ class Turn:
     stats: Stats | None = None  # None: stopped
 
 
-def table(turns: Sequence[Turn]) -> Table:
+def table(turns: Sequence[TurnStats]) -> Table:
     """A row for each turn, and one for all."""
     from rich import box
     from rich.table import Table
@@ -50,7 +50,7 @@ HEADS = (
 WHO = 1  # the column that is words
 
 
-def rows(turns: Sequence[Turn]) -> Iterator[tuple[str, ...]]:
+def rows(turns: Sequence[TurnStats]) -> Iterator[tuple[str, ...]]:
     """The cells of each turn, in the order of HEADS."""
     for number, turn in enumerate(turns, 1):
         counts = str(turn.prompt_tokens), str(turn.image_tokens)
@@ -69,7 +69,7 @@ def rows(turns: Sequence[Turn]) -> Iterator[tuple[str, ...]]:
         )
 
 
-def totals(turns: Sequence[Turn]) -> tuple[str, ...]:
+def totals(turns: Sequence[TurnStats]) -> tuple[str, ...]:
     """The cells of the last row; the speed is that of all tokens after each answer's first."""
     whole = [turn.stats for turn in turns if turn.stats is not None]
     return (
