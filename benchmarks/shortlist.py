@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from backends.export.head import rounding
 from backends.export.quantize import Matrix, moved
-from backends.export.recipe import SHORTLIST, Recipe
+from backends.store.recipe import SHORTLIST, Recipe
 from backends.store.weights import Weights
 
 Scores = NDArray[np.float32]  # [vocab, directions]

@@ -15,12 +15,12 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from backends.base import PATCH, Capability, Runtime
-from backends.export.recipe import Recipe
 from backends.export.sizes import estimate
 from backends.machine import BYTES, Processor, usable_cores, weight_format
 from backends.qwen3vl.config import Config
 from backends.qwen3vl.images import Limits
 from backends.store.manifest import Manifest, recipe_fields
+from backends.store.recipe import Recipe
 from backends.store.weights import Weights
 from router.models import Model, export_place, home
 from router.models.exports import source_of

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from backends import BackendError, Capability, Runtime
-from backends.export.recipe import Recipe
 from backends.export.sizes import estimate
 from backends.machine import Processor, reference_format, total_memory, weight_format
+from backends.store.recipe import Recipe
 from backends.store.weights import Weights
 from router.estimates import TOKENS, Footprint, footprint
 from router.models import Model, find

@@ -12,10 +12,10 @@ pytest.importorskip("transformers")
 
 from backends import Prompt, Runtime, load
 from backends.export import export
-from backends.export.recipe import Recipe
 from backends.machine import Processor
 from backends.onnx.backend import OnnxSession
 from backends.qwen3vl.positions import positions
+from backends.store.recipe import Recipe
 from router.cli import run
 from router.models import ensure_export, find
 from router.parity import BARS, Trace, compare, questions, trace, verify

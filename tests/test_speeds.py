@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from backends import Runtime
-from backends.export.recipe import Recipe
+from backends.store.recipe import Recipe
 from router.estimates import Speed, read_speeds, record_speeds
 from router.models import Model, find
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from backends.base import RequestError
 from backends.export.calibration.samples import Samples
-from backends.export.recipe import MatrixError, Recipe
 from backends.qwen3vl.config import Config
+from backends.store.recipe import MatrixError, Recipe
 from backends.store.weights import Progress, Weights
 
 __all__ = ["MatrixError", "Progress", "Recipe", "Samples", "export"]

@@ -10,10 +10,10 @@ from typing import Any, Protocol
 from backends.export.graph import CONTRIB, FLOAT, Graph, Side
 from backends.export.head import Head, rounding
 from backends.export.matrices import Matrices
-from backends.export.quantize import Matrix, Scheme, moved
-from backends.export.recipe import Recipe
+from backends.export.quantize import Matrix, moved
 from backends.export.rotary import Rotary
 from backends.qwen3vl.config import TextConfig
+from backends.store.recipe import Recipe, Scheme
 from backends.store.weights import Weights
 
 _MODEL = "model.language_model."

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.export.graph import CONTRIB, DataFile, Graph
-from backends.export.quantize import Matrix, Scheme, dequantise, quantise
-from backends.export.recipe import MatrixError
+from backends.export.quantize import Matrix, dequantise, quantise
+from backends.store.recipe import MatrixError, Scheme
 from backends.store.weights import Weights
 
 _PIECE = 1 << 20  # values rounded at once

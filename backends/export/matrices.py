@@ -15,16 +15,8 @@ from numpy.typing import NDArray
 
 from backends.base import BackendError
 from backends.export.graph import CONTRIB, DataFile, Graph
-from backends.export.quantize import (
-    Matrix,
-    Rounded,
-    Scheme,
-    dequantise,
-    quantise,
-    quantise_rest,
-    rest_of,
-)
-from backends.export.recipe import MatrixError
+from backends.export.quantize import Matrix, Rounded, dequantise, quantise, quantise_rest, rest_of
+from backends.store.recipe import MatrixError, Scheme
 from backends.store.weights import Weights
 
 _READ = 1 << 24  # values read at once

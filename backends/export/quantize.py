@@ -14,6 +14,9 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from backends.store.recipe import Scheme
+from backends.store.weights import pack_codes, unpack_codes
+
 Matrix: TypeAlias = NDArray[np.float32]  # [rows, columns]
 Bytes: TypeAlias = NDArray[np.uint8]
 Blocks: TypeAlias = NDArray[np.float32]  # [rows, blocks, block]
@@ -22,31 +25,6 @@ PerBlock: TypeAlias = NDArray[np.float32]  # [rows, blocks, 1]
 # Of the range of a block, how much the codes span: clipping the extremes pays for 4 bits, not for 8
 _SPANS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.74)
 _TINY = np.float32(1e-30)  # keeps a block of zeros from dividing by zero
-
-
-@dataclass(frozen=True)
-class Scheme:
-    """How a matrix is rounded."""
-
-    bits: int  # 2, 4, 7 or 8; 7 take a byte each
-    block: int  # values of a row that share a scale
-    symmetric: bool = False
-    search: bool = True
-    lean: float = 0.0  # of a step, by which codes are chosen higher than the nearest: see `rest_of`
-
-    @property
-    def top(self) -> int:
-        """The largest code."""
-        return (1 << self.bits) - 1
-
-    @property
-    def middle(self) -> int:
-        """The code that stands for 0 where there are no zero points."""
-        return 1 << (self.bits - 1)
-
-    def blocks(self, columns: int) -> int:
-        """How many blocks a row has."""
-        return -(-columns // self.block)
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,18 +97,18 @@ def scales(
 
 def pack(codes: Bytes, scale: PerBlock, zero: PerBlock, scheme: Scheme) -> Rounded:
     """Codes [rows, blocks, block] with the scales and zero points they belong to."""
-    zeros = None if scheme.symmetric else _pack(zero[..., 0].astype(np.uint8), scheme)
-    return Rounded(_pack(codes, scheme), np.ascontiguousarray(scale[..., 0]), zeros)
+    zeros = None if scheme.symmetric else pack_codes(zero[..., 0].astype(np.uint8), scheme.bits)
+    return Rounded(pack_codes(codes, scheme.bits), np.ascontiguousarray(scale[..., 0]), zeros)
 
 
 def dequantise(rounded: Rounded, scheme: Scheme, columns: int) -> Matrix:
     """The matrix [rows, columns] that the codes stand for."""
     rows, blocks = rounded.scales.shape
-    codes = unpack(rounded.packed, scheme.bits).astype(np.float32)
+    codes = unpack_codes(rounded.packed, scheme.bits).astype(np.float32)
     if rounded.zeros is None:
         codes -= np.float32(scheme.middle)
     else:
-        codes -= unpack(rounded.zeros, scheme.bits)[:, :blocks, None].astype(np.float32)
+        codes -= unpack_codes(rounded.zeros, scheme.bits)[:, :blocks, None].astype(np.float32)
     codes *= rounded.scales[..., None]
     return codes.reshape(rows, -1)[:, :columns]
 
@@ -217,25 +195,3 @@ def _steps(values: Blocks, scale: PerBlock, zero: PerBlock, scheme: Scheme) -> B
 
 def _nonzero(scale: PerBlock) -> PerBlock:
     return np.where(np.abs(scale) < _TINY, _TINY, scale).astype(np.float32, copy=False)
-
-
-def _pack(codes: Bytes, scheme: Scheme) -> Bytes:
-    """Codes along the last axis -> bytes."""
-    if scheme.bits > 4:
-        return codes
-    share = 8 // scheme.bits  # codes in a byte
-    if missing := -codes.shape[-1] % share:
-        codes = np.pad(codes, [(0, 0)] * (codes.ndim - 1) + [(0, missing)])
-    packed = codes[..., 0::share].copy()
-    for place in range(1, share):
-        packed |= codes[..., place::share] << np.uint8(place * scheme.bits)
-    return packed
-
-
-def unpack(packed: Bytes, bits: int) -> Bytes:
-    """The codes along the last axis; those that fill the last byte up are there too."""
-    if bits > 4:
-        return packed
-    mask = np.uint8((1 << bits) - 1)
-    codes = [(packed >> np.uint8(place)) & mask for place in range(0, 8, bits)]
-    return np.stack(codes, -1).reshape(*packed.shape[:-1], -1)

@@ -8,10 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from backends.base import BackendError
-from backends.export.quantize import Scheme
-from backends.export.recipe import Recipe
 from backends.machine import available_memory
 from backends.qwen3vl.config import Config, TextConfig
+from backends.store.recipe import Recipe, Scheme
 from backends.store.weights import Weights
 
 _REST = 8 << 20  # graphs, manifest, and the space between tensors that start on pages

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.base import BackendError
-from backends.export.quantize import unpack
+from backends.store.weights import unpack_codes
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,16 +72,16 @@ class Embeddings:
         values = np.asarray(self.values[ids])
         if self.scales is None:
             return np.asarray(values, np.float32)
-        codes = unpack(values, self.bits).astype(np.float32)
+        codes = unpack_codes(values, self.bits).astype(np.float32)
         if self.zeros is None:
             codes -= np.float32(1 << (self.bits - 1))
         else:
-            zeros = unpack(np.asarray(self.zeros[ids]), self.bits)
+            zeros = unpack_codes(np.asarray(self.zeros[ids]), self.bits)
             codes -= zeros[:, : codes.shape[1], None].astype(np.float32)
         scales = np.asarray(self.scales[ids])[..., None]
         codes *= scales
         if self.rest is not None:
-            further = unpack(np.asarray(self.rest[ids]), self.rest_bits).astype(np.float32)
+            further = unpack_codes(np.asarray(self.rest[ids]), self.rest_bits).astype(np.float32)
             steps = np.float32(1 << self.rest_bits)
             # each product by itself, as text.onnx does: the sums are then the same to the bit
             codes += (further - steps / 2) * scales / steps

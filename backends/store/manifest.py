@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from backends.base import BackendError, RequestError
-from backends.export.recipe import MatrixError, Recipe
 from backends.qwen3vl.fields import Fields
+from backends.store.recipe import MatrixError, Recipe
 
 NAME = "manifest.json"
 FORMAT = 1

@@ -1,4 +1,4 @@
-"""A checkpoint's tensors, read one at a time from safetensors files as float32."""
+"""Weights on disk: a checkpoint's tensors, one at a time as float32, and codes of a few bits as bytes."""
 
 from __future__ import annotations
 
@@ -179,3 +179,25 @@ def _entry(file: Path, name: str, entry: dict[str, Any], data: int, size: int) -
 
 def _damaged(file: Path, problem: str) -> BackendError:
     return BackendError(f"{file} is damaged ({problem}); download it again", code="model_invalid")
+
+
+def pack_codes(codes: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
+    """Codes of ``bits`` along the last axis -> bytes; two of 4 bits share one, or four of 2."""
+    if bits > 4:
+        return codes
+    share = 8 // bits  # codes in a byte
+    if missing := -codes.shape[-1] % share:
+        codes = np.pad(codes, [(0, 0)] * (codes.ndim - 1) + [(0, missing)])
+    packed = codes[..., 0::share].copy()
+    for place in range(1, share):
+        packed |= codes[..., place::share] << np.uint8(place * bits)
+    return packed
+
+
+def unpack_codes(packed: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
+    """The codes along the last axis; those that fill the last byte up are there too."""
+    if bits > 4:
+        return packed
+    mask = np.uint8((1 << bits) - 1)
+    codes = [(packed >> np.uint8(place)) & mask for place in range(0, 8, bits)]
+    return np.stack(codes, -1).reshape(*packed.shape[:-1], -1)

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TypeAlias
 
 from backends.base import BackendError
-from backends.export.recipe import MatrixError
 from backends.store.folder import write_folder
+from backends.store.recipe import MatrixError
 from router.bench.contenders import Fidelity
 from router.bench.process import Process
 from router.models import Listener, find

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from backends.base import BackendError
-from backends.export.quantize import Rounded, Scheme, dequantise
-from backends.export.recipe import MatrixError
+from backends.export.quantize import Rounded, dequantise
+from backends.store.recipe import MatrixError, Scheme
 from backends.store.weights import Weights
 from benchmarks.peers.conversion import Converted, prepare, run
 from benchmarks.peers.errors import relative_error

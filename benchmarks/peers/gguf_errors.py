@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.export.recipe import MatrixError
 from backends.qwen3vl.config import Config
+from backends.store.recipe import MatrixError
 from backends.store.weights import Weights
 from benchmarks.peers.errors import relative_error
 from benchmarks.peers.gguf_files import is_matrix, stored

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import backends
 from backends.base import BackendError, RequestError, Runtime
-from backends.export.recipe import SEARCH, MatrixError
 from backends.qwen3vl.config import TextConfig
 from backends.store.manifest import Manifest
+from backends.store.recipe import SEARCH, MatrixError
 from router.bench.engine import Engine, Facts
 from router.bench.http_engine import Server
 from router.bench.local import Local

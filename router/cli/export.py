@@ -14,8 +14,8 @@ from router.cli.terminal import listening, size, write
 from router.cli.verify import examine
 
 if TYPE_CHECKING:
-    from backends.export.recipe import MatrixError, Recipe
     from backends.store.manifest import Manifest
+    from backends.store.recipe import MatrixError, Recipe
 
 
 @click.command()
@@ -136,7 +136,7 @@ def _output_errors(manifest: Manifest) -> Iterator[str]:
 
 
 def _kind(matrix: MatrixError) -> str:
-    from backends.export.recipe import SEARCH
+    from backends.store.recipe import SEARCH
 
     part = "vision" if "visual." in matrix.name else "language"
     if matrix.name.startswith("prefill."):
@@ -150,7 +150,7 @@ def _kind(matrix: MatrixError) -> str:
 
 
 def _recipe(said: dict[str, Any]) -> Recipe:
-    from backends.export.recipe import Recipe
+    from backends.store.recipe import Recipe
 
     return Recipe(
         precision=said["precision"],

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from backends.base import BackendError, Device, RequestError
-from backends.export.recipe import MatrixError, Recipe
 from backends.export.sizes import check_memory, estimate
 from backends.onnx.packed import WEIGHTS, Variant, helps
 from backends.store.checks import check, remember
 from backends.store.folder import remove_folder, remove_leftovers, write_folder
 from backends.store.manifest import EXPORTER, NAME, Manifest, Source, recipe_fields
+from backends.store.recipe import MatrixError, Recipe
 from backends.store.weights import Progress
 from router.models.calibration import samples
 from router.models.model import EMBEDDED, Model, home

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from backends.export.recipe import MatrixError, Recipe
 from backends.store.checks import verify
 from backends.store.lock import locked
 from backends.store.manifest import Manifest
+from backends.store.recipe import MatrixError, Recipe
 from router.cli import run
 from router.cli.terminal import size
 from router.models import export_place, exports_folder, find

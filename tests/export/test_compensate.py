@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from backends.export.calibration.compensate import DAMPING, compensate, feedback, hessian
-from backends.export.quantize import Rounded, Scheme, dequantise, quantise
+from backends.export.quantize import Rounded, dequantise, quantise
+from backends.store.recipe import Scheme
 
 SCHEMES = [Scheme(4, 32), Scheme(4, 128), Scheme(4, 64, symmetric=True), Scheme(4, 128, search=False)]
 COLUMNS = 256

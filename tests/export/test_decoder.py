@@ -13,9 +13,10 @@ onnxruntime = pytest.importorskip("onnxruntime")
 from backends import Prompt, RequestError  # noqa: E402
 from backends.base import BackendError  # noqa: E402
 from backends.export import Recipe, export  # noqa: E402
-from backends.export.quantize import Scheme, dequantise, quantise  # noqa: E402
+from backends.export.quantize import dequantise, quantise  # noqa: E402
 from backends.onnx.embeddings import Embeddings  # noqa: E402
 from backends.qwen3vl.positions import positions  # noqa: E402
+from backends.store.recipe import Scheme  # noqa: E402
 from tests import tiny  # noqa: E402
 from tests.exports import SHAPES, exported, load, model  # noqa: E402
 from tests.torch.test_backend import LAYOUTS, prompt_of  # noqa: E402

@@ -15,10 +15,11 @@ from backends import Prompt, RequestError, Runtime  # noqa: E402
 from backends.export import Recipe  # noqa: E402
 from backends.export.body import embedding_table  # noqa: E402
 from backends.export.head import rounding  # noqa: E402
-from backends.export.quantize import Scheme, dequantise, quantise, quantise_rest, rest_of  # noqa: E402
+from backends.export.quantize import dequantise, quantise, quantise_rest, rest_of  # noqa: E402
 from backends.onnx.decoder import Decoder  # noqa: E402
 from backends.onnx.embeddings import Embeddings  # noqa: E402
 from backends.qwen3vl.config import Config  # noqa: E402
+from backends.store.recipe import Scheme  # noqa: E402
 from router.bench.rates import weight_bytes  # noqa: E402
 from tests.export.test_decoder import expected, got, round_in_place  # noqa: E402
 from tests.exports import exported, model  # noqa: E402

@@ -7,8 +7,8 @@ import pytest
 
 from backends.export.graph import FLOAT, DataFile, Graph
 from backends.export.matrices import Matrices, Stored
-from backends.export.quantize import Rounded, Scheme, dequantise, quantise
-from backends.export.recipe import Recipe
+from backends.export.quantize import Rounded, dequantise, quantise
+from backends.store.recipe import Recipe, Scheme
 
 ort = pytest.importorskip("onnxruntime")
 

@@ -5,8 +5,7 @@ from typing import Any
 import pytest
 
 from backends.base import RequestError
-from backends.export.quantize import Scheme
-from backends.export.recipe import Recipe, fitting
+from backends.store.recipe import Recipe, Scheme, fitting
 
 
 @pytest.mark.parametrize(

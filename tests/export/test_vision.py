@@ -18,12 +18,12 @@ from safetensors.torch import save_file  # noqa: E402
 from backends.base import BackendError, Runtime  # noqa: E402
 from backends.export.graph import FLOAT, DataFile, Graph  # noqa: E402
 from backends.export.quantize import Rounded, quantise  # noqa: E402
-from backends.export.recipe import Recipe  # noqa: E402
 from backends.export.vision import write  # noqa: E402
 from backends.export.vision.linear import Linears  # noqa: E402
 from backends.onnx.vision import VisionEncoder  # noqa: E402
 from backends.qwen3vl.config import Config, VisionConfig  # noqa: E402
 from backends.qwen3vl.tower import places  # noqa: E402
+from backends.store.recipe import Recipe  # noqa: E402
 from backends.store.weights import Weights  # noqa: E402
 from tests import tiny  # noqa: E402
 from tests.qwen3vl import towers  # noqa: E402

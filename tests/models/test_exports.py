@@ -9,10 +9,10 @@ import pytest
 
 from backends.base import BackendError, RequestError
 from backends.export import sizes
-from backends.export.recipe import Recipe
 from backends.store.checks import verify
 from backends.store.lock import locked
 from backends.store.manifest import Manifest
+from backends.store.recipe import Recipe
 from router.models import Listener, Model, ensure_export, export_to, exports_folder, find, remove_export
 from router.models.exports import export_name
 from tests import stand_in

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.export.recipe import MatrixError, Recipe, VisionPrecision
 from backends.export.vision import write
 from backends.onnx.features import Features
 from backends.qwen3vl.config import Config
+from backends.store.recipe import MatrixError, Recipe, VisionPrecision
 from backends.store.weights import Weights
 
 Rows = NDArray[np.float32]

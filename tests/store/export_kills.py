@@ -16,9 +16,9 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from backends.export.recipe import Recipe
 from backends.store.checks import verify
 from backends.store.manifest import Manifest
+from backends.store.recipe import Recipe
 from router.models import Model, export_to, exports_folder
 from router.models.exports import source_of
 from tests import stand_in

@@ -35,7 +35,7 @@ def model(tmp_path: Path) -> Model:
 CHILD = """
 import sys
 from pathlib import Path
-from backends.export.recipe import Recipe
+from backends.store.recipe import Recipe
 from router.models import Listener, Model, ensure_export
 from tests import stand_in
 

@@ -151,7 +151,7 @@ LIMITED = """
 import sys
 from pathlib import Path
 from backends.base import BackendError
-from backends.export.recipe import Recipe
+from backends.store.recipe import Recipe
 from router.models import Model, export_to
 from tests import stand_in
 import resource

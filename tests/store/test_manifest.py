@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from backends.base import BackendError
-from backends.export.recipe import MatrixError, Recipe
 from backends.store import checks
 from backends.store.checks import check, check_sizes, verify
 from backends.store.manifest import Manifest, Source
+from backends.store.recipe import MatrixError, Recipe
 from tests import stand_in
 
 RECIPE = Recipe(int8_layers=frozenset({3, 1}), block_size=64)

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.export.calibration.samples import Floats
-from backends.export.quantize import Matrix, Rounded, Scheme, pack, scales
+from backends.export.quantize import Matrix, Rounded, pack, scales
+from backends.store.recipe import Scheme
 
 
 def hessian(inputs: Floats, middle: int) -> NDArray[np.float32]:

@@ -17,9 +17,9 @@ from backends.export.calibration.samples import Floats, Samples, begin
 from backends.export.calibration.walk import Walk
 from backends.export.graph import DataFile
 from backends.export.matrices import Matrices, Stored, check_finite
-from backends.export.quantize import Matrix, Rounded, Scheme, dequantise, quantise
-from backends.export.recipe import MatrixError, Recipe
+from backends.export.quantize import Matrix, Rounded, dequantise, quantise
 from backends.qwen3vl.config import Config
+from backends.store.recipe import MatrixError, Recipe, Scheme
 from backends.store.weights import Weights
 
 _PIECE = 1 << 18  # values rounded at once by one thread

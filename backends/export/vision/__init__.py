@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from backends.export.graph import DataFile, Graph
-from backends.export.recipe import MatrixError, Recipe, VisionPrecision
 from backends.export.vision.linear import Linears
 from backends.export.vision.rotation import Rotated
 from backends.export.vision.tower import Tower
 from backends.qwen3vl.config import VisionConfig
+from backends.store.recipe import MatrixError, Recipe, VisionPrecision
 from backends.store.weights import Weights
 
 __all__ = ["write"]

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.export.graph import CONTRIB, Graph
-from backends.export.quantize import Matrix, Rounded, Scheme, dequantise, quantise
-from backends.export.recipe import MatrixError, VisionPrecision, fitting
+from backends.export.quantize import Matrix, Rounded, dequantise, quantise
 from backends.machine import Processor
+from backends.store.recipe import MatrixError, Scheme, VisionPrecision, fitting
 
 PREFIX = "model.visual."
 _BLOCK = 128  # values of a row that share a scale in w8

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias, get_args
 
 from backends.base import RequestError
-from backends.export.quantize import Scheme
 
 Precision: TypeAlias = Literal["int4", "int8", "fp32"]
 VisionPrecision: TypeAlias = Literal["int8", "w8", "fp32"]
@@ -32,6 +31,31 @@ class MatrixError(NamedTuple):
     error: float
     output_error: float | None = None
     plain_output_error: float | None = None  # what rounding each value by itself would have come to
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """How a matrix is rounded."""
+
+    bits: int  # 2, 4, 7 or 8; 7 take a byte each
+    block: int  # values of a row that share a scale
+    symmetric: bool = False
+    search: bool = True
+    lean: float = 0.0  # of a step, by which codes are chosen higher than the nearest: see `rest_of`
+
+    @property
+    def top(self) -> int:
+        """The largest code."""
+        return (1 << self.bits) - 1
+
+    @property
+    def middle(self) -> int:
+        """The code that stands for 0 where there are no zero points."""
+        return 1 << (self.bits - 1)
+
+    def blocks(self, columns: int) -> int:
+        """How many blocks a row has."""
+        return -(-columns // self.block)
 
 
 @dataclass(frozen=True)
