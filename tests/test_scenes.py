@@ -47,13 +47,18 @@ def draw(colours: list[str], size: tuple[int, int], kind: str, meet: tuple[float
 Ask: TypeAlias = Callable[..., str]
 
 
-@pytest.fixture(scope="module", params=["onnx", "torch"])
+@pytest.fixture(
+    scope="module",
+    params=[("onnx", "auto"), ("torch", "fp32"), ("torch", "bf16")],
+    ids=["onnx", "torch in fp32", "torch in bf16"],
+)
 def ask(request: pytest.FixtureRequest) -> Ask:
-    pytest.importorskip("torch" if request.param == "torch" else "onnxruntime")
-    router = Router(runtime=Runtime(device="cpu", threads=1))
+    backend, dtype = request.param
+    pytest.importorskip("torch" if backend == "torch" else "onnxruntime")
+    router = Router(runtime=Runtime(device="cpu", dtype=dtype, threads=1))
 
     def answer(*parts: str | Picture) -> str:
-        return router.complete(Request((Message.of("user", *parts),), backend=request.param)).text
+        return router.complete(Request((Message.of("user", *parts),), backend=backend)).text
 
     return answer
 

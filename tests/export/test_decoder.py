@@ -126,6 +126,20 @@ def test_a_tied_table_is_stored_once(tmp_path: Path) -> None:
     assert sizes[1] - sizes[0] > 1024 * 64
 
 
+@pytest.mark.parametrize("recipe", [Recipe(), Recipe(shortlist=32)], ids=["faithful", "searched head"])
+def test_an_export_is_the_same_on_one_core_and_on_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recipe: Recipe
+) -> None:
+    made = []
+    for cores in (1, 5):
+        (tmp_path / str(cores)).mkdir()
+        monkeypatch.setattr("os.cpu_count", lambda: cores)  # noqa: B023
+        _, out, _ = exported(tmp_path / str(cores), recipe, model())
+        made.append({file.name: file.read_bytes() for file in out.iterdir()})
+    assert made[0] == made[1]
+    assert "weights.data" in made[0]
+
+
 def test_an_option_that_fits_no_layer_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=r"from 0 to 3, got \[4\]"):
         exported(tmp_path, Recipe(int8_layers=frozenset({4})), model())

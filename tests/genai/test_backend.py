@@ -232,6 +232,15 @@ def test_a_forked_process_is_told_to_load_the_model_itself(
             session.decode(1)
 
 
+def test_named_threads_are_taken_and_others_fit_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, object]] = []
+    monkeypatch.setattr("backends.genai.backend.Model", lambda _folder, options: asked.append(options))
+    monkeypatch.setattr("backends.genai.backend.usable_cores", lambda: 5)
+    for threads in (3, None):
+        GenaiBackend.load(fp32().out, Runtime(device="cpu", threads=threads))
+    assert [options["intra_op_num_threads"] for options in asked] == [3, 5]
+
+
 def test_what_cannot_be_loaded_is_named(tmp_path: Path) -> None:
     with pytest.raises(BackendError, match=r"genai_config\.json is missing"):
         GenaiBackend.load(fp32().folder, RUNTIME)

@@ -176,6 +176,21 @@ def product(folder: Path, options: Any) -> float:
     return float(session.run(None, {"x": x})[0][0, 0])
 
 
+def test_exact_sums_are_asked_for_where_the_processor_cuts_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def options(*features: str) -> Any:
+        found = Processor("x86_64", "", frozenset(features))
+        monkeypatch.setattr("backends.ort.decoder.Processor.read", lambda: found)
+        return int8_options(RUNTIME)
+
+    exact = options("avx2")
+    assert exact.get_session_config_entry("session.x64quantprecision") == "1"
+    assert product(tmp_path, exact) == 255 * 127 * 512
+    with pytest.raises(RuntimeError, match="x64quantprecision"):  # it has no such entry
+        options("avx2", "avx512_vnni").get_session_config_entry("session.x64quantprecision")
+
+
 def test_int8_sums_are_whole_on_every_processor(tmp_path: Path) -> None:
     (tmp_path / "ours").mkdir()
     assert product(tmp_path / "ours", int8_options(RUNTIME)) == 255 * 127 * 512

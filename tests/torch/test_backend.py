@@ -12,6 +12,7 @@ transformers = pytest.importorskip("transformers")
 
 from backends import Prompt, Runtime  # noqa: E402
 from backends.base import BackendError  # noqa: E402
+from backends.machine import Processor  # noqa: E402
 from backends.torch.backend import TorchBackend, TorchSession  # noqa: E402
 from router import Message, Picture, Request, Router, Sampling  # noqa: E402
 from router.prompt import PromptBuilder  # noqa: E402
@@ -201,6 +202,15 @@ def test_bf16_stays_near_fp32(folder: Path, backend: TorchBackend) -> None:
     assert got.dtype == np.float32
     cosine = expected @ got / np.linalg.norm(expected) / np.linalg.norm(got)
     assert 0.99 < cosine < 0.999999
+
+
+@pytest.mark.parametrize(("features", "dtype"), [({"avx2"}, "float32"), ({"avx512_bf16"}, "bfloat16")])
+def test_the_weights_are_bf16_where_the_processor_multiplies_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, features: set[str], dtype: str
+) -> None:
+    found = Processor("x86_64", "", frozenset(features))
+    monkeypatch.setattr("backends.torch_loading.Processor.read", lambda: found)
+    assert TorchBackend.load(folder, Runtime(device="cpu")).dtype == dtype
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
