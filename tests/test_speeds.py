@@ -48,7 +48,7 @@ def test_figures_speak_for_what_they_were_measured_on_only(
         patch.setattr("platform.node", lambda: "another")
         assert read_speeds(model, Runtime(threads=1)) == {}
     with monkeypatch.context() as patch:
-        patch.setattr("router.speeds.Processor.read", lambda: Processor("x86_64", "another", None))
+        patch.setattr("router.estimates.Processor.read", lambda: Processor("x86_64", "another", None))
         assert read_speeds(model, Runtime(threads=1)) == {}
     (model.folder / "config.json").write_text("{}")
     assert read_speeds(model, Runtime(threads=1)) == {}
@@ -57,10 +57,10 @@ def test_figures_speak_for_what_they_were_measured_on_only(
 def test_the_cores_that_may_be_used_stand_for_the_threads_that_nobody_named(
     model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("router.speeds.usable_cores", lambda: 3)
+    monkeypatch.setattr("router.estimates.usable_cores", lambda: 3)
     record_speeds(model, Runtime(), {"onnx": ONNX})
     assert read_speeds(model, Runtime(threads=3))
-    monkeypatch.setattr("router.speeds.usable_cores", lambda: 2)
+    monkeypatch.setattr("router.estimates.usable_cores", lambda: 2)
     assert read_speeds(model, Runtime()) == {}
 
 

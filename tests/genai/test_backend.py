@@ -234,7 +234,7 @@ def test_a_forked_process_is_told_to_load_the_model_itself(
 
 def test_named_threads_are_taken_and_others_fit_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[dict[str, object]] = []
-    monkeypatch.setattr("backends.genai.backend.Model", lambda _folder, options: asked.append(options))
+    monkeypatch.setattr("backends.genai.backend.GenaiModel", lambda _folder, options: asked.append(options))
     monkeypatch.setattr("backends.genai.backend.usable_cores", lambda: 5)
     for threads in (3, None):
         GenaiBackend.load(fp32().out, Runtime(device="cpu", threads=threads))

@@ -181,7 +181,7 @@ def test_exact_sums_are_asked_for_where_the_processor_cuts_them(
 ) -> None:
     def options(*features: str) -> Any:
         found = Processor("x86_64", "", frozenset(features))
-        monkeypatch.setattr("backends.ort.decoder.Processor.read", lambda: found)
+        monkeypatch.setattr("backends.onnx.decoder.Processor.read", lambda: found)
         return int8_options(RUNTIME)
 
     exact = options("avx2")

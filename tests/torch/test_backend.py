@@ -209,7 +209,7 @@ def test_the_weights_are_bf16_where_the_processor_multiplies_it(
     folder: Path, monkeypatch: pytest.MonkeyPatch, features: set[str], dtype: str
 ) -> None:
     found = Processor("x86_64", "", frozenset(features))
-    monkeypatch.setattr("backends.torch_loading.Processor.read", lambda: found)
+    monkeypatch.setattr("backends.torch.loading.Processor.read", lambda: found)
     assert TorchBackend.load(folder, Runtime(device="cpu")).dtype == dtype
 
 
