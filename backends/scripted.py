@@ -18,7 +18,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from backends.base import BackendError, Logits, Prompt, Runtime
-from backends.qwen3vl.config import Config
+from backends.qwen3vl import Config
 
 Fault: TypeAlias = Literal["raise", "nan", "hang"]
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from backends.base import BackendError, RequestError, Runtime
-    from router.images import PictureLimits, from_pil, open_picture, read_picture
+    from router.images import InputLimits, from_pil, open_picture, read_picture
     from router.policy import Outlook
     from router.router import Answer, Router
     from router.types import (
@@ -41,10 +41,10 @@ __all__ = [
     "Completion",
     "Decision",
     "Estimate",
+    "InputLimits",
     "Message",
     "Outlook",
     "Picture",
-    "PictureLimits",
     "Request",
     "RequestError",
     "Route",
@@ -59,7 +59,7 @@ __all__ = [
 
 _MODULES = {
     "backends.base": ("BackendError", "RequestError", "Runtime"),
-    "router.images": ("PictureLimits", "from_pil", "open_picture", "read_picture"),
+    "router.images": ("InputLimits", "from_pil", "open_picture", "read_picture"),
     "router.policy": ("Outlook",),
     "router.router": ("Answer", "Router"),
 }

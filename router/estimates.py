@@ -17,8 +17,7 @@ import numpy as np
 from backends.base import PATCH, Capability, Runtime
 from backends.export.sizes import estimate
 from backends.machine import BYTES, Processor, usable_cores, weight_format
-from backends.qwen3vl.config import Config
-from backends.qwen3vl.images import Limits
+from backends.qwen3vl import Config, ImageLimits
 from backends.store.manifest import Manifest, recipe_fields
 from backends.store.recipe import Recipe
 from backends.store.weights import Weights
@@ -80,7 +79,7 @@ def footprint(model: Model, can: Capability, runtime: Runtime) -> Footprint:
         libraries, weights = _LIBRARIES_OF_CHECKPOINTS, width * _count(model.folder)
     text = config.text
     cache = 2 * text.layers * text.kv_heads * text.head_dim * width * min(TOKENS, text.context)
-    pixels = min(PIXELS, Limits.read(model.folder).max_pixels)
+    pixels = min(PIXELS, ImageLimits.read(model.folder).max_pixels)
     picture = _TOWER * config.vision.hidden * pixels // PATCH**2
     return Footprint(libraries, weights, cache, picture if can.sees_images else 0)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import backends
 from backends.base import Backend, BackendError, Capability, Runtime
 from backends.machine import total_memory
-from backends.qwen3vl.config import Config
+from backends.qwen3vl import Config
 from backends.store.recipe import Recipe
 from router.estimates import footprint
 from router.models import SILENT, Listener, Model, ensure_export, ensure_packed, export_place

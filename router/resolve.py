@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from backends.qwen3vl.images import Limits
+from backends.qwen3vl import ImageLimits
 from router.estimates import Speed
-from router.images import PictureLimits
+from router.images import InputLimits
 from router.prompt import Plan, PromptBuilder
 from router.sampling import BUILT_IN, FREE, Constraint, check, from_generation_config
 from router.sampling.grammar import Schemas
@@ -44,7 +44,7 @@ class ResolvedRequest:
 class Resolver:
     """Makes of each request to one model what it asks; read once, and shared by threads."""
 
-    def __init__(self, folder: Path, max_pictures: int = PictureLimits.max_pictures) -> None:
+    def __init__(self, folder: Path, max_pictures: int = InputLimits.max_pictures) -> None:
         self._folder = folder
         self._max_pictures = max_pictures
 
@@ -72,4 +72,4 @@ class Resolver:
         """The builder, with the picture limits of this request."""
         limits = self.builder.limits
         least, most = request.min_pixels or limits.min_pixels, request.max_pixels or limits.max_pixels
-        return replace(self.builder, limits=Limits(least, most))
+        return replace(self.builder, limits=ImageLimits(least, most))

@@ -15,7 +15,7 @@ from backends.store.recipe import Recipe
 from router.detokenize import TextStream, pieces
 from router.estimates import Speed, read_speeds
 from router.generate import Cancellation, generate, iterate
-from router.images import PictureLimits
+from router.images import InputLimits
 from router.models import SILENT, Listener, Model, find
 from router.policy import Outlook, Policy, decide, find_policy, refusal
 from router.pool import BackendPool, ModelBackends
@@ -52,7 +52,7 @@ class Router:
         memory: int | None = None,
         make_exports: bool = True,
         context: int | None = None,
-        max_pictures: int = PictureLimits.max_pictures,
+        max_pictures: int = InputLimits.max_pictures,
     ) -> None:
         """``recipe``: how a backend that needs an export gets it; ``listener``: told of long steps.
 

@@ -16,7 +16,7 @@ from backends.onnx.backend import OnnxBackend, OnnxSession
 from backends.onnx.decoder import Decoder
 from backends.onnx.embeddings import Embeddings
 from backends.onnx.features import Features
-from backends.qwen3vl.config import Config
+from backends.qwen3vl import Config
 from tests import tiny
 
 SHAPES = {

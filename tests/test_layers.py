@@ -10,7 +10,8 @@ ROOT = Path(__file__).parent.parent
 
 LAYERS = [
     ["backends.base"],
-    ["backends.store", "backends.qwen3vl"],
+    ["backends.store"],
+    ["backends.qwen3vl"],
     ["backends.machine", "backends.prefix_cache"],
     ["backends.export", "backends.torch.loading"],
     ["backends.torch", "backends.genai", "backends.onnx", "backends.scripted"],
@@ -29,7 +30,7 @@ LAYERS = [
     ["router.cli"],
 ]
 # modules of one layer that may know each other, in this direction
-BESIDE = {("router.prompt", "router.images"), ("backends.store", "backends.qwen3vl")}
+BESIDE = {("router.prompt", "router.images")}
 
 FILES = sorted(file for top in ("backends", "router") for file in (ROOT / top).rglob("*.py"))
 

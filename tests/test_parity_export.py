@@ -14,7 +14,7 @@ from backends import Prompt, Runtime, load
 from backends.export import export
 from backends.machine import Processor
 from backends.onnx.backend import OnnxSession
-from backends.qwen3vl.positions import positions
+from backends.qwen3vl import position_ids
 from backends.store.recipe import Recipe
 from router.cli import run
 from router.models import ensure_export, find
@@ -124,8 +124,8 @@ def without_deepstack(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def with_flat_positions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "backends.onnx.backend.positions",
-        lambda tokens, _spans, _grid, merge: positions(tokens, None, None, merge),
+        "backends.onnx.backend.position_ids",
+        lambda tokens, _spans, _grid, merge: position_ids(tokens, None, None, merge),
     )
 
 

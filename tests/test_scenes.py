@@ -9,7 +9,7 @@ from typing import TypeAlias
 import pytest
 from PIL import Image
 
-from backends.qwen3vl.config import Config
+from backends.qwen3vl import Config
 from router import Message, Picture, Request, Router, Runtime, read_picture
 from router.models import find
 

@@ -12,7 +12,7 @@ from backends.export.head import Head, rounding
 from backends.export.matrices import Matrices
 from backends.export.quantize import Matrix, moved
 from backends.export.rotary import Rotary
-from backends.qwen3vl.config import TextConfig
+from backends.qwen3vl import TextConfig
 from backends.store.recipe import Recipe, Scheme
 from backends.store.weights import Weights
 

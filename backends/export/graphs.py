@@ -21,8 +21,8 @@ from backends.export.body import DecoderBody, GraphRun, Layers
 from backends.export.columns import Columns
 from backends.export.graph import FLOAT, INT32, INT64, DataFile, Graph, Side
 from backends.export.rotary import along_text, in_space
-from backends.qwen3vl.config import TextConfig
-from backends.qwen3vl.fields import Fields
+from backends.qwen3vl import TextConfig
+from backends.store.fields import Fields
 from backends.store.recipe import MatrixError
 from backends.store.weights import Weights
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.export.graph import FLOAT, Graph
-from backends.qwen3vl.config import TextConfig
+from backends.qwen3vl import TextConfig
 
 
 class Rotary(NamedTuple):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from backends.base import BackendError
 from backends.machine import available_memory
-from backends.qwen3vl.config import Config, TextConfig
+from backends.qwen3vl import Config, TextConfig
 from backends.store.recipe import Recipe, Scheme
 from backends.store.weights import Weights
 

@@ -15,7 +15,7 @@ from backends.base import BackendError, Logits, Prompt, Runtime
 from backends.genai.library import GenaiGenerator, GenaiModel, named_errors
 from backends.machine import LoadedHere, usable_cores
 from backends.prefix_cache import KEPT_BYTES, CachedPrefix, PrefixCache
-from backends.qwen3vl.config import Config, TextConfig
+from backends.qwen3vl import Config, TextConfig
 
 if TYPE_CHECKING:
     pass

@@ -23,8 +23,7 @@ from backends.onnx.features import Encoder, FeatureCache, Features
 from backends.onnx.prefill import MODEL, Filler
 from backends.onnx.vision import VisionEncoder
 from backends.prefix_cache import KEPT_BYTES, CachedPrefix, PrefixCache, picture_digests
-from backends.qwen3vl.config import Config, VisionConfig
-from backends.qwen3vl.positions import positions
+from backends.qwen3vl import Config, VisionConfig, position_ids
 
 if TYPE_CHECKING:
     pass
@@ -140,7 +139,7 @@ class OnnxSession:
         if not count:
             raise BackendError("the prompt has no tokens", code="internal_inconsistency")
         _check_patches(prompt)
-        places, self._next_position = positions(count, prompt.spans, prompt.grid, self._backend.merge)
+        places, self._next_position = position_ids(count, prompt.spans, prompt.grid, self._backend.merge)
         self._start(CachedPrefix.of(prompt))
         rest = prompt.after(self.cached_tokens)
         self.cached_images = prompt.images - rest.images

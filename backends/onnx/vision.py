@@ -13,8 +13,7 @@ from backends.base import BackendError, Runtime
 from backends.onnx.decoder import int8_options, providers
 from backends.onnx.errors import named_errors
 from backends.onnx.features import Features
-from backends.qwen3vl.config import VisionConfig
-from backends.qwen3vl.tower import places
+from backends.qwen3vl import VisionConfig, vision_positions
 
 _Rows = NDArray[np.float32]
 
@@ -58,7 +57,7 @@ class VisionEncoder:
         return Features(main, tuple(deepstack))
 
     def _run(self, picture: _Rows, rows: int, columns: int, how: ort.RunOptions | None) -> list[_Rows]:
-        placed = places(rows, columns, self._config)
+        placed = vision_positions(rows, columns, self._config)
         given = {
             "patches": picture[None],
             "indices": np.ascontiguousarray(placed.indices.T),

@@ -1,1 +1,34 @@
-"""Facts of the Qwen3-VL family: configuration, pictures, positions; numpy and Pillow only."""
+"""The Qwen3-VL family behind one face: its configuration, and how images become patches and positions.
+
+Nothing outside this folder imports its insides, so that another family can stand beside it::
+
+    Config          the shape of a model, read from its config.json; refused where we could not compute it
+    ImageLimits     between how many pixels an image is brought; read from preprocessor_config.json
+    grid_of         (width, height, limits) -> (t, h, w) in patches
+    image_tokens    grid -> how many places it takes in the prompt
+    patches         pixels [height, width, 3] -> float32 [patches, 1536] and the grid
+    position_ids    spans and grids of a prompt -> int64 [3, tokens], MRoPE
+"""
+
+from backends.qwen3vl.config import CHANNELS, PATCH_VALUES, Config, TextConfig, VisionConfig
+from backends.qwen3vl.images import Grid, ImageLimits, check_ratio, grid_of, image_tokens, patches
+from backends.qwen3vl.positions import PositionIds, position_ids
+from backends.qwen3vl.tower import VisionPositions, vision_positions
+
+__all__ = [
+    "CHANNELS",
+    "PATCH_VALUES",
+    "Config",
+    "Grid",
+    "ImageLimits",
+    "PositionIds",
+    "TextConfig",
+    "VisionConfig",
+    "VisionPositions",
+    "check_ratio",
+    "grid_of",
+    "image_tokens",
+    "patches",
+    "position_ids",
+    "vision_positions",
+]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backends.base import PATCH
-from backends.qwen3vl.fields import Fields
+from backends.store.fields import Fields
 
 TEMPORAL_PATCH, MERGE, CHANNELS = 2, 2, 3
 PATCH_VALUES = CHANNELS * TEMPORAL_PATCH * PATCH * PATCH  # 1536: one row of ``Prompt.patches``

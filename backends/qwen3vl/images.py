@@ -16,7 +16,7 @@ from PIL import Image
 
 from backends.base import PATCH, RequestError
 from backends.qwen3vl.config import CHANNELS, MERGE, PATCH_VALUES, TEMPORAL_PATCH
-from backends.qwen3vl.fields import Fields
+from backends.store.fields import Fields
 
 Grid: TypeAlias = tuple[int, int, int]  # t, h, w in patches
 
@@ -25,7 +25,7 @@ LARGEST_RATIO = 200  # of the longer side to the shorter
 
 
 @dataclass(frozen=True)
-class Limits:
+class ImageLimits:
     """Between how many pixels a picture is brought before it is cut into patches."""
 
     min_pixels: int
@@ -39,7 +39,7 @@ class Limits:
             )
 
     @classmethod
-    def read(cls, folder: Path) -> Limits:
+    def read(cls, folder: Path) -> ImageLimits:
         """Read ``folder/preprocessor_config.json``; refuse a preprocessing that ``patches`` does not do.
 
         Raises BackendError ``model_invalid``, naming the file and the field.
@@ -80,7 +80,7 @@ def _edge(fields: Fields, older: str, newer: str) -> int:
     return fields.section("size").whole(newer)
 
 
-def resized_size(width: int, height: int, limits: Limits) -> tuple[int, int]:
+def resized_size(width: int, height: int, limits: ImageLimits) -> tuple[int, int]:
     """Width and height in pixels to which a picture is brought: multiples of 32 that keep its shape.
 
     Formula: ``smart_resize`` of Qwen2-VL; a very long picture may stay above ``max_pixels``, as there.
@@ -109,18 +109,18 @@ def check_ratio(width: int, height: int) -> None:
         )
 
 
-def grid_of(width: int, height: int, limits: Limits) -> Grid:
+def grid_of(width: int, height: int, limits: ImageLimits) -> Grid:
     """How many patches the picture becomes: 1 frame, rows, columns. Raises as ``resized_size`` does."""
     new_width, new_height = resized_size(width, height, limits)
     return 1, new_height // PATCH, new_width // PATCH
 
 
-def picture_tokens(grid: Grid) -> int:
+def image_tokens(grid: Grid) -> int:
     """How many places a picture of this grid takes in the prompt."""
     return math.prod(grid) // MERGE**2
 
 
-def patches(pixels: NDArray[np.uint8], limits: Limits) -> tuple[NDArray[np.float32], Grid]:
+def patches(pixels: NDArray[np.uint8], limits: ImageLimits) -> tuple[NDArray[np.float32], Grid]:
     """Resize, normalise to -1 .. 1 and cut one picture.
 
     ``pixels`` is [height, width, 3], RGB; returns float32 [t*h*w, 1536] and (t, h, w). Patches come block by

@@ -13,16 +13,16 @@ from backends.base import BackendError
 _Placed = tuple[int, int, int, int]
 
 
-class Positions(NamedTuple):
+class PositionIds(NamedTuple):
     """The positions of a prompt, and the one of the token after it."""
 
     ids: NDArray[np.int64]  # [3, tokens]: t, h, w
     next_position: int  # of the first decoded token, in all three rows; each later token adds one
 
 
-def positions(
+def position_ids(
     tokens: int, spans: NDArray[np.int64] | None, grid: NDArray[np.int64] | None, merge: int
-) -> Positions:
+) -> PositionIds:
     """Place ``tokens`` ids of which ``spans`` [images, 2] are pictures of ``grid`` [images, 3] patches.
 
     Text counts up in all three rows. A picture at position p has t = p, h = p + row, w = p + column of its
@@ -38,7 +38,7 @@ def positions(
         position += max(rows, columns)
         done = end
     ids[:, done:] = np.arange(position, position + tokens - done)
-    return Positions(ids, position + tokens - done)
+    return PositionIds(ids, position + tokens - done)
 
 
 def _pictures(

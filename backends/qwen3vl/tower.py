@@ -13,7 +13,7 @@ _ROPE_THETA = 10_000.0  # Qwen3-VL's own; older configs do not write it
 _Axis = tuple[NDArray[np.int64], NDArray[np.float32]]  # table indices and weights, both [patches, 2]
 
 
-class Places(NamedTuple):
+class VisionPositions(NamedTuple):
     """The places of one picture's patches, block by block as ``images.patches`` gives them."""
 
     indices: NDArray[np.int64]  # [patches, 4]: entries of the square table of position embeddings
@@ -22,7 +22,7 @@ class Places(NamedTuple):
     sin: NDArray[np.float32]  # [patches, head_dim / 2]
 
 
-def places(rows: int, columns: int, config: VisionConfig) -> Places:
+def vision_positions(rows: int, columns: int, config: VisionConfig) -> VisionPositions:
     """Place the patches of a picture of ``rows`` x ``columns`` patches, both multiples of ``config.merge``.
 
     The table is stretched over the picture corner to corner, bilinearly, and the rotary angle has half of its
@@ -36,7 +36,7 @@ def places(rows: int, columns: int, config: VisionConfig) -> Places:
     indices = down[:, :, None] * config.side + across[:, None, :]
     weights = down_weights[:, :, None] * across_weights[:, None, :]
     angles = _angles(row, column, config.hidden // config.heads)
-    return Places(indices.reshape(-1, 4), weights.reshape(-1, 4), np.cos(angles), np.sin(angles))
+    return VisionPositions(indices.reshape(-1, 4), weights.reshape(-1, 4), np.cos(angles), np.sin(angles))
 
 
 def _in_blocks(rows: int, columns: int, merge: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from backends.base import BackendError, RequestError
-from backends.qwen3vl.fields import Fields
+from backends.store.fields import Fields
 from backends.store.recipe import MatrixError, Recipe
 
 NAME = "manifest.json"

@@ -16,8 +16,7 @@ from transformers import DynamicCache, Qwen3VLForConditionalGeneration
 
 from backends.base import BackendError, Logits, Prompt, Runtime
 from backends.prefix_cache import KEPT_BYTES, CachedPrefix, PrefixCache
-from backends.qwen3vl.config import Config
-from backends.qwen3vl.positions import positions
+from backends.qwen3vl import Config, position_ids
 from backends.torch.loading import Stopping, first_line, load
 
 _Seen: TypeAlias = tuple[list[torch.Tensor] | None, torch.Tensor | None]
@@ -103,7 +102,7 @@ class TorchSession:
         """
         self._start(CachedPrefix.of(prompt))
         # transformers keeps rope_deltas on the model, where a second session would overwrite them
-        places, self._next_position = positions(
+        places, self._next_position = position_ids(
             len(prompt.ids), prompt.spans, prompt.grid, self._backend.config.vision.merge
         )
         ids = torch.from_numpy(prompt.ids[self.cached_tokens :])[None].to(self._device)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.qwen3vl.config import Config
+from backends.qwen3vl import Config
 from backends.store.recipe import MatrixError
 from backends.store.weights import Weights
 from benchmarks.peers.errors import relative_error

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.qwen3vl.config import Config
+from backends.qwen3vl import Config
 from backends.store.weights import Weights
 from benchmarks.peers.gguf_names import gguf_name, is_vision
 from benchmarks.peers.gguf_tokens import add_tokens

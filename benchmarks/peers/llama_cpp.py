@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from backends.base import PATCH, BackendError
 from backends.machine import peak_bytes
-from backends.qwen3vl.positions import Positions, positions
+from backends.qwen3vl import PositionIds, position_ids
 from benchmarks.peers import Peer
 from benchmarks.peers.arrivals import sample
 from benchmarks.peers.llama_files import KINDS, prepare
@@ -69,7 +69,7 @@ class LlamaEngine:
         started = time.perf_counter()
         plan = self._builder.plan(tuple(messages))
         plan.room(output_tokens, None, self._builder.config.text.context)
-        places = positions(len(plan.ids), plan.spans, plan.grid, self._builder.config.vision.merge)
+        places = position_ids(len(plan.ids), plan.spans, plan.grid, self._builder.config.vision.merge)
         kept = self._keep(plan, places, output_tokens)
         planned = time.perf_counter()
         fresh = [number for number, (first, _) in enumerate(plan.spans) if first >= kept]
@@ -88,7 +88,7 @@ class LlamaEngine:
         )
         return TimedAnswer(self._builder.tokenizer.decode(said), found)
 
-    def _keep(self, plan: Plan, places: Positions, output_tokens: int) -> int:
+    def _keep(self, plan: Plan, places: PositionIds, output_tokens: int) -> int:
         """Forget what this request does not go on from; how many tokens of it are read already."""
         same = self._library.make_room(len(plan.ids) + output_tokens)
         kept = self._held.common(plan) if same and self._held is not None else 0
@@ -96,7 +96,7 @@ class LlamaEngine:
         self._library.keep(int(places.ids[0, kept]))
         return kept
 
-    def _prefill(self, plan: Plan, places: Positions, kept: int, looks: dict[int, Look]) -> float:
+    def _prefill(self, plan: Plan, places: PositionIds, kept: int, looks: dict[int, Look]) -> float:
         """Read the rest of the prompt; the seconds that its pictures took to be encoded."""
         seconds, done = 0.0, kept
         for number, look in looks.items():
@@ -124,7 +124,7 @@ class LlamaEngine:
             arrivals.append(time.perf_counter())
         return said, arrivals
 
-    def _read(self, ids: NDArray[np.int64], places: Positions, first: int) -> None:
+    def _read(self, ids: NDArray[np.int64], places: PositionIds, first: int) -> None:
         if len(ids):
             self._library.read(ids, int(places.ids[0, first]))
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.base import BackendError
-from backends.qwen3vl.config import Config, TextConfig
+from backends.qwen3vl import Config, TextConfig
 from backends.store.recipe import MatrixError
 from backends.store.weights import Weights
 from benchmarks.peers.conversion import Converted, prepare, run

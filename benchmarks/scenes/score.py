@@ -21,7 +21,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import Qwen3VLForConditionalGeneration
 
-from backends.qwen3vl.images import Limits, patches
+from backends.qwen3vl import ImageLimits, patches
 from benchmarks.scenes import css
 from benchmarks.scenes.batch import size_for
 from benchmarks.scenes.draw import KINDS, Scene, scene
@@ -48,7 +48,7 @@ class Reader:
     def __init__(self, folder: Path, dtype: str = "float32") -> None:
         self.model: Any = Qwen3VLForConditionalGeneration.from_pretrained(folder, dtype=dtype).eval()
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        self.limits = Limits.read(folder)
+        self.limits = ImageLimits.read(folder)
         self.template = Environment().from_string((folder / "chat_template.jinja").read_text())
 
     def inputs(self, asked: Question) -> dict[str, Tensor]:

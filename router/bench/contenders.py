@@ -8,7 +8,7 @@ from pathlib import Path
 
 import backends
 from backends.base import BackendError, RequestError, Runtime
-from backends.qwen3vl.config import TextConfig
+from backends.qwen3vl import TextConfig
 from backends.store.manifest import Manifest
 from backends.store.recipe import SEARCH, MatrixError
 from router.bench.engine import Engine, Facts

@@ -8,7 +8,7 @@ from functools import partial
 from importlib.util import find_spec
 
 from backends.base import Runtime
-from backends.qwen3vl.config import PATCH_VALUES, Config, TextConfig, VisionConfig
+from backends.qwen3vl import PATCH_VALUES, Config, TextConfig, VisionConfig
 from router.bench.metrics import Spread
 from router.bench.process import Process
 from router.bench.workloads import Workload

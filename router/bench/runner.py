@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from backends.base import BackendError
-from backends.qwen3vl.config import Config
+from backends.qwen3vl import Config
 from router.bench.contenders import Contender
 from router.bench.engine import Facts
 from router.bench.idle import IdleWatch, is_busy

@@ -9,7 +9,7 @@ import click
 
 if TYPE_CHECKING:
     from backends.base import Runtime
-    from router.images import PictureLimits
+    from router.images import InputLimits
     from router.models import Listener, Model
     from router.router import Router
     from router.types import Sampling
@@ -127,7 +127,7 @@ def runtime(said: dict[str, Any]) -> Runtime:
 
 def make_router(said: dict[str, Any], listener: Listener, model: Model | None = None) -> Router:
     """A router for ``model``, or for the one that a command's options name, found or fetched."""
-    from router.images import PictureLimits
+    from router.images import InputLimits
     from router.models import find
     from router.router import Router
 
@@ -139,7 +139,7 @@ def make_router(said: dict[str, Any], listener: Listener, model: Model | None = 
         memory=None if said["memory"] is None else int(said["memory"] * 1e9),
         make_exports=not said["no_export"],
         context=said.get("ctx_size"),
-        max_pictures=said.get("max_images") or PictureLimits.max_pictures,
+        max_pictures=said.get("max_images") or InputLimits.max_pictures,
     )
 
 
@@ -159,12 +159,12 @@ def sampling(said: dict[str, Any]) -> Sampling:
     return Sampling(**values).over(PRESETS[preset] if preset else Sampling())
 
 
-def picture_limits(said: dict[str, Any]) -> PictureLimits:
+def picture_limits(said: dict[str, Any]) -> InputLimits:
     """What is accepted as a picture."""
-    from router.images import PictureLimits
+    from router.images import InputLimits
 
     most = said["max_image_pixels"]
-    return PictureLimits() if most is None else PictureLimits(max_pixels=most)
+    return InputLimits() if most is None else InputLimits(max_pixels=most)
 
 
 def check_used(resolved: Sampling, options: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ import click
 from router.cli.options import picture_limits, sampling
 
 if TYPE_CHECKING:
-    from router.images import PictureLimits
+    from router.images import InputLimits
     from router.types import Picture, Request
 
 _PROMPT_LIMIT = 8 << 20  # bytes read from stdin; far above any context
@@ -78,7 +78,7 @@ def _decode(data: bytes) -> str:
         ) from None
 
 
-def _pictures(paths: tuple[str, ...], limits: PictureLimits) -> tuple[Picture, ...]:
+def _pictures(paths: tuple[str, ...], limits: InputLimits) -> tuple[Picture, ...]:
     from router.images import open_picture, read_picture
 
     return tuple(

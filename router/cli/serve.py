@@ -102,7 +102,7 @@ def _check_key_source(context: click.Context) -> None:
 
 
 def _settings(options: dict[str, Any]) -> Settings:
-    from router.images import PictureLimits
+    from router.images import InputLimits
     from router.server.access import is_loopback
     from router.server.settings import MIB, Settings
 
@@ -124,7 +124,7 @@ def _settings(options: dict[str, Any]) -> Settings:
         drain_timeout=options["drain_timeout"],
         ping_interval=options["sse_ping_interval"],
         max_pixels=options["max_pixels"],
-        pictures=PictureLimits(largest, options["max_image_pixels"], options["max_images"]),
+        pictures=InputLimits(largest, options["max_image_pixels"], options["max_images"]),
         max_body=max(Settings.max_body, largest * 4 // 3 + MIB),  # one picture in base64, and some text
         image_hosts=_list(options["allowed_image_hosts"].lower()),
         hosts=_list(options["allowed_hosts"]),

@@ -26,7 +26,7 @@ from PIL import (
 )
 
 from backends.base import RequestError
-from backends.qwen3vl.images import check_ratio
+from backends.qwen3vl import check_ratio
 from router.images.containers import DAMAGED, Container, invalid, orientation_in
 from router.types import Picture
 
@@ -35,7 +35,7 @@ STRIP_PIXELS = 1 << 20  # pixels converted at a time: the only large arrays are 
 
 
 @dataclass(frozen=True)
-class PictureLimits:
+class InputLimits:
     """What is accepted; ``max_pictures`` is for whoever gathers the pictures of a conversation."""
 
     max_bytes: int = 20_000_000  # of an encoded picture
@@ -49,7 +49,7 @@ class PictureLimits:
                 raise RequestError(f"{name} must be above 0, got {value}", param=name)
 
 
-def read_picture(data: bytes, limits: PictureLimits = PictureLimits()) -> Picture:
+def read_picture(data: bytes, limits: InputLimits = InputLimits()) -> Picture:
     """Read a PNG, JPEG, WebP, GIF or BMP file, told by content; of an animation, the first frame.
 
     EXIF orientation is applied, 16-bit grey keeps its upper 8 bits, transparency goes over white.
@@ -71,7 +71,7 @@ def read_picture(data: bytes, limits: PictureLimits = PictureLimits()) -> Pictur
         raise invalid(DAMAGED) from None
 
 
-def open_picture(path: str | os.PathLike[str], limits: PictureLimits = PictureLimits()) -> Picture:
+def open_picture(path: str | os.PathLike[str], limits: InputLimits = InputLimits()) -> Picture:
     """Read a picture from a regular file, or a link to one; see ``read_picture``. Errors name the file."""
     try:
         return read_picture(_read_file(path, limits), limits)
@@ -79,7 +79,7 @@ def open_picture(path: str | os.PathLike[str], limits: PictureLimits = PictureLi
         raise RequestError(f"{os.fspath(path)!r}: {error}", code=error.code) from None
 
 
-def from_pil(image: Image.Image, limits: PictureLimits = PictureLimits()) -> Picture:
+def from_pil(image: Image.Image, limits: InputLimits = InputLimits()) -> Picture:
     """Take a PIL image of any mode but floating point, turned as its EXIF says; see ``read_picture``."""
     _check_size(*image.size, limits)
     try:
@@ -114,7 +114,7 @@ _DECODER_ERRORS = (
 )
 
 
-def _read_file(path: str | os.PathLike[str], limits: PictureLimits) -> bytes:
+def _read_file(path: str | os.PathLike[str], limits: InputLimits) -> bytes:
     try:
         with open(path, "rb", opener=_open_now) as file:
             state = os.fstat(file.fileno())
@@ -132,7 +132,7 @@ def _open_now(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)  # a pipe that nobody writes to would hold us here
 
 
-def _check_bytes(size: int, limits: PictureLimits) -> None:
+def _check_bytes(size: int, limits: InputLimits) -> None:
     if size > limits.max_bytes:
         raise RequestError(
             f"the picture has {size:,} bytes; at most {limits.max_bytes:,} are read: make it smaller",
@@ -140,7 +140,7 @@ def _check_bytes(size: int, limits: PictureLimits) -> None:
         )
 
 
-def _check_size(width: int, height: int, limits: PictureLimits) -> None:
+def _check_size(width: int, height: int, limits: InputLimits) -> None:
     if width < 1 or height < 1:
         raise invalid(DAMAGED)
     if width * height > limits.max_pixels:
@@ -152,7 +152,7 @@ def _check_size(width: int, height: int, limits: PictureLimits) -> None:
     check_ratio(width, height)
 
 
-def _shrink(image: Image.Image, limits: PictureLimits) -> None:
+def _shrink(image: Image.Image, limits: InputLimits) -> None:
     """Let libjpeg decode a picture that is above the default limit at a fraction of its size."""
     if image.width * image.height <= DEFAULT_MAX_PIXELS:
         return

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backends.base import BackendError, RequestError
-from backends.qwen3vl.config import Config
-from backends.qwen3vl.fields import Fields
+from backends.qwen3vl import Config
+from backends.store.fields import Fields
 from backends.store.folder import check_space
 from backends.store.weights import Weights
 from router.models.download import (

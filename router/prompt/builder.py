@@ -26,9 +26,8 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from backends.base import BackendError, Prompt, RequestError
-from backends.qwen3vl.config import Config
-from backends.qwen3vl.images import Grid, Limits, grid_of, patches, picture_tokens
-from router.images import PictureLimits
+from backends.qwen3vl import Config, Grid, ImageLimits, grid_of, image_tokens, patches
+from router.images import InputLimits
 from router.prompt.checkpoint import (
     control_ids,
     read_end_tokens,
@@ -56,7 +55,7 @@ class Plan:
     spans: NDArray[np.int64]  # [images, 2]: first pad and one past the last pad in ids
     grid: NDArray[np.int64]  # [images, 3]: t, h, w in patches
     pictures: tuple[Picture, ...]
-    limits: Limits
+    limits: ImageLimits
 
     @property
     def image_tokens(self) -> int:
@@ -103,7 +102,7 @@ class PromptBuilder:
     """Builds the prompts of one model; read once, and shared by threads."""
 
     config: Config
-    limits: Limits
+    limits: ImageLimits
     tokenizer: Tokenizer  # reads special tokens in a text as text
     template: ChatTemplate
     controls: Mapping[str, int]  # text and id of every special token
@@ -111,10 +110,10 @@ class PromptBuilder:
     eos: frozenset[int]  # ids that end an answer
     generation_config: Mapping[str, Any]  # the model's sampling defaults
     max_chars: int = MAX_CHARS
-    max_pictures: int = PictureLimits.max_pictures
+    max_pictures: int = InputLimits.max_pictures
 
     @classmethod
-    def read(cls, folder: Path, max_pictures: int = PictureLimits.max_pictures) -> PromptBuilder:
+    def read(cls, folder: Path, max_pictures: int = InputLimits.max_pictures) -> PromptBuilder:
         """Read a checkpoint folder.
 
         BackendError ``model_invalid`` names the file that is missing, damaged or of another kind of model.
@@ -131,7 +130,7 @@ class PromptBuilder:
         generation_config = read_generation_config(folder)
         return cls(
             config=config,
-            limits=Limits.read(folder),
+            limits=ImageLimits.read(folder),
             tokenizer=tokenizer,
             template=read_template(folder, controls),
             controls=controls,
@@ -156,7 +155,7 @@ class PromptBuilder:
             for name, part in named_parts(messages)
             if isinstance(part, Picture)
         ]
-        pads = [picture_tokens(grid) for grid in grids]
+        pads = [image_tokens(grid) for grid in grids]
         rendered = self._render(messages)
         ids, *runs = self._tokenize(rendered.runs)
         spans: list[tuple[int, int]] = []
@@ -204,7 +203,7 @@ class PromptBuilder:
         return BackendError(f"{self.template.origin}: {problem}; use the model's own", code="model_invalid")
 
 
-def _grid(picture: Picture, name: str, limits: Limits) -> Grid:
+def _grid(picture: Picture, name: str, limits: ImageLimits) -> Grid:
     try:
         return grid_of(*picture.size, limits)
     except RequestError as error:

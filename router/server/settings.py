@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from router.images import PictureLimits
+from router.images import InputLimits
 
 MIB = 1 << 20
 
@@ -23,7 +23,7 @@ class Settings:
     drain_timeout: float = 10.0  # for what runs when the service is told to end
     ping_interval: float = 15.0  # between two comments in a stream where nothing else is sent
     max_pixels: int | None = None  # pictures are shrunk to this; a request may ask for less
-    pictures: PictureLimits = field(default_factory=PictureLimits)
+    pictures: InputLimits = field(default_factory=InputLimits)
     image_hosts: tuple[str, ...] = ()  # from which pictures may be fetched; "name" or "name:port"
     hosts: tuple[str, ...] = ()  # names by which the service is called, beside those of this machine
     origins: tuple[str, ...] = ()  # of web pages that may call it

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from backends.base import RequestError
-from backends.qwen3vl.images import patches
+from backends.qwen3vl import patches
 from router.bench.workloads import QUESTION_WORDS, Size, Workload, Writer, check_room
 from router.models import find
 from router.prompt import PromptBuilder

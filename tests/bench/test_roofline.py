@@ -8,7 +8,7 @@ import onnxruntime as ort
 import pytest
 
 from backends.base import BackendError
-from backends.qwen3vl.config import Config, TextConfig, VisionConfig
+from backends.qwen3vl import Config, TextConfig, VisionConfig
 from backends.store.weights import Weights
 from router.bench import rates, roofline
 from router.bench.metrics import measured

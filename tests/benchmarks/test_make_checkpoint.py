@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 from transformers import AutoTokenizer, Qwen3VLForConditionalGeneration
 
-from backends.qwen3vl.config import Config
+from backends.qwen3vl import Config
 from backends.store.weights import Weights
 from router.models.hub import check_checkpoint
 from router.prompt import PromptBuilder

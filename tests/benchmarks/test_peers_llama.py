@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from backends.base import BackendError, RequestError, Runtime
-from backends.qwen3vl.config import Config
+from backends.qwen3vl import Config
 from backends.store.weights import Weights
 from benchmarks.peers import Peer, enter
 from benchmarks.peers.__main__ import _telling

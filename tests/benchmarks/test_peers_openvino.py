@@ -14,7 +14,7 @@ from onnx import helper, numpy_helper
 
 from backends.base import BackendError, RequestError, Runtime
 from backends.export.quantize import dequantise, quantise
-from backends.qwen3vl.config import Config
+from backends.qwen3vl import Config
 from backends.store.recipe import MatrixError, Recipe, Scheme
 from backends.store.weights import Weights
 from benchmarks.peers import genai_files, genai_own, openvino_files, openvino_genai

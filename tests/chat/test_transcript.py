@@ -14,10 +14,10 @@ from PIL import Image
 from backends.base import RequestError
 from router.cli.chat import transcript
 from router.cli.chat.transcript import from_json, to_json
-from router.images import PictureLimits
+from router.images import InputLimits
 from router.types import Message, Picture
 
-LIMITS = PictureLimits()
+LIMITS = InputLimits()
 
 
 def noise(width: int, height: int) -> Picture:
@@ -53,7 +53,7 @@ def test_saving_and_loading_gives_every_text_and_pixel_back(tmp_path: Path) -> N
 
 
 def test_a_picture_larger_than_an_upload_may_be_comes_back_too() -> None:
-    limits = PictureLimits(max_bytes=1000, max_pixels=5000)
+    limits = InputLimits(max_bytes=1000, max_pixels=5000)
     (loaded,) = from_json(to_json([Message.of("user", noise(70, 70))]), limits)
     assert same(loaded, Message.of("user", noise(70, 70)))
 

@@ -22,7 +22,7 @@ from backends.export.calibration.samples import begin  # noqa: E402
 from backends.export.calibration.walk import Walk  # noqa: E402
 from backends.export.quantize import Rounded, dequantise, quantise  # noqa: E402
 from backends.onnx.backend import OnnxBackend  # noqa: E402
-from backends.qwen3vl.config import Config  # noqa: E402
+from backends.qwen3vl import Config  # noqa: E402
 from backends.store.recipe import Scheme  # noqa: E402
 from backends.store.weights import Weights  # noqa: E402
 from router.models.calibration import samples  # noqa: E402

@@ -15,7 +15,7 @@ from backends.base import BackendError  # noqa: E402
 from backends.export import Recipe, export  # noqa: E402
 from backends.export.quantize import dequantise, quantise  # noqa: E402
 from backends.onnx.embeddings import Embeddings  # noqa: E402
-from backends.qwen3vl.positions import positions  # noqa: E402
+from backends.qwen3vl import position_ids  # noqa: E402
 from backends.store.recipe import Scheme  # noqa: E402
 from tests import tiny  # noqa: E402
 from tests.exports import SHAPES, exported, load, model  # noqa: E402
@@ -49,7 +49,7 @@ def round_in_place(built: "torch.nn.Module", recipe: Recipe) -> None:
 def expected(built: "torch.nn.Module", prompt: Prompt) -> np.ndarray:
     """Scores [tokens, vocab] after the prompt and after each of TOKENS but the last."""
     ids = torch.from_numpy(np.concatenate([prompt.ids, TOKENS[:-1]]))[None]
-    places, _ = positions(ids.shape[1], prompt.spans, prompt.grid, 2)
+    places, _ = position_ids(ids.shape[1], prompt.spans, prompt.grid, 2)
     given = (
         {}
         if prompt.patches is None

@@ -18,7 +18,7 @@ from backends.export.head import rounding  # noqa: E402
 from backends.export.quantize import dequantise, quantise, quantise_rest, rest_of  # noqa: E402
 from backends.onnx.decoder import Decoder  # noqa: E402
 from backends.onnx.embeddings import Embeddings  # noqa: E402
-from backends.qwen3vl.config import Config  # noqa: E402
+from backends.qwen3vl import Config  # noqa: E402
 from backends.store.recipe import Scheme  # noqa: E402
 from router.bench.rates import weight_bytes  # noqa: E402
 from tests.export.test_decoder import expected, got, round_in_place  # noqa: E402

@@ -13,7 +13,7 @@ from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLTextRotaryEmbe
 
 from backends.export.graph import FLOAT, INT64, DataFile, Graph  # noqa: E402
 from backends.export.rotary import along_text, axes, in_space  # noqa: E402
-from backends.qwen3vl.config import Config, TextConfig  # noqa: E402
+from backends.qwen3vl import Config, TextConfig  # noqa: E402
 from tests import tiny  # noqa: E402
 
 PLACES = np.random.default_rng(0).integers(0, 262144, (3, 2, 7))

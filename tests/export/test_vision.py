@@ -21,8 +21,11 @@ from backends.export.quantize import Rounded, quantise  # noqa: E402
 from backends.export.vision import write  # noqa: E402
 from backends.export.vision.linear import Linears  # noqa: E402
 from backends.onnx.vision import VisionEncoder  # noqa: E402
-from backends.qwen3vl.config import Config, VisionConfig  # noqa: E402
-from backends.qwen3vl.tower import places  # noqa: E402
+from backends.qwen3vl import (  # noqa: E402
+    Config,
+    VisionConfig,
+    vision_positions,
+)
 from backends.store.recipe import Recipe  # noqa: E402
 from backends.store.weights import Weights  # noqa: E402
 from tests import tiny  # noqa: E402
@@ -63,7 +66,7 @@ def session(out: Path, whole_sums: bool = True) -> Any:
 def inputs(grid: towers.Grid, config: VisionConfig) -> Inputs:
     """Two pictures of one grid."""
     values, _ = towers.patches([grid] * PICTURES)
-    placed = places(*grid, config)
+    placed = vision_positions(*grid, config)
     return {
         "patches": values.reshape(PICTURES, -1, 1536),
         "indices": placed.indices.T,

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from backends.base import RequestError
-from router.images import PictureLimits, read_picture
+from router.images import InputLimits, read_picture
 
-LIMITS = PictureLimits()
+LIMITS = InputLimits()
 
 
 def photo(width: int = 53, height: int = 37) -> Image.Image:
@@ -126,11 +126,11 @@ def bad_files() -> dict[str, bytes]:
     return bad
 
 
-def seen(data: bytes, limits: PictureLimits = LIMITS) -> Any:
+def seen(data: bytes, limits: InputLimits = LIMITS) -> Any:
     return read_picture(data, limits).pixels
 
 
-def refused(data: bytes, code: str = "invalid_image", limits: PictureLimits = LIMITS) -> str:
+def refused(data: bytes, code: str = "invalid_image", limits: InputLimits = LIMITS) -> str:
     with pytest.raises(RequestError) as caught:
         read_picture(data, limits)
     assert caught.value.code == code

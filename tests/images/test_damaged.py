@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from backends.base import RequestError
-from router.images import PictureLimits, from_pil, read_picture
+from router.images import InputLimits, from_pil, read_picture
 from tests.images.picture_corpus import (
     LIMITS,
     bad_files,
@@ -74,21 +74,21 @@ def test_a_very_long_picture_is_refused_before_it_is_decoded() -> None:
 
 
 def test_the_size_and_the_limit_are_named() -> None:
-    message = refused(png(300, 200), "image_too_large", PictureLimits(max_pixels=59_999))
+    message = refused(png(300, 200), "image_too_large", InputLimits(max_pixels=59_999))
     assert all(number in message for number in ("300 x 200", "60,000", "59,999"))
-    assert seen(png(300, 200), PictureLimits(max_pixels=60_000)).shape == (200, 300, 3)
+    assert seen(png(300, 200), InputLimits(max_pixels=60_000)).shape == (200, 300, 3)
     data = png(9, 9)
-    message = refused(data, "image_too_large", PictureLimits(max_bytes=len(data) - 1))
+    message = refused(data, "image_too_large", InputLimits(max_bytes=len(data) - 1))
     assert all(str(number) in message for number in (len(data), len(data) - 1))
-    assert seen(data, PictureLimits(max_bytes=len(data))).shape == (9, 9, 3)
+    assert seen(data, InputLimits(max_bytes=len(data))).shape == (9, 9, 3)
     with pytest.raises(RequestError, match="300 x 200"):
-        from_pil(Image.new("L", (300, 200)), PictureLimits(max_pixels=59_999))
+        from_pil(Image.new("L", (300, 200)), InputLimits(max_pixels=59_999))
 
 
 @pytest.mark.parametrize("field", ["max_bytes", "max_pixels", "max_pictures", "useful_pixels"])
 def test_limits_are_checked_where_they_are_made(field: str) -> None:
     with pytest.raises(RequestError, match=field):
-        PictureLimits(**{field: 0})
+        InputLimits(**{field: 0})
 
 
 DECLARED = {

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from backends.qwen3vl.images import Limits, patches
-from router.images import PictureLimits, from_pil, read_picture
+from backends.qwen3vl import ImageLimits, patches
+from router.images import InputLimits, from_pil, read_picture
 from tests.images.picture_corpus import chunk, encoded, gif_declaring, photo, png, refused, seen
 
 
@@ -140,10 +140,10 @@ def test_every_mode_gives_the_patches_of_transformers(mode: str) -> None:
         image_std=[0.5] * 3,
     )
     expected = processor(images=image, return_tensors="np")["pixel_values"]
-    got, _ = patches(from_pil(image).pixels, Limits(9216, 25600))
+    got, _ = patches(from_pil(image).pixels, ImageLimits(9216, 25600))
     assert np.array_equal(got, expected)
     other = Image.fromarray(255 - from_pil(image).pixels)
-    assert not np.array_equal(patches(from_pil(other).pixels, Limits(9216, 25600))[0], expected)
+    assert not np.array_equal(patches(from_pil(other).pixels, ImageLimits(9216, 25600))[0], expected)
 
 
 def test_a_picture_larger_than_a_strip_has_no_seams() -> None:
@@ -204,10 +204,10 @@ def test_a_jpeg_above_the_default_is_decoded_smaller_when_it_is_let_in() -> None
     exif[0x0112] = 6
     data = encoded(Image.linear_gradient("L").resize((7000, 6000), 0), "JPEG", exif=exif)
     refused(data, "image_too_large")
-    let_in = PictureLimits(max_pixels=50_000_000, useful_pixels=5_000_000)
+    let_in = InputLimits(max_pixels=50_000_000, useful_pixels=5_000_000)
     small = read_picture(data, let_in)
     assert small.size == (3000, 3500), "half, since a quarter is below what is useful; and turned"
-    whole = read_picture(data, PictureLimits(max_pixels=50_000_000))
+    whole = read_picture(data, InputLimits(max_pixels=50_000_000))
     assert whole.size == (6000, 7000), "half of 42 million is more than the model uses, a quarter is not"
     part = whole.pixels[:400, -400:].reshape(200, 2, 200, 2, 3).mean(axis=(1, 3))
     assert np.abs(part - small.pixels[:200, -200:]).max() < 3
@@ -216,4 +216,4 @@ def test_a_jpeg_above_the_default_is_decoded_smaller_when_it_is_let_in() -> None
 
 def test_a_raised_limit_does_not_change_what_the_default_reads() -> None:
     data = encoded(photo(400, 300), "JPEG")
-    assert np.array_equal(seen(data, PictureLimits(max_pixels=10**9, useful_pixels=1)), seen(data))
+    assert np.array_equal(seen(data, InputLimits(max_pixels=10**9, useful_pixels=1)), seen(data))

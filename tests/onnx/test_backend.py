@@ -56,10 +56,10 @@ def test_greedy_tokens_and_scores_equal_transformers(models: Models, layout: str
 
 
 def flat_positions(monkeypatch: pytest.MonkeyPatch) -> None:
-    from backends.qwen3vl.positions import positions
+    from backends.qwen3vl import position_ids
 
     def flat(tokens: int, *_: object) -> object:
-        return positions(tokens, None, None, 2)
+        return position_ids(tokens, None, None, 2)
 
     monkeypatch.setattr(session_module, "positions", flat)
 

@@ -14,7 +14,7 @@ ort = pytest.importorskip("onnxruntime")
 from backends.base import Runtime  # noqa: E402
 from backends.onnx.errors import shrink_after, trim  # noqa: E402
 from backends.onnx.vision import VisionEncoder  # noqa: E402
-from backends.qwen3vl.config import Config  # noqa: E402
+from backends.qwen3vl import Config  # noqa: E402
 from tests.exports import fp32  # noqa: E402
 
 ROOT = Path(__file__).parent.parent.parent

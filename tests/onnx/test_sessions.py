@@ -17,7 +17,7 @@ from backends import BackendError, Prompt
 from backends.onnx import backend as session_module
 from backends.onnx.backend import OnnxBackend, OnnxSession
 from backends.onnx.features import Features
-from backends.qwen3vl.config import Config
+from backends.qwen3vl import Config
 from tests.exports import Models, fp32, scores
 from tests.torch.test_backend import LAYOUTS, prompt_of
 

@@ -21,7 +21,7 @@ from backends.machine import Processor  # noqa: E402
 from backends.onnx.decoder import int8_options  # noqa: E402
 from backends.onnx.torch_vision import TorchVisionEncoder  # noqa: E402
 from backends.onnx.vision import VisionEncoder  # noqa: E402
-from backends.qwen3vl.config import Config, VisionConfig  # noqa: E402
+from backends.qwen3vl import Config, VisionConfig  # noqa: E402
 from tests import tiny  # noqa: E402
 from tests.qwen3vl import towers  # noqa: E402
 
@@ -227,7 +227,7 @@ from pathlib import Path
 import numpy as np
 from backends.base import Runtime
 from backends.onnx.vision import VisionEncoder
-from backends.qwen3vl.config import Config
+from backends.qwen3vl import Config
 
 def peak():
     # getrusage would give the peak of the process that started this one, were it larger

@@ -13,17 +13,17 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from backends.base import BackendError, RequestError
-from backends.qwen3vl.images import Limits, grid_of, patches, picture_tokens, resized_size
+from backends.qwen3vl.images import ImageLimits, grid_of, image_tokens, patches, resized_size
 
-LIMITS = Limits(65_536, 16_777_216)  # of the released checkpoints
-SMALL = Limits(9_216, 25_600)
+LIMITS = ImageLimits(65_536, 16_777_216)  # of the released checkpoints
+SMALL = ImageLimits(9_216, 25_600)
 
 
 def noise(width: int, height: int) -> NDArray[np.uint8]:
     return np.random.default_rng(width * height).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def reference(pixels: NDArray[np.uint8], limits: Limits, **options: Any) -> tuple[Any, tuple[int, ...]]:
+def reference(pixels: NDArray[np.uint8], limits: ImageLimits, **options: Any) -> tuple[Any, tuple[int, ...]]:
     pytest.importorskip("transformers")
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
@@ -38,7 +38,9 @@ SIZES = [(1, 1), (10, 2000), (333, 517), (48, 80), (64, 64), (1920, 1080)]
 
 @pytest.mark.parametrize(("width", "height"), SIZES)
 @pytest.mark.parametrize("limits", [LIMITS, SMALL], ids=["released", "small"])
-def test_patches_are_those_of_transformers_to_the_last_bit(width: int, height: int, limits: Limits) -> None:
+def test_patches_are_those_of_transformers_to_the_last_bit(
+    width: int, height: int, limits: ImageLimits
+) -> None:
     pixels = noise(width, height)
     expected, expected_grid = reference(pixels, limits)
     got, grid = patches(pixels, limits)
@@ -68,7 +70,7 @@ def test_bit_equality_notices_what_it_must() -> None:
 
 def test_all_256_values_are_normalised_as_transformers_does() -> None:
     pixels = np.repeat(np.arange(256, dtype=np.uint8), 192).reshape(128, 128, 3)
-    limits = Limits(1024, 16_384)
+    limits = ImageLimits(1024, 16_384)
     expected, _ = reference(pixels, limits)
     got, _ = patches(pixels, limits)
     assert len(np.unique(got)) == 256
@@ -80,7 +82,7 @@ def test_all_256_values_are_normalised_as_transformers_does() -> None:
 def test_a_picture_that_has_its_size_already_is_not_touched() -> None:
     pixels = np.arange(64 * 96 * 3, dtype=np.uint32).astype(np.uint8).reshape(64, 96, 3)
     pixels.flags.writeable = False
-    rows, grid = patches(pixels, Limits(1024, 10_000))
+    rows, grid = patches(pixels, ImageLimits(1024, 10_000))
     assert grid == (1, 4, 6)
     # second block of the first strip, its lower left patch, green, second frame: rows 16-31, columns 32-47
     patch = rows[4 + 2].reshape(3, 2, 16, 16)[1, 1]
@@ -94,7 +96,7 @@ def test_a_view_with_steps_gives_what_its_copy_gives() -> None:
     assert not np.array_equal(patches(turned, SMALL)[0], patches(pixels, SMALL)[0])
 
 
-def smart_resize(width: int, height: int, limits: Limits) -> tuple[int, int]:
+def smart_resize(width: int, height: int, limits: ImageLimits) -> tuple[int, int]:
     pytest.importorskip("transformers")
     from transformers.models.qwen2_vl import image_processing_pil_qwen2_vl as reference
 
@@ -105,9 +107,9 @@ def smart_resize(width: int, height: int, limits: Limits) -> tuple[int, int]:
 @given(
     st.integers(1, 9000),
     st.integers(1, 9000),
-    st.sampled_from([LIMITS, SMALL, Limits(1, 1), Limits(1024, 1024), Limits(10**6, 10**6)]),
+    st.sampled_from([LIMITS, SMALL, ImageLimits(1, 1), ImageLimits(1024, 1024), ImageLimits(10**6, 10**6)]),
 )
-def test_sizes_are_those_of_smart_resize(width: int, height: int, limits: Limits) -> None:
+def test_sizes_are_those_of_smart_resize(width: int, height: int, limits: ImageLimits) -> None:
     if max(width, height) > 200 * min(width, height):
         with pytest.raises(RequestError):
             resized_size(width, height, limits)
@@ -116,11 +118,11 @@ def test_sizes_are_those_of_smart_resize(width: int, height: int, limits: Limits
     assert size == smart_resize(width, height, limits)
     assert all(side > 0 and side % 32 == 0 for side in size)
     grid = grid_of(width, height, limits)
-    assert picture_tokens(grid) == size[0] * size[1] // 1024 == grid[1] * grid[2] // 4
+    assert image_tokens(grid) == size[0] * size[1] // 1024 == grid[1] * grid[2] // 4
 
 
 def test_half_a_block_is_rounded_to_the_even_number() -> None:
-    limits = Limits(1, LIMITS.max_pixels)
+    limits = ImageLimits(1, LIMITS.max_pixels)
     assert resized_size(48, 80, limits) == (64, 64)  # 1.5 -> 2 and 2.5 -> 2
     assert resized_size(112, 144, limits) == (128, 128)  # 3.5 -> 4 and 4.5 -> 4
 
@@ -138,7 +140,7 @@ def test_one_side_may_be_200_times_the_other_and_no_more() -> None:
 def test_limits_are_checked_where_they_are_made() -> None:
     for least, most in ((0, 10), (11, 10), (-5, -1)):
         with pytest.raises(RequestError, match="min_pixels"):
-            Limits(least, most)
+            ImageLimits(least, most)
     with pytest.raises(RequestError, match="min_pixels"):
         replace(LIMITS, max_pixels=1024)
 
@@ -161,9 +163,11 @@ def written(folder: Path, **changes: object) -> Path:
 
 
 def test_limits_are_read_from_both_spellings(tmp_path: Path) -> None:
-    assert Limits.read(written(tmp_path)) == LIMITS
-    assert Limits.read(written(tmp_path, size=None, min_pixels=4096, max_pixels=8192)) == Limits(4096, 8192)
-    assert Limits.read(written(tmp_path, max_pixels=70_000)) == Limits(65_536, 70_000)
+    assert ImageLimits.read(written(tmp_path)) == LIMITS
+    assert ImageLimits.read(written(tmp_path, size=None, min_pixels=4096, max_pixels=8192)) == ImageLimits(
+        4096, 8192
+    )
+    assert ImageLimits.read(written(tmp_path, max_pixels=70_000)) == ImageLimits(65_536, 70_000)
 
 
 def test_limits_are_read_from_what_transformers_writes(tmp_path: Path) -> None:
@@ -172,7 +176,7 @@ def test_limits_are_read_from_what_transformers_writes(tmp_path: Path) -> None:
 
     options = {key: value for key, value in PREPROCESSOR.items() if key != "image_processor_type"}
     Qwen2VLImageProcessorPil(**options).save_pretrained(tmp_path)
-    assert Limits.read(tmp_path) == LIMITS
+    assert ImageLimits.read(tmp_path) == LIMITS
 
 
 @pytest.mark.parametrize(
@@ -198,6 +202,6 @@ def test_limits_are_read_from_what_transformers_writes(tmp_path: Path) -> None:
 )
 def test_another_preprocessing_is_refused_by_name(tmp_path: Path, field: str, value: object) -> None:
     with pytest.raises(BackendError, match=r"preprocessor_config\.json") as caught:
-        Limits.read(written(tmp_path, **{field: value}))
+        ImageLimits.read(written(tmp_path, **{field: value}))
     assert caught.value.code == "model_invalid"
     assert field in str(caught.value) or "size" in str(caught.value)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from backends.base import BackendError
-from backends.qwen3vl.positions import positions
+from backends.qwen3vl.positions import position_ids
 
 MERGE = 2
 Layout = list[int | tuple[int, int]]  # text of so many tokens, or a picture of (rows, columns) merged
@@ -60,7 +60,7 @@ LAYOUTS: list[Layout] = [
 def test_positions_are_those_of_transformers(layout: Layout) -> None:
     tokens, spans, grid = laid_out(layout)
     expected, following = reference(tokens, spans, grid)
-    got = positions(tokens, spans, grid, MERGE)
+    got = position_ids(tokens, spans, grid, MERGE)
     assert got.ids.dtype == np.int64
     assert np.array_equal(got.ids, expected)
     assert got.next_position == following
@@ -75,7 +75,7 @@ def test_positions_are_those_of_transformers_for_many_layouts() -> None:
             layout += [(int(rng.integers(1, 9)), int(rng.integers(1, 9))), int(rng.integers(1, 12))]
         tokens, spans, grid = laid_out(layout)
         expected, following = reference(tokens, spans, grid)
-        got = positions(tokens, spans, grid, MERGE)
+        got = position_ids(tokens, spans, grid, MERGE)
         assert np.array_equal(got.ids, expected)
         assert got.next_position == following
 
@@ -83,12 +83,12 @@ def test_positions_are_those_of_transformers_for_many_layouts() -> None:
 def test_a_swapped_grid_does_not_match_transformers() -> None:
     tokens, spans, grid = laid_out([3, (2, 5), 4])
     expected, _ = reference(tokens, spans, grid)
-    assert not np.array_equal(positions(tokens, spans, grid[:, [0, 2, 1]], MERGE).ids, expected)
-    assert not np.array_equal(positions(tokens, None, None, MERGE).ids, expected)
+    assert not np.array_equal(position_ids(tokens, spans, grid[:, [0, 2, 1]], MERGE).ids, expected)
+    assert not np.array_equal(position_ids(tokens, None, None, MERGE).ids, expected)
 
 
 def test_the_worked_example_of_the_contract() -> None:
-    got = positions(9, np.array([[2, 6]]), np.array([[1, 4, 4]]), MERGE)
+    got = position_ids(9, np.array([[2, 6]]), np.array([[1, 4, 4]]), MERGE)
     assert got.ids.tolist() == [
         [0, 1, 2, 2, 2, 2, 4, 5, 6],
         [0, 1, 2, 2, 3, 3, 4, 5, 6],
@@ -98,22 +98,22 @@ def test_the_worked_example_of_the_contract() -> None:
 
 
 def test_pictures_side_by_side_each_start_where_the_other_ends() -> None:
-    got = positions(13, *laid_out([1, (2, 3), (3, 2)])[1:], MERGE)
+    got = position_ids(13, *laid_out([1, (2, 3), (3, 2)])[1:], MERGE)
     assert got.ids[0].tolist() == [0] + [1] * 6 + [4] * 6
     assert got.next_position == 7
 
 
 def test_text_alone_counts_up_in_all_three_rows() -> None:
-    got = positions(5, None, None, MERGE)
+    got = position_ids(5, None, None, MERGE)
     assert got.ids.tolist() == [[0, 1, 2, 3, 4]] * 3
     assert got.next_position == 5
-    assert positions(0, None, None, MERGE).next_position == 0
+    assert position_ids(0, None, None, MERGE).next_position == 0
 
 
 @given(st.lists(st.one_of(st.integers(1, 9), st.tuples(st.integers(1, 6), st.integers(1, 6))), min_size=1))
 def test_no_position_comes_after_the_next_one(layout: Layout) -> None:
     tokens, spans, grid = laid_out(layout)
-    got = positions(tokens, spans, grid, MERGE)
+    got = position_ids(tokens, spans, grid, MERGE)
     assert got.ids.shape == (3, tokens)
     assert got.ids.min() >= 0
     assert got.ids.max() + 1 == got.next_position
@@ -144,11 +144,11 @@ FORGED = {
 def test_spans_that_do_not_fit_their_grids_are_refused_before_any_work(case: str) -> None:
     spans, grid = (np.array(array, np.int64) for array in FORGED[case])
     with pytest.raises(BackendError) as caught:
-        positions(20, spans, grid, MERGE)
+        position_ids(20, spans, grid, MERGE)
     assert caught.value.code == "internal_inconsistency"
 
 
 def test_spans_without_grids_are_refused() -> None:
     for spans, grid in ((np.array([[2, 6]]), None), (None, np.array([[1, 4, 4]]))):
         with pytest.raises(BackendError, match="spans and grid"):
-            positions(20, spans, grid, MERGE)
+            position_ids(20, spans, grid, MERGE)

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from backends.qwen3vl.config import VisionConfig
-from backends.qwen3vl.tower import Places, places
+from backends.qwen3vl.tower import VisionPositions, vision_positions
 
 GRIDS = [(2, 2), (16, 16), (24, 24), (18, 24), (2, 60), (60, 2), (64, 96), (48, 48), (2, 400)]
 REAL = VisionConfig(
@@ -44,14 +44,14 @@ def reference(rows: int, columns: int, config: VisionConfig) -> list[NDArray[np.
     return [*(tap.numpy() for tap in taps), *(angle[:, :half].numpy() for angle in angles)]
 
 
-def distances(ours: Places, theirs: list[NDArray[np.generic]]) -> list[float]:
+def distances(ours: VisionPositions, theirs: list[NDArray[np.generic]]) -> list[float]:
     return [float(np.abs(a - b).max()) for a, b in zip(ours, theirs, strict=True)]
 
 
 @pytest.mark.parametrize("config", [REAL, EIGHT_BILLION, TINY], ids=["2b", "8b", "tiny"])
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
 def test_places_are_those_of_transformers(grid: tuple[int, int], config: VisionConfig) -> None:
-    ours = places(*grid, config)
+    ours = vision_positions(*grid, config)
     theirs = reference(*grid, config)
     indices, weights, *angles = distances(ours, theirs)
     assert indices == weights == 0
@@ -62,14 +62,14 @@ def test_places_are_those_of_transformers(grid: tuple[int, int], config: VisionC
 
 
 def test_rows_and_columns_are_not_exchangeable() -> None:
-    wrong = distances(places(24, 18, REAL), reference(18, 24, REAL))
+    wrong = distances(vision_positions(24, 18, REAL), reference(18, 24, REAL))
     assert min(wrong[0], 1) == 1
     assert min(wrong[1:]) > 0.1
 
 
 def test_patches_of_a_block_come_one_after_the_other() -> None:
     # on a grid of the table's own size every patch stands on one entry
-    ours = places(48, 48, REAL)
+    ours = vision_positions(48, 48, REAL)
     entries = np.take_along_axis(ours.indices, ours.weights.argmax(1)[:, None], 1)[:, 0]
     assert entries[:8].tolist() == [0, 1, 48, 49, 2, 3, 50, 51]
     assert sorted(entries.tolist()) == list(range(2304))

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 import router
-from router import BackendError, Message, PictureLimits, Request, RequestError, Router, Sampling, open_picture
+from router import BackendError, InputLimits, Message, Request, RequestError, Router, Sampling, open_picture
 from tests.record import masks
 from tests.record.workspace import Workspace, environment, script
 
@@ -91,7 +91,7 @@ def _wrong(answering: Router) -> dict[str, Callable[[], object]]:
         "pixels that cross": asked(messages=shown, min_pixels=90_000, max_pixels=9_000),
         "a prompt that is too long": asked(messages=(Message.of("user", "word " * 5000),)),
         "a damaged picture": lambda: open_picture("damaged.png"),
-        "a picture above the limit": lambda: open_picture("quadrants.png", PictureLimits(max_pixels=100)),
+        "a picture above the limit": lambda: open_picture("quadrants.png", InputLimits(max_pixels=100)),
         "a missing picture": lambda: open_picture("missing.png"),
         "a missing model": lambda: Router("/no/such/folder"),
         "an unknown policy": lambda: Router(policy="wild"),

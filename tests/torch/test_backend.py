@@ -126,12 +126,12 @@ def test_greedy_tokens_and_scores_equal_transformers(
 
 
 def shift_positions(monkeypatch: pytest.MonkeyPatch, backend: TorchBackend) -> None:
-    from backends.qwen3vl.positions import positions
+    from backends.qwen3vl import position_ids
 
     def flat(tokens: int, *_: object) -> tuple["np.ndarray", int]:
-        return positions(tokens, None, None, 2)
+        return position_ids(tokens, None, None, 2)
 
-    monkeypatch.setattr("backends.torch.backend.positions", flat)
+    monkeypatch.setattr("backends.torch.backend.position_ids", flat)
 
 
 def zero_deepstack(monkeypatch: pytest.MonkeyPatch, backend: TorchBackend) -> None:

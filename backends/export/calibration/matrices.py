@@ -18,7 +18,7 @@ from backends.export.calibration.walk import Walk
 from backends.export.graph import DataFile
 from backends.export.matrices import Matrices, Stored, check_finite
 from backends.export.quantize import Matrix, Rounded, dequantise, quantise
-from backends.qwen3vl.config import Config
+from backends.qwen3vl import Config
 from backends.store.recipe import MatrixError, Recipe, Scheme
 from backends.store.weights import Weights
 

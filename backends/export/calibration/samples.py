@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.base import Prompt
-from backends.qwen3vl.config import Config
-from backends.qwen3vl.positions import positions
+from backends.qwen3vl import Config, position_ids
 
 Floats: TypeAlias = NDArray[np.float32]
 See: TypeAlias = Callable[[Prompt], list[Floats]]  # features, then DeepStack's: [image_tokens, hidden] each
@@ -45,7 +44,8 @@ def begin(
     ends = np.cumsum([len(prompt.ids) for prompt in prompts])
     hidden = embed(np.concatenate([prompt.ids for prompt in prompts]))
     places = [
-        positions(len(prompt.ids), prompt.spans, prompt.grid, config.vision.merge).ids for prompt in prompts
+        position_ids(len(prompt.ids), prompt.spans, prompt.grid, config.vision.merge).ids
+        for prompt in prompts
     ]
     slots = np.concatenate(
         [slots_of(prompt) + end - len(prompt.ids) for prompt, end in zip(prompts, ends, strict=True)]

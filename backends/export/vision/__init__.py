@@ -8,7 +8,7 @@ from backends.export.graph import DataFile, Graph
 from backends.export.vision.linear import Linears
 from backends.export.vision.rotation import Rotated
 from backends.export.vision.tower import Tower
-from backends.qwen3vl.config import VisionConfig
+from backends.qwen3vl import VisionConfig
 from backends.store.recipe import MatrixError, Recipe, VisionPrecision
 from backends.store.weights import Weights
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from backends.export.quantize import Matrix
 from backends.export.vision.linear import Tensors
-from backends.qwen3vl.config import VisionConfig
+from backends.qwen3vl import VisionConfig
 
 _Values: TypeAlias = NDArray[np.float32]
 

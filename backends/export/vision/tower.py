@@ -1,7 +1,7 @@
 """The graph of the picture tower: patches of any grid in, features and DeepStack features out.
 
-One run reads pictures of one grid. What depends on the grid (``qwen3vl.tower.places``) is an input, so that
-no size is built into the graph::
+One run reads pictures of one grid. What depends on it (``qwen3vl.vision_positions``) is an input, so that no
+size is built into the graph::
 
     patches  float32 [pictures, patches, 1536]
     indices  int64   [4, patches]          places.indices, transposed
@@ -21,7 +21,7 @@ import numpy as np
 from backends.export.graph import CONTRIB, FLOAT, INT64, Graph
 from backends.export.vision.linear import PREFIX, Linears, Tensors
 from backends.export.vision.rotation import Rotated
-from backends.qwen3vl.config import CHANNELS, PATCH_VALUES, VisionConfig
+from backends.qwen3vl import CHANNELS, PATCH_VALUES, VisionConfig
 
 TAPS = 4  # entries of the position table that a patch has a share of
 _EPSILON = 1e-6  # of every LayerNorm; no config says it

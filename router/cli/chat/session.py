@@ -15,7 +15,7 @@ from router.cli.chat.settings import Defaults, changed, cost, listed
 from router.cli.chat.stats import TurnStats, table
 from router.cli.exit_codes import describe
 from router.cli.terminal import decision_line, size
-from router.images import PictureLimits, open_picture
+from router.images import InputLimits, open_picture
 from router.types import Decision, Message, Picture, Request
 
 
@@ -66,7 +66,7 @@ class ChatSession:
         conversation: Conversation,
         settings: Request,
         defaults: Defaults,
-        accepted: PictureLimits,
+        accepted: InputLimits,
     ) -> None:
         """``settings``: a request whose messages are not looked at; ``accepted``: which pictures are read."""
         self.conversation = conversation

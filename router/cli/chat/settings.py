@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from backends.base import RequestError
-from backends.qwen3vl.config import Config
-from backends.qwen3vl.images import Limits, grid_of, picture_tokens
+from backends.qwen3vl import Config, ImageLimits, grid_of, image_tokens
 from router.prompt.checkpoint import read_generation_config
 from router.sampling import BUILT_IN, check, from_generation_config
 from router.types import Picture, Request, Sampling
@@ -27,14 +26,14 @@ class Defaults:
     """What a model says itself: how it samples, the sizes at which it reads pictures, its vocabulary."""
 
     sampling: Sampling
-    limits: Limits
+    limits: ImageLimits
     vocab: int
 
     @classmethod
     def read(cls, folder: Path) -> Defaults:
         """Read a model folder's small files; BackendError ``model_invalid`` names what is wrong."""
         sampling = from_generation_config(read_generation_config(folder)).over(BUILT_IN)
-        return cls(sampling, Limits.read(folder), Config.read(folder).text.vocab)
+        return cls(sampling, ImageLimits.read(folder), Config.read(folder).text.vocab)
 
 
 def changed(settings: Request, assignment: str, defaults: Defaults, *, scores: bool) -> Request:
@@ -59,10 +58,10 @@ def changed(settings: Request, assignment: str, defaults: Defaults, *, scores: b
     return new
 
 
-def _limits(settings: Request, defaults: Defaults) -> Limits:
+def _limits(settings: Request, defaults: Defaults) -> ImageLimits:
     """Between which sizes pictures are brought. RequestError: the least is above the most."""
     least, most = settings.min_pixels, settings.max_pixels
-    return Limits(
+    return ImageLimits(
         defaults.limits.min_pixels if least is None else least,
         defaults.limits.max_pixels if most is None else most,
     )
@@ -70,7 +69,7 @@ def _limits(settings: Request, defaults: Defaults) -> Limits:
 
 def cost(picture: Picture, settings: Request, defaults: Defaults) -> int:
     """How many tokens a picture takes in the prompt."""
-    return picture_tokens(grid_of(*picture.size, _limits(settings, defaults)))
+    return image_tokens(grid_of(*picture.size, _limits(settings, defaults)))
 
 
 def listed(settings: Request, defaults: Defaults) -> Iterator[str]:

@@ -18,7 +18,7 @@ from typing import Any, NoReturn, TypeAlias
 from PIL import Image
 
 from backends.base import RequestError
-from router.images import PictureLimits, read_picture
+from router.images import InputLimits, read_picture
 from router.types import ROLES, Message, Picture
 
 _URL = re.compile(r"data:image/[a-z0-9.+-]+;base64,", re.IGNORECASE)
@@ -42,7 +42,7 @@ def to_json(messages: Iterable[Message]) -> str:
     return json.dumps({"messages": said}, ensure_ascii=False, indent=1) + "\n"
 
 
-def from_json(text: str, limits: PictureLimits) -> tuple[Message, ...]:
+def from_json(text: str, limits: InputLimits) -> tuple[Message, ...]:
     """What ``to_json`` wrote, or a bare list of messages; no picture is decoded before all else is in order.
 
     ``limits`` hold, but a PNG may have all the bytes that its pixels need. RequestError says what is wrong,
@@ -130,7 +130,7 @@ def _bytes(url: Any, place: str) -> bytes:
         raise RequestError(f"{place} is not valid base64", code="invalid_image") from None
 
 
-def _picture(encoded: _Encoded, limits: PictureLimits) -> Picture:
+def _picture(encoded: _Encoded, limits: InputLimits) -> Picture:
     try:
         return read_picture(encoded.data, limits)
     except RequestError as error:

@@ -10,7 +10,7 @@ from pathlib import Path
 from backends.base import Prompt, Runtime
 from backends.export import Samples
 from backends.export.calibration.samples import Floats, See
-from backends.qwen3vl.config import VisionConfig
+from backends.qwen3vl import VisionConfig
 from router.models.calibration.conversations import HELD_OUT, PAIRS, SHOWN, SHOWN_HELD_OUT, Turns
 from router.models.calibration.drawings import KINDS, drawings
 from router.prompt import PromptBuilder
