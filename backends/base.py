@@ -50,25 +50,25 @@ PATCH = 16  # pixels a side; a row of patches is 3 channels x 2 frames x 16 x 16
 
 @dataclass(frozen=True, eq=False)
 class Prompt:
-    """Token ids, and the pictures' patches with the places in the ids that they fill."""
+    """Token ids, and the images' patches with the places in the ids that they fill."""
 
     ids: NDArray[np.int64]  # [tokens]
-    patches: NDArray[np.float32] | None = None  # [patches, 1536], pictures one after the other
+    patches: NDArray[np.float32] | None = None  # [patches, 1536], images one after the other
     grid: NDArray[np.int64] | None = None  # [images, 3]: t, h, w in patches
     spans: NDArray[np.int64] | None = None  # [images, 2]: first pad and one past the last pad in ids
 
     @property
     def image_tokens(self) -> int:
-        """How many of the ids are places for picture features."""
+        """How many of the ids are places for image features."""
         return 0 if self.spans is None else int((self.spans[:, 1] - self.spans[:, 0]).sum())
 
     @property
     def images(self) -> int:
-        """How many pictures it has."""
+        """How many images it has."""
         return 0 if self.grid is None else len(self.grid)
 
     def after(self, tokens: int) -> Prompt:
-        """What follows the first ``tokens``, which cut through no picture; places count from there."""
+        """What follows the first ``tokens``, which cut through no image; places count from there."""
         if self.spans is None or self.grid is None or self.patches is None:
             return Prompt(self.ids[tokens:])
         unread = self.spans[:, 0] >= tokens
@@ -80,7 +80,7 @@ class Prompt:
 
     @property
     def resized(self) -> tuple[tuple[int, int], ...]:
-        """Width and height in pixels at which each picture is read."""
+        """Width and height in pixels at which each image is read."""
         return () if self.grid is None else tuple((int(w) * PATCH, int(h) * PATCH) for _, h, w in self.grid)
 
 
@@ -104,7 +104,7 @@ class Runtime:
     device: Device = "auto"
     dtype: DType = "auto"  # of PyTorch's weights
     threads: int | None = None  # None: the library's own choice
-    vision: Vision = "onnx"  # what encodes pictures for the onnx backend
+    vision: Vision = "onnx"  # what encodes images for the onnx backend
     checkpoint: Path | None = None  # what the model's export was made from; PyTorch's vision reads it
     packed: Path | None = None  # the export's packed variant: its weights are mapped, not copied
     kept_bytes: int = 1 << 30  # for caches of ended generations, so that a follow-up reads only what is new
@@ -114,11 +114,11 @@ class Session(Protocol):
     """One generation: it owns the cache, and sessions of one backend do not see each other."""
 
     vision_seconds: float
-    """Seconds that the last prefill spent on encoding pictures; 0.0 without a picture."""
+    """Seconds that the last prefill spent on encoding images; 0.0 without an image."""
     cached_tokens: int
     """How many tokens of the prompt the last prefill found in a cache and did not read again."""
     cached_images: int
-    """How many pictures of the prompt the last prefill did not encode again."""
+    """How many images of the prompt the last prefill did not encode again."""
 
     def prefill(self, prompt: Prompt) -> Logits:
         """Read a whole prompt; return the scores of the token after it."""

@@ -1,7 +1,7 @@
 """Caches of ended generations, kept for a while: a prompt that begins like one of them reads only its rest.
 
-A conversation's next turn begins like the one before, pictures included, whose places hold the same token ids
-whatever they show: so a cache is known by its ids and by the content of its pictures.
+A conversation's next turn begins like the one before, images included, whose places hold the same token ids
+whatever they show: so a cache is known by its ids and by the content of its images.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TAIL = 8
 
 
 class CachedImage(NamedTuple):
-    """A picture in a prompt: the places it fills, and which one it is."""
+    """An image in a prompt: the places it fills, and which one it is."""
 
     first: int
     end: int
@@ -41,14 +41,14 @@ class CachedPrefix:
     """What a cache holds."""
 
     ids: NDArray[np.int64]  # [tokens]
-    pictures: tuple[CachedImage, ...] = ()
+    images: tuple[CachedImage, ...] = ()
 
     @classmethod
     def of(cls, prompt: Prompt) -> CachedPrefix:
-        """All of a prompt; its pictures' patches are hashed."""
+        """All of a prompt; its images' patches are hashed."""
         if prompt.spans is None or prompt.grid is None or prompt.patches is None:
             return cls(prompt.ids)
-        digests = picture_digests(prompt.patches, prompt.grid)
+        digests = image_digests(prompt.patches, prompt.grid)
         shown = (
             CachedImage(int(first), int(end), digest)
             for (first, end), digest in zip(prompt.spans, digests, strict=True)
@@ -56,20 +56,20 @@ class CachedPrefix:
         return cls(prompt.ids, tuple(shown))
 
     def first(self, tokens: int) -> CachedPrefix:
-        """The beginning of ``tokens`` tokens, without a picture that it cuts through."""
-        pictures = tuple(shown for shown in self.pictures if shown.end <= tokens)
-        return CachedPrefix(self.ids[:tokens], pictures)
+        """The beginning of ``tokens`` tokens, without an image that it cuts through."""
+        images = tuple(shown for shown in self.images if shown.end <= tokens)
+        return CachedPrefix(self.ids[:tokens], images)
 
     def then(self, tokens: list[int]) -> CachedPrefix:
         """With the tokens of an answer behind."""
         return replace(self, ids=np.append(self.ids, tokens))
 
     def common(self, other: CachedPrefix) -> int:
-        """How many tokens both begin with; never a part of a picture."""
+        """How many tokens both begin with; never a part of an image."""
         shorter = min(len(self.ids), len(other.ids))
         different = np.flatnonzero(self.ids[:shorter] != other.ids[:shorter])
         same = int(different[0]) if len(different) else shorter
-        ours, theirs = set(self.pictures), set(other.pictures)
+        ours, theirs = set(self.images), set(other.images)
         return min([same, *(shown.first for shown in ours ^ theirs), *_cut(ours & theirs, same)])
 
 
@@ -126,8 +126,8 @@ class PrefixCache(Generic[C]):
         return len(self._kept)
 
 
-def picture_digests(patches: NDArray[np.float32], grid: NDArray[np.int64]) -> list[bytes]:
-    """What tells each picture from others: sha256 of its row of ``grid`` [images, 3] and of its patches."""
+def image_digests(patches: NDArray[np.float32], grid: NDArray[np.int64]) -> list[bytes]:
+    """What tells each image from others: sha256 of its row of ``grid`` [images, 3] and of its patches."""
     rows = np.split(patches, np.cumsum(grid.prod(1))[:-1])
     return [_digest(shape, values) for shape, values in zip(grid, rows, strict=True)]
 
@@ -138,5 +138,5 @@ def _digest(shape: NDArray[np.int64], values: NDArray[np.float32]) -> bytes:
     return digest.digest()
 
 
-def _cut(pictures: set[CachedImage], tokens: int) -> list[int]:
-    return [shown.first for shown in pictures if shown.first < tokens < shown.end]
+def _cut(images: set[CachedImage], tokens: int) -> list[int]:
+    return [shown.first for shown in images if shown.first < tokens < shown.end]

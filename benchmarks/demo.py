@@ -1,4 +1,4 @@
-"""Four questions, each to every backend: greedy text, and three drawn pictures at rising temperatures.
+"""Four questions, each to every backend: greedy text, and three drawn images at rising temperatures.
 
     python -m benchmarks.demo                    # the embedded model
     python -m benchmarks.demo -m ./qwen3-vl-2b
@@ -37,18 +37,18 @@ SEED = 7
 
 @dataclass(frozen=True)
 class Scenario:
-    """A question, with or without a picture, and how it is answered."""
+    """A question, with or without an image, and how it is answered."""
 
     name: str
     question: str
     sampling: Sampling
-    picture: Picture | None = None
+    image: Picture | None = None
 
     @property
     def message(self) -> Message:
         """What the model is asked."""
-        pictures = () if self.picture is None else (self.picture,)
-        return Message.of("user", *pictures, self.question)
+        images = () if self.image is None else (self.image,)
+        return Message.of("user", *images, self.question)
 
 
 def gradient(side: int = 224) -> Picture:
@@ -72,7 +72,7 @@ def checkerboard(side: int = 224, squares: int = 8) -> Picture:
 
 SCENARIOS = (
     Scenario("text, greedy", "What can you do?", Sampling(temperature=0.0)),
-    Scenario("gradient, sampled", "Describe this picture.", Sampling(temperature=0.7, top_p=0.9), gradient()),
+    Scenario("gradient, sampled", "Describe this image.", Sampling(temperature=0.7, top_p=0.9), gradient()),
     Scenario("colours, low temperature", "Which colours do you see?", Sampling(temperature=0.2), colours()),
     Scenario("checkerboard, high temperature", "What do you see?", Sampling(temperature=1.3), checkerboard()),
 )

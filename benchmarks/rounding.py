@@ -54,13 +54,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--layers", type=int, help="how many of the first layers; all by default")
-    parser.add_argument("--no-pictures", action="store_true", help="text alone: no tower is run")
+    parser.add_argument("--no-images", action="store_true", help="text alone: no tower is run")
     parser.add_argument("--verify", action="store_true", help="export each way and compare it with PyTorch")
     said = parser.parse_args()
     columns = ["rounding", "bits a weight", "weight error", "output error", *STEPS]
     print(f"| {' | '.join(columns + ['nats, worst prompt', 'top-1'] * said.verify)} |")
     print("|---" * (len(columns) + 2 * said.verify) + "|")
-    found = measure(said.checkpoint, said.layers, pictures=not said.no_pictures)
+    found = measure(said.checkpoint, said.layers, images=not said.no_images)
     for name, recipe in RECIPES.items():
         errors = found[name]
         outputs = {step: np.mean([output for _, output in errors[step]]) for step in STEPS}
@@ -79,10 +79,10 @@ def main() -> None:
 Errors = dict[str, list[tuple[float, float]]]  # of each step and layer: of the weights, of the outputs
 
 
-def measure(checkpoint: Path, layers: int | None, *, pictures: bool) -> dict[str, Errors]:
+def measure(checkpoint: Path, layers: int | None, *, images: bool) -> dict[str, Errors]:
     """The errors of each way of rounding, on the same inputs."""
     config, weights = Config.read(checkpoint), Weights(checkpoint)
-    states, middle, end = start(checkpoint, config, weights, pictures=pictures)
+    states, middle, end = start(checkpoint, config, weights, images=images)
     walk = Walk(states, weights, config.text)
     found: dict[str, Errors] = {name: defaultdict(list) for name in RECIPES}
     for index in range(layers or config.text.layers):
@@ -111,18 +111,18 @@ def measure(checkpoint: Path, layers: int | None, *, pictures: bool) -> dict[str
     return found
 
 
-def start(checkpoint: Path, config: Config, weights: Weights, *, pictures: bool) -> tuple[States, int, int]:
+def start(checkpoint: Path, config: Config, weights: Weights, *, images: bool) -> tuple[States, int, int]:
     """The prompts' states before the first layer; where the second half begins, and what is kept apart."""
     asked = samples(checkpoint)
     given, apart = (
-        [prompt for prompt in prompts if pictures or prompt.patches is None]
+        [prompt for prompt in prompts if images or prompt.patches is None]
         for prompts in (asked.prompts, asked.held_out)
     )
     table = weights.read(f"{MODEL}embed_tokens.weight")
     with tempfile.TemporaryDirectory() as folder:
-        if pictures:
+        if images:
             vision.write(Path(folder), weights, config.vision, Recipe())
-        see = asked.load_tower(Path(folder)) if pictures else (lambda prompt: [])
+        see = asked.load_tower(Path(folder)) if images else (lambda prompt: [])
         states = begin([*given[::2], *given[1::2], *apart], config, lambda ids: table[ids], see)
     return states, states.ends[len(given[::2]) - 1], states.ends[len(given) - 1]
 

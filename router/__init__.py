@@ -1,11 +1,11 @@
-"""hybrid: answers about text and pictures with Qwen3-VL, by the backend that fits each request.
+"""hybrid: answers about text and images with Qwen3-VL, by the backend that fits each request.
 
 The library's face. Importing it loads nothing heavy; each name is imported when it is first used::
 
-    from router import Message, Request, Router, open_picture
+    from router import Message, Request, Router, open_image
 
     router = Router()
-    question = Message.of("user", open_picture("photo.jpg"), "Which colours do you see?")
+    question = Message.of("user", open_image("photo.jpg"), "Which colours do you see?")
     print(router.complete(Request((question,))).text)
 """
 
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from backends.base import BackendError, RequestError, Runtime
-    from router.images import InputLimits, from_pil, open_picture, read_picture
+    from router.images import InputLimits, from_pil, open_image, read_image
     from router.policy import Outlook
     from router.router import Answer, Router
     from router.types import (
@@ -53,13 +53,13 @@ __all__ = [
     "Sampling",
     "Stats",
     "from_pil",
-    "open_picture",
-    "read_picture",
+    "open_image",
+    "read_image",
 ]
 
 _MODULES = {
     "backends.base": ("BackendError", "RequestError", "Runtime"),
-    "router.images": ("InputLimits", "from_pil", "open_picture", "read_picture"),
+    "router.images": ("InputLimits", "from_pil", "open_image", "read_image"),
     "router.policy": ("Outlook",),
     "router.router": ("Answer", "Router"),
 }

@@ -27,12 +27,12 @@ from router.models.exports import source_of
 Verdict: TypeAlias = Literal["fits", "tight", "does not fit"]
 
 TOKENS = 2048  # of the conversation that an estimate is for
-PIXELS = 1 << 20  # of its picture
+PIXELS = 1 << 20  # of its image
 TIGHT = 0.8  # of the free memory: an estimate may be a fifth off
 
 _LIBRARIES_OF_EXPORTS = 110_000_000  # bytes: Python, this project and onnxruntime
 _LIBRARIES_OF_CHECKPOINTS = 430_000_000  # the same with PyTorch and transformers
-_TOWER = 100  # bytes for each patch and each value of the tower's width, while a picture is encoded
+_TOWER = 100  # bytes for each patch and each value of the tower's width, while an image is encoded
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,12 @@ class Footprint:
     libraries: int
     weights: int
     cache: int  # keys and values of TOKENS tokens
-    picture: int  # while a picture of PIXELS, or the largest that the model reads, is encoded
+    image: int  # while an image of PIXELS, or the largest that the model reads, is encoded
 
     @property
     def total(self) -> int:
         """All of it."""
-        return self.libraries + self.weights + self.cache + self.picture
+        return self.libraries + self.weights + self.cache + self.image
 
     def verdict(self, free: int) -> Verdict:
         """Whether ``free`` bytes hold it."""
@@ -57,11 +57,11 @@ class Footprint:
 
 
 def footprint(model: Model, can: Capability, runtime: Runtime) -> Footprint:
-    """What a backend takes with ``model`` on the processor: libraries + weights + cache + picture.
+    """What a backend takes with ``model`` on the processor: libraries + weights + cache + image.
 
     Weights of an export: the packed copies that onnxruntime makes, as large as the files; the files are read
-    through the page cache, which is given back on demand and not counted. The picture tower's count where
-    pictures are seen; where there is no export yet, what the default recipe is estimated to write.
+    through the page cache, which is given back on demand and not counted. The vision tower's count where
+    images are seen; where there is no export yet, what the default recipe is estimated to write.
     Weights of a checkpoint: 2 bytes each in bf16, 4 in fp32, as `weight_format` chooses. Cache: keys and
     values of every layer, in float32 or the weights' format. Picture: some 100 bytes for each patch and value
     of the tower's width. A backend of another package is taken to do as ours.
@@ -80,8 +80,8 @@ def footprint(model: Model, can: Capability, runtime: Runtime) -> Footprint:
     text = config.text
     cache = 2 * text.layers * text.kv_heads * text.head_dim * width * min(TOKENS, text.context)
     pixels = min(PIXELS, ImageLimits.read(model.folder).max_pixels)
-    picture = _TOWER * config.vision.hidden * pixels // PATCH**2
-    return Footprint(libraries, weights, cache, picture if can.sees_images else 0)
+    image = _TOWER * config.vision.hidden * pixels // PATCH**2
+    return Footprint(libraries, weights, cache, image if can.sees_images else 0)
 
 
 def _export(model: Model, sees_images: bool) -> int:
@@ -114,12 +114,12 @@ class Speed:
     load_seconds: float
     prefill: Points  # prompt tokens, tokens per second
     decode: Points  # tokens of context, tokens per second
-    vision: Points = ()  # patches of a picture, patches per second; empty where pictures are not read
+    vision: Points = ()  # patches of an image, patches per second; empty where images are not read
 
     def seconds(self, prompt_tokens: int, output_tokens: int, patches: tuple[int, ...] = ()) -> float | None:
         """How long an answer takes once the model is loaded; None where nothing tells.
 
-        ``patches``: those of each picture.
+        ``patches``: those of each image.
         """
         context = prompt_tokens + output_tokens // 2
         parts = [_interpolated(prompt_tokens, prompt_tokens, self.prefill)]

@@ -185,18 +185,18 @@ _X86 = (
     (
         "VNNI",
         ("avx512_vnni", "avx_vnni"),
-        "INT4 and int8 products take three steps, not one; pictures a fifth longer, to keep sums exact",
+        "INT4 and int8 products take three steps, not one; images a fifth longer, to keep sums exact",
     ),
     (
         "AVX512-BF16",
         ("avx512_bf16",),
         "torch computes in float32 where that fits: slower, and twice the memory",
     ),
-    ("AMX", ("amx_int8",), "pictures are read without int8 tiles; few processors have them"),
+    ("AMX", ("amx_int8",), "images are read without int8 tiles; few processors have them"),
 )
 _ARM = (
     ("dotprod", ("asimddp",), "no int8 kernels for INT4 matrices: products in float32, far slower"),
-    ("i8mm", ("i8mm",), "int8 products go row by row: prompts and pictures are read slower"),
+    ("i8mm", ("i8mm",), "int8 products go row by row: prompts and images are read slower"),
     ("bf16", ("bf16",), "torch gains nothing from --dtype bf16 but memory"),
     ("SVE", ("sve",), "softmax and activations take a little longer"),
 )

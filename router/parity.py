@@ -30,9 +30,9 @@ STEPS = 24  # tokens of each answer that are compared
 
 
 class Seeing(Protocol):
-    """A backend that shows what its picture tower makes of a prompt's pictures."""
+    """A backend that shows what its vision tower makes of a prompt's images."""
 
-    def picture_features(self, prompt: Prompt) -> list[Floats]:
+    def image_features(self, prompt: Prompt) -> list[Floats]:
         """The features put into the embeddings, then each DeepStack feature, all [image_tokens, hidden]."""
         ...
 
@@ -52,7 +52,7 @@ class Distance:
 
     stage: str
     cosine: float  # of all values as one vector
-    worst_row: float  # the lowest cosine of a single picture place or prompt
+    worst_row: float  # the lowest cosine of a single image place or prompt
     relative_error: float  # Frobenius norm of the difference over that of the reference
 
 
@@ -106,7 +106,7 @@ def trace(
 ) -> Iterator[Trace]:
     """Read each prompt and an answer to it: the one given, or else the backend's own greedy one."""
     for index, prompt in enumerate(prompts):
-        features = [] if prompt.patches is None else cast(Seeing, backend).picture_features(prompt)
+        features = [] if prompt.patches is None else cast(Seeing, backend).image_features(prompt)
         given = None if answers is None else answers[index]
         scores, tokens = _read(backend, prompt, given)
         yield Trace(features, scores, tokens)
@@ -117,7 +117,7 @@ def compare(reference: Sequence[Trace], other: Sequence[Trace]) -> ParityReport:
     pairs = list(zip(reference, other, strict=True))
     seen = [(a.features, b.features) for a, b in pairs if a.features]
     names = (
-        ["picture features", *(f"DeepStack feature {i}" for i in range(len(seen[0][0]) - 1))] if seen else []
+        ["image features", *(f"DeepStack feature {i}" for i in range(len(seen[0][0]) - 1))] if seen else []
     )
     distances = [
         _distance(name, np.concatenate([a[i] for a, _ in seen]), np.concatenate([b[i] for _, b in seen]))
@@ -130,7 +130,7 @@ def compare(reference: Sequence[Trace], other: Sequence[Trace]) -> ParityReport:
     return ParityReport(
         distances=(*distances, first),
         top1=float(np.concatenate(same).mean()),
-        # of the worst prompt: what is wrong with pictures must not drown in text that is right
+        # of the worst prompt: what is wrong with images must not drown in text that is right
         divergence=float(np.max([_divergence(a.scores, b.scores).mean() for a, b in pairs])),
         agreeing=tuple(int(np.append(row, False).argmin()) for row in same),
         steps=sum(map(len, same)),
@@ -167,7 +167,7 @@ def _told(
 
 
 def questions(builder: PromptBuilder) -> list[Prompt]:
-    """The built-in prompts: text of several kinds, and pictures of several sizes, alone and together."""
+    """The built-in prompts: text of several kinds, and images of several sizes, alone and together."""
     quadrants, waves, noise = _quadrants(256, 256), _waves(320, 192), _noise(224, 352)
     conversations = [
         (Message.of("user", "Which colours do you see?"),),
@@ -179,8 +179,8 @@ def questions(builder: PromptBuilder) -> list[Prompt]:
             Message.of("user", "Go on."),
         ),
         (Message.of("user", quadrants, "Which colours do you see?"),),
-        (Message.of("user", "What is in this picture?", waves),),
-        (Message.of("user", noise, quadrants, "Compare the two pictures."),),
+        (Message.of("user", "What is in this image?", waves),),
+        (Message.of("user", noise, quadrants, "Compare the two images."),),
         (
             Message.of("user", waves, "Which colours do you see?"),
             Message.of("assistant", "I see red."),

@@ -2,7 +2,7 @@
 
 A policy is a function of the request and the `Outlook`. Ours, by name::
 
-    auto            a picture anywhere in the conversation: onnx, torch; text only: genai, onnx, torch,
+    auto            an image anywhere in the conversation: onnx, torch; text only: genai, onnx, torch,
                     or first one that decodes several answers together while there are others to give
     prefer:a,b,c    the first of these that can, and no other
     fastest         the one that takes least by what `hybrid bench` measured here
@@ -23,7 +23,7 @@ from backends.base import BackendError, Capability, RequestError
 from router.types import Decision, Request
 
 GROUP = "hybrid.policies"
-FOR_PICTURES = ("onnx", "torch")
+FOR_IMAGES = ("onnx", "torch")
 FOR_TEXT = ("genai", "onnx", "torch")
 
 
@@ -123,7 +123,7 @@ _OURS: Mapping[str, Policy] = {"auto": auto, "fastest": fastest}
 
 
 def _order(request: Request) -> tuple[str, ...]:
-    return FOR_PICTURES if request.has_image else FOR_TEXT
+    return FOR_IMAGES if request.has_image else FOR_TEXT
 
 
 def _together(order: tuple[str, ...], request: Request, outlook: Outlook) -> list[str]:
@@ -133,7 +133,7 @@ def _together(order: tuple[str, ...], request: Request, outlook: Outlook) -> lis
 
 
 def _what(request: Request) -> str:
-    return "the conversation has a picture" if request.has_image else "text only"
+    return "the conversation has an image" if request.has_image else "text only"
 
 
 def _first(order: tuple[str, ...], reason: str, request: Request, outlook: Outlook) -> Decision:
@@ -156,7 +156,7 @@ def _check_named(name: str, request: Request, available: Mapping[str, Capability
         )
     if request.has_image and not capability.sees_images:
         raise RequestError(
-            f"backend '{name}' reads text only; drop the picture or choose another backend",
+            f"backend '{name}' reads text only; drop the image or choose another backend",
             code="unsupported_image",
             param="backend",
         )

@@ -44,9 +44,9 @@ class ResolvedRequest:
 class Resolver:
     """Makes of each request to one model what it asks; read once, and shared by threads."""
 
-    def __init__(self, folder: Path, max_pictures: int = InputLimits.max_pictures) -> None:
+    def __init__(self, folder: Path, max_images: int = InputLimits.max_images) -> None:
         self._folder = folder
-        self._max_pictures = max_pictures
+        self._max_images = max_images
 
     def ask(self, request: Request) -> ResolvedRequest:
         """RequestError: something in the request is wrong, and what. BackendError: the model's files are."""
@@ -58,7 +58,7 @@ class Resolver:
     @cached_property
     def builder(self) -> PromptBuilder:
         """The model's tokenizer, template and configuration."""
-        return PromptBuilder.read(self._folder, self._max_pictures)
+        return PromptBuilder.read(self._folder, self._max_images)
 
     @cached_property
     def _schemas(self) -> Schemas:
@@ -69,7 +69,7 @@ class Resolver:
         return from_generation_config(self.builder.generation_config).over(BUILT_IN)
 
     def _planner(self, request: Request) -> PromptBuilder:
-        """The builder, with the picture limits of this request."""
+        """The builder, with the image limits of this request."""
         limits = self.builder.limits
         least, most = request.min_pixels or limits.min_pixels, request.max_pixels or limits.max_pixels
         return replace(self.builder, limits=ImageLimits(least, most))

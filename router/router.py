@@ -52,14 +52,14 @@ class Router:
         memory: int | None = None,
         make_exports: bool = True,
         context: int | None = None,
-        max_pictures: int = InputLimits.max_pictures,
+        max_images: int = InputLimits.max_images,
     ) -> None:
         """``recipe``: how a backend that needs an export gets it; ``listener``: told of long steps.
 
         ``policy``: see `router.policy`. ``memory``: bytes that loaded backends may take, most of the
         machine's by default; those used least recently are let go. ``make_exports``: whether a model that has
         no export yet gets one when a backend needs it. ``context``: most tokens of a prompt and its answer,
-        if fewer than the model's. ``max_pictures``: most in one conversation.
+        if fewer than the model's. ``max_images``: most in one conversation.
         """
         self.model = model if isinstance(model, Model) else find(model, listener)
         self.runtime = runtime or Runtime()
@@ -67,7 +67,7 @@ class Router:
         self.listener = listener
         self.context = context
         self.policy = find_policy(policy, backends.names()) if isinstance(policy, str) else policy
-        self._questions = Resolver(self.model.folder, max_pictures)
+        self._questions = Resolver(self.model.folder, max_images)
         self._backends = ModelBackends(self.model, self.runtime, recipe, listener, make_exports)
         total = total_memory()
         budget = memory if memory is not None or total is None else int(_SHARE * total)

@@ -20,7 +20,7 @@ ROLES: tuple[Role, ...] = ("system", "user", "assistant")
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A picture as every backend sees it: upright, opaque, 8 bits a channel."""
+    """An image as every backend sees it: upright, opaque, 8 bits a channel."""
 
     pixels: NDArray[np.uint8]  # [height, width, 3], RGB
 
@@ -32,7 +32,7 @@ class Picture:
 
 @dataclass(frozen=True, eq=False)
 class Message:
-    """One turn: text and pictures in the order they are read."""
+    """One turn: text and images in the order they are read."""
 
     role: Role
     parts: tuple[str | Picture, ...]
@@ -43,12 +43,12 @@ class Message:
 
     @classmethod
     def of(cls, role: Role, *parts: str | Picture) -> Message:
-        """A message from its parts: ``Message.of("user", picture, "What is this?")``."""
+        """A message from its parts: ``Message.of("user", image, "What is this?")``."""
         return cls(role, parts)
 
     @property
-    def pictures(self) -> tuple[Picture, ...]:
-        """The pictures of this turn, in order."""
+    def images(self) -> tuple[Picture, ...]:
+        """The images of this turn, in order."""
         return tuple(part for part in self.parts if isinstance(part, Picture))
 
 
@@ -88,14 +88,14 @@ class Request:
     messages: tuple[Message, ...]
     sampling: Sampling = Sampling()
     backend: str | None = None
-    min_pixels: int | None = None  # enlarge and shrink pictures to between these; None: as the model says
+    min_pixels: int | None = None  # enlarge and shrink images to between these; None: as the model says
     max_pixels: int | None = None
     json_schema: str | None = None  # the answer is JSON of this schema, itself JSON text; None: any text
 
     @property
     def has_image(self) -> bool:
-        """Whether a picture stands anywhere in the conversation, not only in its last turn."""
-        return any(message.pictures for message in self.messages)
+        """Whether an image stands anywhere in the conversation, not only in its last turn."""
+        return any(message.images for message in self.messages)
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class Route:
 
     decision: Decision
     candidates: tuple[Candidate, ...]
-    prompt_tokens: int  # picture places included
+    prompt_tokens: int  # image places included
     image_tokens: int
     max_tokens: int  # that the answer may have
 
@@ -143,13 +143,13 @@ class Stats:
     """What one answer took; every time in seconds."""
 
     backend: str
-    prompt_tokens: int  # picture places included
+    prompt_tokens: int  # image places included
     image_tokens: int
     output_tokens: int
     vision_seconds: float
     prefill_seconds: float  # vision included: from the prompt to its first scores
     decode_seconds: float  # all that came after the prefill
-    resized: tuple[tuple[int, int], ...] = ()  # width and height in pixels of each picture as it was read
+    resized: tuple[tuple[int, int], ...] = ()  # width and height in pixels of each image as it was read
     cached_tokens: int = 0  # of the prompt's, found in a kept cache and not read again
     cached_images: int = 0  # of the prompt's, not encoded again
 

@@ -28,7 +28,7 @@ SHAPES = {
 
 
 class Tower:
-    """transformers' picture tower in the place of the exported one."""
+    """transformers' vision tower in the place of the exported one."""
 
     def __init__(self, model: "torch.nn.Module") -> None:
         self.visual = model.model.visual

@@ -8,14 +8,14 @@ import pytest
 
 from backends import BackendError, RequestError
 from router import Request, Router, Sampling
-from tests.test_router import ANSWER, PICTURED, QUESTION, stage
+from tests.test_router import ANSWER, IMAGED, QUESTION, stage
 
 __all__ = ["stage"]  # a fixture
 
 
 def test_the_answer_is_the_same_as_without_a_loop(stage) -> None:
     stage("torch", "onnx")
-    router, request = Router(), Request(PICTURED, Sampling(logprobs=1))
+    router, request = Router(), Request(IMAGED, Sampling(logprobs=1))
 
     async def ask() -> tuple[list[str], object]:
         return [chunk.text async for chunk in router.astream(request)], await router.acomplete(request)

@@ -37,7 +37,7 @@ def weights_of(folder: Path) -> int:
     [(999, "does not fit"), (1000, "tight"), (1249, "tight"), (1250, "fits"), (10_000, "fits")],
 )
 def test_an_estimate_fits_with_a_fifth_to_spare(free: int, verdict: str) -> None:
-    need = Footprint(libraries=400, weights=300, cache=200, picture=100)
+    need = Footprint(libraries=400, weights=300, cache=200, image=100)
     assert need.total == 1000
     assert need.verdict(free) == verdict
 
@@ -50,15 +50,15 @@ def test_a_checkpoints_weights_take_what_their_format_does() -> None:
     assert narrow.cache == wide.cache / 2
     # scenes: 4 layers, 2 heads of 32 values, keys and values
     assert wide.cache == 2 * 4 * 2 * 32 * 4 * TOKENS
-    assert wide.picture == narrow.picture > 0
+    assert wide.image == narrow.image > 0
 
 
-def test_a_backend_that_sees_no_pictures_takes_nothing_for_them() -> None:
+def test_a_backend_that_sees_no_images_takes_nothing_for_them() -> None:
     blind = replace(CHECKPOINTS, sees_images=False)
-    assert footprint(find(), blind, FP32).picture == 0
+    assert footprint(find(), blind, FP32).image == 0
 
 
-def test_an_export_takes_its_files_and_the_tower_only_for_pictures() -> None:
+def test_an_export_takes_its_files_and_the_tower_only_for_images() -> None:
     folder = stand_in.ensure(find())
     sizes = stand_in.SIZES
     seeing = footprint(find(), EXPORTS, FP32)

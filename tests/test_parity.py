@@ -27,7 +27,7 @@ def test_the_same_is_no_distance_away() -> None:
     one = [made(), made(features=0)]
     report = compare(one, one)
     assert [distance.stage for distance in report.distances] == [
-        "picture features",
+        "image features",
         "DeepStack feature 0",
         "prefill scores",
     ]

@@ -11,11 +11,11 @@ from backends.base import BackendError, Capability, RequestError
 from router.policy import Outlook, decide, find_policy
 from router.types import Decision, Message, Picture, Request
 
-PICTURE = Picture(np.zeros((32, 32, 3), np.uint8))
+IMAGE = Picture(np.zeros((32, 32, 3), np.uint8))
 TEXT = Request((Message.of("user", "hello"),))
-PICTURED = Request((Message.of("user", PICTURE, "what?"),))
+IMAGED = Request((Message.of("user", IMAGE, "what?"),))
 LATER = Request(
-    (Message.of("user", PICTURE, "what?"), Message.of("assistant", "red"), Message.of("user", "and where?"))
+    (Message.of("user", IMAGE, "what?"), Message.of("assistant", "red"), Message.of("user", "and where?"))
 )
 ALL = {
     "torch": Capability(True),
@@ -37,8 +37,8 @@ def without(*names: str) -> dict[str, Capability]:
         (TEXT, ALL, "genai", ("onnx", "torch")),
         (TEXT, without("genai"), "onnx", ("torch",)),
         (TEXT, without("genai", "onnx"), "torch", ()),
-        (PICTURED, ALL, "onnx", ("torch",)),
-        (PICTURED, without("onnx"), "torch", ()),
+        (IMAGED, ALL, "onnx", ("torch",)),
+        (IMAGED, without("onnx"), "torch", ()),
         (LATER, ALL, "onnx", ("torch",)),
     ],
 )
@@ -58,12 +58,12 @@ def test_auto_answers_texts_together_where_there_are_several() -> None:
     assert decide(TEXT, Outlook(ALL, others=1)).backend == "genai"
     broken = together | {"onnx": Capability(True, "not installed", decodes_together=True)}
     assert decide(TEXT, Outlook(broken, others=1)).backend == "genai"
-    assert decide(PICTURED, Outlook(together, others=1)).backend == "onnx"
+    assert decide(IMAGED, Outlook(together, others=1)).backend == "onnx"
 
 
 def test_the_reason_names_what_decided() -> None:
     assert decide(TEXT, Outlook(ALL)).reason == "text only"
-    assert decide(LATER, Outlook(ALL)).reason == "the conversation has a picture"
+    assert decide(LATER, Outlook(ALL)).reason == "the conversation has an image"
     assert "genai: not installed" in decide(TEXT, Outlook(without("genai"))).reason
 
 
@@ -73,7 +73,7 @@ def test_a_named_backend_is_taken() -> None:
     assert decide(named, Outlook(ALL)).fallbacks == ()
 
 
-def test_a_named_backend_that_cannot_see_refuses_a_picture() -> None:
+def test_a_named_backend_that_cannot_see_refuses_an_image() -> None:
     with pytest.raises(RequestError, match="backend 'genai' reads text only"):
         decide(Request(LATER.messages, backend="genai"), Outlook(ALL))
 
@@ -91,7 +91,7 @@ def test_an_unknown_backend_is_refused_with_the_names_there_are() -> None:
 
 def test_nothing_usable_says_why_for_each() -> None:
     with pytest.raises(BackendError, match="onnx: not installed; torch: not installed"):
-        decide(PICTURED, Outlook(without("onnx", "torch")))
+        decide(IMAGED, Outlook(without("onnx", "torch")))
 
 
 def by(name: str, request: Request, outlook: Outlook) -> Decision:
@@ -101,14 +101,14 @@ def by(name: str, request: Request, outlook: Outlook) -> Decision:
 def test_a_preferred_backend_is_taken_and_one_that_cannot_is_passed_over_with_the_reason() -> None:
     decision = by("prefer:torch,genai", TEXT, Outlook(ALL))
     assert decision == Decision("torch", "preferred, and text only", ("genai",))
-    decision = by("prefer: genai, torch", PICTURED, Outlook(ALL))
+    decision = by("prefer: genai, torch", IMAGED, Outlook(ALL))
     assert (decision.backend, decision.fallbacks) == ("torch", ())
-    assert decision.reason == "preferred, and the conversation has a picture; genai: it reads text only"
+    assert decision.reason == "preferred, and the conversation has an image; genai: it reads text only"
 
 
 def test_no_other_than_the_preferred_answers() -> None:
     with pytest.raises(BackendError, match=r"no backend can answer this here \(genai: it reads text only\)"):
-        by("prefer:genai", PICTURED, Outlook(ALL))
+        by("prefer:genai", IMAGED, Outlook(ALL))
 
 
 def test_the_fastest_is_the_one_that_takes_least_where_it_was_measured() -> None:
@@ -116,7 +116,7 @@ def test_the_fastest_is_the_one_that_takes_least_where_it_was_measured() -> None
     decision = by("fastest", TEXT, Outlook(ALL, seconds))
     assert decision == Decision("onnx", "the fastest here, about 2.5 s; text only", ("genai", "torch"))
     assert by("fastest", TEXT, Outlook(ALL, {**seconds, "genai": 1.0})).backend == "genai"
-    assert by("fastest", PICTURED, Outlook(ALL, {**seconds, "genai": 1.0})).backend == "onnx"
+    assert by("fastest", IMAGED, Outlook(ALL, {**seconds, "genai": 1.0})).backend == "onnx"
     assert by("fastest", TEXT, Outlook(without("onnx"), seconds)).backend == "genai"
 
 
@@ -130,7 +130,7 @@ def test_without_figures_the_fastest_is_the_usual_one_and_says_so() -> None:
 def test_a_backend_as_policy_is_taken_or_refused() -> None:
     assert by("torch", TEXT, Outlook(ALL)) == Decision("torch", "asked for by name")
     with pytest.raises(RequestError, match="backend 'genai' reads text only"):
-        by("genai", PICTURED, Outlook(ALL))
+        by("genai", IMAGED, Outlook(ALL))
 
 
 def test_the_backend_of_the_request_wins_over_the_policy() -> None:

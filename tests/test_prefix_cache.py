@@ -12,7 +12,7 @@ PAD = 7
 
 
 def prompt(before: int = 20, pixel: float = 0.0, shape: tuple[int, int] = (4, 4), after: int = 20) -> Prompt:
-    """Text, a picture of one colour, and text."""
+    """Text, an image of one colour, and text."""
     rows, columns = shape
     pads = rows * columns // 4
     ids = np.concatenate([np.arange(100, 100 + before), np.full(pads, PAD), np.arange(200, 200 + after)])
@@ -39,18 +39,18 @@ def test_texts_have_in_common_what_they_begin_with() -> None:
     assert text().common(text(1)) == 0
 
 
-def test_the_same_picture_is_common_and_what_follows_it_too() -> None:
+def test_the_same_image_is_common_and_what_follows_it_too() -> None:
     one, other = CachedPrefix.of(prompt(after=5)), CachedPrefix.of(prompt(after=9))
     assert one.common(other) == 29
 
 
 @pytest.mark.parametrize("other", [prompt(pixel=1.0), prompt(shape=(2, 8))], ids=["colour", "shape"])
-def test_another_picture_ends_what_is_common_though_its_ids_are_the_same(other: Prompt) -> None:
+def test_another_image_ends_what_is_common_though_its_ids_are_the_same(other: Prompt) -> None:
     assert np.array_equal(prompt().ids, other.ids)
     assert CachedPrefix.of(prompt()).common(CachedPrefix.of(other)) == 20
 
 
-def test_a_picture_is_common_as_a_whole_or_not_at_all() -> None:
+def test_an_image_is_common_as_a_whole_or_not_at_all() -> None:
     whole = CachedPrefix.of(prompt())
     assert whole.common(CachedPrefix.of(prompt(before=20, shape=(4, 8)))) == 20
     assert [whole.common(whole.first(tokens)) for tokens in (19, 20, 21, 23, 24, 25)] == [
@@ -63,9 +63,9 @@ def test_a_picture_is_common_as_a_whole_or_not_at_all() -> None:
     ]
 
 
-def test_text_that_has_the_ids_of_a_picture_is_no_picture() -> None:
-    pictured = CachedPrefix.of(prompt())
-    assert pictured.common(CachedPrefix(pictured.ids)) == 20
+def test_text_that_has_the_ids_of_an_image_is_no_image() -> None:
+    imaged = CachedPrefix.of(prompt())
+    assert imaged.common(CachedPrefix(imaged.ids)) == 20
 
 
 def pool(*held: Sequence[int], kept: int = 8, kept_bytes: int = 1000) -> PrefixCache[str]:
@@ -87,12 +87,12 @@ def test_the_last_tokens_of_a_prompt_are_always_read_anew() -> None:
     assert kept.take(text(*count(0, 50))) == ("cache 0", 50 - TAIL)
 
 
-def test_a_picture_at_the_end_of_a_prompt_is_read_anew_as_a_whole() -> None:
+def test_an_image_at_the_end_of_a_prompt_is_read_anew_as_a_whole() -> None:
     kept: PrefixCache[str] = PrefixCache()
     late = prompt(after=5)
     kept.give(CachedPrefix.of(late), "cache", 1)
     assert late.spans is not None
-    assert late.spans[0, 0] < len(late.ids) - TAIL < late.spans[0, 1], "the tail begins inside the picture"
+    assert late.spans[0, 0] < len(late.ids) - TAIL < late.spans[0, 1], "the tail begins inside the image"
     assert kept.take(CachedPrefix.of(late)) == ("cache", 20)
 
 

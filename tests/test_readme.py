@@ -17,7 +17,7 @@ def blocks(language: str) -> list[str]:
 
 PRINTED = [
     r"I can name the colours and shapes of simple pictures\.\n",
-    r"the conversation has a picture\nI see red, green, blue and yellow\.\n\d+ tokens a second\n",
+    r"the conversation has an image\nI see red, green, blue and yellow\.\n\d+ tokens a second\n",
     r"I can name the colours and shapes of simple pictures\.\n",
     r"user\nHello, parrot!\n",
 ]

@@ -21,7 +21,7 @@ from backends.torch.backend import TorchBackend
 from router import Message
 from router.prompt import PromptBuilder
 from tests.exports import exported, fp32, greedy, model
-from tests.torch.test_backend import picture, say
+from tests.torch.test_backend import image, say
 
 RUNTIME = Runtime(device="cpu", dtype="fp32", threads=1)
 LOADERS: dict[str, Callable[[Runtime], Backend]] = {
@@ -30,8 +30,8 @@ LOADERS: dict[str, Callable[[Runtime], Backend]] = {
     "genai": lambda runtime: GenaiBackend.load(fp32().out, runtime),
 }
 SEEING = ("torch", "onnx")
-QUESTION = (Message.of("system", "Answer in one short sentence."), say("What can you do with a picture?"))
-PICTURED = (say(picture(160, 128, 1), "Which colours do you see here?"),)
+QUESTION = (Message.of("system", "Answer in one short sentence."), say("What can you do with an image?"))
+IMAGED = (say(image(160, 128, 1), "Which colours do you see here?"),)
 ANSWER = 12
 
 
@@ -56,7 +56,7 @@ def prefilled(backend: Backend, prompt: Prompt) -> tuple[np.ndarray, Session]:
 
 
 @pytest.mark.parametrize(
-    ("name", "first"), [*((name, PICTURED) for name in SEEING), *((name, QUESTION) for name in LOADERS)]
+    ("name", "first"), [*((name, IMAGED) for name in SEEING), *((name, QUESTION) for name in LOADERS)]
 )
 def test_a_follow_up_reads_what_is_new_and_scores_as_if_it_read_all(
     builder: PromptBuilder, name: str, first: tuple[Message, ...]
@@ -80,22 +80,22 @@ def test_a_follow_up_reads_what_is_new_and_scores_as_if_it_read_all(
 
 
 @pytest.mark.parametrize("name", SEEING)
-def test_another_picture_of_the_same_size_is_read(builder: PromptBuilder, name: str) -> None:
+def test_another_image_of_the_same_size_is_read(builder: PromptBuilder, name: str) -> None:
     backend, cold = LOADERS[name](RUNTIME), LOADERS[name](replace(RUNTIME, kept_bytes=0))
-    asked(backend, turn(builder, *PICTURED))
-    other = turn(builder, say(picture(160, 128, 2), "Which colours do you see here?"))
-    assert np.array_equal(other.ids, turn(builder, *PICTURED).ids)
+    asked(backend, turn(builder, *IMAGED))
+    other = turn(builder, say(image(160, 128, 2), "Which colours do you see here?"))
+    assert np.array_equal(other.ids, turn(builder, *IMAGED).ids)
     scores, session = prefilled(backend, other)
     assert (session.cached_tokens, session.cached_images) == (0, 0)
     assert np.abs(scores - prefilled(cold, other)[0]).max() <= 1e-5
-    assert np.abs(scores - prefilled(cold, turn(builder, *PICTURED))[0]).max() > 1e-2
+    assert np.abs(scores - prefilled(cold, turn(builder, *IMAGED))[0]).max() > 1e-2
 
 
 @pytest.mark.parametrize("name", SEEING)
-def test_a_new_picture_after_a_kept_one_is_put_where_it_stands(builder: PromptBuilder, name: str) -> None:
+def test_a_new_image_after_a_kept_one_is_put_where_it_stands(builder: PromptBuilder, name: str) -> None:
     backend, cold = LOADERS[name](RUNTIME), LOADERS[name](replace(RUNTIME, kept_bytes=0))
-    asked(backend, turn(builder, *PICTURED))
-    second = (*PICTURED, Message.of("assistant", "Red."), say("And here?", picture(96, 160, 3)))
+    asked(backend, turn(builder, *IMAGED))
+    second = (*IMAGED, Message.of("assistant", "Red."), say("And here?", image(96, 160, 3)))
     scores, session = prefilled(backend, turn(builder, *second))
     assert session.cached_tokens > 0
     assert session.vision_seconds > 0
@@ -150,7 +150,7 @@ def test_a_long_conversation_goes_on_in_a_larger_cache(
 ) -> None:
     monkeypatch.setattr(onnx_session, "SPARE", 0)
     backend, cold = LOADERS["onnx"](RUNTIME), LOADERS["onnx"](replace(RUNTIME, kept_bytes=0))
-    messages: list[Message] = [*PICTURED]
+    messages: list[Message] = [*IMAGED]
     for number in range(4):
         prompt = turn(builder, *messages)
         tokens, cached = asked(backend, prompt)
@@ -174,7 +174,7 @@ def test_conversations_that_begin_alike_each_get_the_beginning(builder: PromptBu
 
 def test_closing_stops_a_pass_of_pytorch_between_two_layers(builder: PromptBuilder) -> None:
     backend = LOADERS["torch"](RUNTIME)
-    prompt = turn(builder, *PICTURED)
+    prompt = turn(builder, *IMAGED)
     fresh = asked(backend, prompt)[0]
     session = backend.open(1024)
     layers: list[int] = []
@@ -188,16 +188,16 @@ def test_closing_stops_a_pass_of_pytorch_between_two_layers(builder: PromptBuild
         layer.register_forward_hook(stop_at_second) for layer in backend.model.model.language_model.layers
     ]  # type: ignore[attr-defined]
     with pytest.raises(BackendError) as raised:
-        session.prefill(turn(builder, say(picture(64, 64, 9), "What is this?")))
+        session.prefill(turn(builder, say(image(64, 64, 9), "What is this?")))
     assert (raised.value.code, layers) == ("cancelled", [0, 1])
     for hook in hooks:
         hook.remove()
     assert asked(backend, prompt)[0] == fresh
 
 
-def test_a_picture_shown_again_after_other_words_is_not_encoded_again(builder: PromptBuilder) -> None:
+def test_an_image_shown_again_after_other_words_is_not_encoded_again(builder: PromptBuilder) -> None:
     backend, cold = LOADERS["onnx"](RUNTIME), LOADERS["onnx"](replace(RUNTIME, kept_bytes=0))
-    shown = picture(160, 128, 1)
+    shown = image(160, 128, 1)
     asked(backend, turn(builder, say("Which colours do you see?", shown)))
     again = turn(builder, say("What is on the left?", shown))
     scores, session = prefilled(backend, again)

@@ -17,7 +17,7 @@ from router.prompt import PromptBuilder
 
 ANSWER = "I see red, green, blue and yellow."
 QUESTION = (Message.of("user", "Which colours?"),)
-PICTURED = (Message.of("user", Picture(np.zeros((96, 128, 3), np.uint8)), "Which colours?"),)
+IMAGED = (Message.of("user", Picture(np.zeros((96, 128, 3), np.uint8)), "Which colours?"),)
 
 
 def script(text: str = ANSWER, **faults: object) -> Script:
@@ -51,35 +51,35 @@ def stage(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, ScriptedBa
     return prepare
 
 
-def test_text_and_pictures_go_to_the_backends_that_fit(stage) -> None:
+def test_text_and_images_go_to_the_backends_that_fit(stage) -> None:
     loaded = stage("torch", "genai", "onnx")
     router = Router()
-    text, picture = router.complete(Request(QUESTION)), router.complete(Request(PICTURED))
+    text, image = router.complete(Request(QUESTION)), router.complete(Request(IMAGED))
     assert (text.stats.backend, text.decision.reason) == ("genai", "text only")
-    assert (picture.stats.backend, picture.decision.reason) == ("onnx", "the conversation has a picture")
+    assert (image.stats.backend, image.decision.reason) == ("onnx", "the conversation has an image")
     assert list(loaded) == ["genai", "onnx"]
 
 
-def test_a_text_turn_after_a_picture_turn_stays_where_pictures_are_seen(stage) -> None:
+def test_a_text_turn_after_an_image_turn_stays_where_images_are_seen(stage) -> None:
     stage("torch", "genai", "onnx")
-    later = (*PICTURED, Message.of("assistant", "red"), Message.of("user", "And where?"))
+    later = (*IMAGED, Message.of("assistant", "red"), Message.of("user", "And where?"))
     assert Router().complete(Request(later)).stats.backend == "onnx"
 
 
 def test_deciding_loads_nothing(stage) -> None:
     loaded = stage("torch", "genai", "onnx")
-    assert Router().decide(Request(PICTURED)).backend == "onnx"
+    assert Router().decide(Request(IMAGED)).backend == "onnx"
     assert loaded == {}
 
 
 def test_a_backend_that_does_not_load_is_passed_over_and_the_reason_says_so(stage) -> None:
     stage("torch", "genai", "onnx", failing=("onnx",))
     notices: list[str] = []
-    answer = Router(listener=Listener(notice=notices.append)).complete(Request(PICTURED))
+    answer = Router(listener=Listener(notice=notices.append)).complete(Request(IMAGED))
     assert notices == ["onnx did not load (its file is damaged); trying the next"]
     assert (answer.decision.backend, answer.stats.backend) == ("torch", "torch")
     assert answer.decision.reason == (
-        "the conversation has a picture; onnx did not load (its file is damaged)"
+        "the conversation has an image; onnx did not load (its file is damaged)"
     )
     assert answer.decision.fallbacks == ()
 
@@ -87,13 +87,13 @@ def test_a_backend_that_does_not_load_is_passed_over_and_the_reason_says_so(stag
 def test_the_last_one_that_does_not_load_is_the_error(stage) -> None:
     stage("torch", "onnx", failing=("onnx", "torch"))
     with pytest.raises(BackendError, match="its file is damaged"):
-        Router().complete(Request(PICTURED))
+        Router().complete(Request(IMAGED))
 
 
 def test_a_named_backend_that_does_not_load_is_never_replaced(stage) -> None:
     stage("torch", "onnx", failing=("onnx",))
     with pytest.raises(BackendError, match="its file is damaged"):
-        Router().complete(Request(PICTURED, backend="onnx"))
+        Router().complete(Request(IMAGED, backend="onnx"))
 
 
 def test_the_whole_answer_is_the_stream_joined(stage) -> None:
@@ -126,10 +126,10 @@ def test_a_wrong_request_is_refused_before_anything_is_loaded(stage) -> None:
     assert loaded == {}
 
 
-def test_an_overlong_prompt_is_refused_before_its_picture_is_read(stage, monkeypatch) -> None:
+def test_an_overlong_prompt_is_refused_before_its_image_is_read(stage, monkeypatch) -> None:
     stage("torch")
-    monkeypatch.setattr("router.prompt.builder.patches", lambda *_: pytest.fail("the picture was read"))
-    messages = (*PICTURED, Message.of("user", "word " * 5000))
+    monkeypatch.setattr("router.prompt.builder.patches", lambda *_: pytest.fail("the image was read"))
+    messages = (*IMAGED, Message.of("user", "word " * 5000))
     with pytest.raises(RequestError, match=r"12 of them .*4096") as raised:
         Router().answer(Request(messages))
     assert raised.value.code == "context_length_exceeded"
@@ -145,13 +145,13 @@ def test_an_answer_may_fill_the_context_and_no_more(stage) -> None:
         router.answer(Request(QUESTION, Sampling(max_tokens=room + 1)))
 
 
-def test_pixel_limits_of_the_request_decide_how_a_picture_is_read(stage) -> None:
+def test_pixel_limits_of_the_request_decide_how_an_image_is_read(stage) -> None:
     stage("torch")
     router = Router()
-    assert router.answer(Request(PICTURED)).prompt.resized == ((128, 96),)
-    assert router.answer(Request(PICTURED, max_pixels=9216)).prompt.resized == ((96, 64),)
+    assert router.answer(Request(IMAGED)).prompt.resized == ((128, 96),)
+    assert router.answer(Request(IMAGED, max_pixels=9216)).prompt.resized == ((96, 64),)
     with pytest.raises(RequestError, match="min_pixels"):
-        router.answer(Request(PICTURED, min_pixels=90_000))
+        router.answer(Request(IMAGED, min_pixels=90_000))
 
 
 def test_closing_a_stream_frees_its_session(stage) -> None:
@@ -166,7 +166,7 @@ def test_closing_a_stream_frees_its_session(stage) -> None:
 def test_a_failure_in_mid_answer_is_not_started_again_elsewhere(stage) -> None:
     loaded = stage("torch", "onnx", fault="raise", fault_at=3)
     with (
-        closing(Router().stream(Request(PICTURED))) as chunks,
+        closing(Router().stream(Request(IMAGED))) as chunks,
         pytest.raises(BackendError, match="fail here"),
     ):
         list(chunks)

@@ -1,4 +1,4 @@
-"""The embedded model: small, complete, and right about pictures that its training never drew."""
+"""The embedded model: small, complete, and right about images that its training never drew."""
 
 import io
 import json
@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from backends.qwen3vl import Config
-from router import Message, Picture, Request, Router, Runtime, read_picture
+from router import Message, Picture, Request, Router, Runtime, read_image
 from router.models import find
 
 FOLDER = find().folder
@@ -41,7 +41,7 @@ def draw(colours: list[str], size: tuple[int, int], kind: str, meet: tuple[float
     image.paste(colours[3], (x, y, width, height))
     data = io.BytesIO()
     image.save(data, kind)
-    return read_picture(data.getvalue())
+    return read_image(data.getvalue())
 
 
 Ask: TypeAlias = Callable[..., str]
@@ -63,35 +63,35 @@ def ask(request: pytest.FixtureRequest) -> Ask:
     return answer
 
 
-@pytest.mark.parametrize("picture_first", [True, False], ids=["picture first", "text first"])
-def test_it_names_the_colours_of_quadrants_drawn_elsewhere(ask: Ask, picture_first: bool) -> None:
+@pytest.mark.parametrize("image_first", [True, False], ids=["image first", "text first"])
+def test_it_names_the_colours_of_quadrants_drawn_elsewhere(ask: Ask, image_first: bool) -> None:
     question = "Which colours do you see?"
     right = []
     for names, size, kind, meet in DRAWN:
         colours = names.split()
-        picture = draw(colours, size, kind, meet)
-        answer = ask(picture, question) if picture_first else ask(question, picture)
+        image = draw(colours, size, kind, meet)
+        answer = ask(image, question) if image_first else ask(question, image)
         first, second, third, fourth = (SAID.get(name, name) for name in colours)
         right.append(answer == f"I see {first}, {second}, {third} and {fourth}.")
     assert sum(right) >= 8, right
 
 
-def test_it_looks_at_the_picture_it_is_asked_about(ask: Ask) -> None:
+def test_it_looks_at_the_image_it_is_asked_about(ask: Ask) -> None:
     question = "Which colours do you see?"
     answers = {ask(draw(names.split(), *rest), question) for names, *rest in DRAWN}  # type: ignore[misc]
     assert len(answers) >= 8
 
 
 @pytest.mark.parametrize("name", ["quadrants", "gradient", "checkerboard", "shapes"])
-def test_the_samples_are_small_pictures(name: str) -> None:
+def test_the_samples_are_small_images(name: str) -> None:
     file = SAMPLES / f"{name}.png"
-    assert read_picture(file.read_bytes()).size >= (96, 96)
+    assert read_image(file.read_bytes()).size >= (96, 96)
     assert file.stat().st_size < 100_000
 
 
 def test_it_reads_its_sample(ask: Ask) -> None:
-    picture = read_picture((SAMPLES / "quadrants.png").read_bytes())
-    assert ask(picture, "Which colours do you see?") == "I see red, green, blue and yellow."
+    image = read_image((SAMPLES / "quadrants.png").read_bytes())
+    assert ask(image, "Which colours do you see?") == "I see red, green, blue and yellow."
 
 
 def test_it_answers_text_with_text(ask: Ask) -> None:

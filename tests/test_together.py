@@ -33,14 +33,14 @@ SAMPLED = Sampling(
 )
 
 
-def picture(seed: int) -> Picture:
+def image(seed: int) -> Picture:
     return Picture(np.random.default_rng(seed).integers(0, 256, (96, 128, 3), np.uint8))
 
 
 TEXT = (Message.of("user", "Write a short story about a lighthouse and a storm."),)
-PICTURED = (Message.of("user", picture(1), "Which colours do you see?"),)
-TWO = (Message.of("user", "Compare ", picture(2), picture(3), " in one sentence."),)
-LATER = (*PICTURED, Message.of("assistant", "I see red."), Message.of("user", "And where?"))
+IMAGED = (Message.of("user", image(1), "Which colours do you see?"),)
+TWO = (Message.of("user", "Compare ", image(2), image(3), " in one sentence."),)
+LATER = (*IMAGED, Message.of("assistant", "I see red."), Message.of("user", "And where?"))
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +65,8 @@ def test_one_seed_gives_the_same_tokens_on_all_three(router: Router) -> None:
     assert sampled(router, TEXT, "genai", seed=12) != tokens
 
 
-@pytest.mark.parametrize("messages", [PICTURED, TWO, LATER], ids=["one picture", "two", "a turn later"])
-def test_one_seed_gives_the_same_tokens_about_pictures(router: Router, messages) -> None:
+@pytest.mark.parametrize("messages", [IMAGED, TWO, LATER], ids=["one image", "two", "a turn later"])
+def test_one_seed_gives_the_same_tokens_about_images(router: Router, messages) -> None:
     tokens = sampled(router, messages, "torch")
     assert sampled(router, messages, "onnx") == tokens
     assert len(set(tokens)) >= 30
@@ -77,8 +77,8 @@ def test_each_request_goes_where_it_fits_and_says_why(router: Router) -> None:
     greedy = Sampling(temperature=0, max_tokens=4, ignore_eos=True)
     for messages, backend, reason in (
         (TEXT, "genai", "text only"),
-        (PICTURED, "onnx", "the conversation has a picture"),
-        (LATER, "onnx", "the conversation has a picture"),
+        (IMAGED, "onnx", "the conversation has an image"),
+        (LATER, "onnx", "the conversation has an image"),
     ):
         done = router.complete(Request(messages, greedy))
         assert (done.stats.backend, done.decision.reason) == (backend, reason)
@@ -108,10 +108,10 @@ def test_an_export_that_cannot_be_made_leaves_the_answer_to_torch(
     (tmp_path / "exports").write_text("in the way")
     monkeypatch.setenv("HYBRID_HOME", str(tmp_path))
     poor = Router(router.model, router.runtime, router.recipe)
-    done = poor.complete(Request(PICTURED, Sampling(max_tokens=2)))
+    done = poor.complete(Request(IMAGED, Sampling(max_tokens=2)))
     assert done.stats.backend == "torch"
     assert (
-        "the conversation has a picture; onnx did not load (nothing can be written in" in done.decision.reason
+        "the conversation has an image; onnx did not load (nothing can be written in" in done.decision.reason
     )
 
 
@@ -120,9 +120,9 @@ def test_an_export_that_is_made_meanwhile_is_noticed(
 ) -> None:
     monkeypatch.setenv("HYBRID_HOME", str(tmp_path))
     waiting = Router(router.model, router.runtime, router.recipe, make_exports=False)
-    assert waiting.decide(Request(PICTURED)).backend == "torch"
+    assert waiting.decide(Request(IMAGED)).backend == "torch"
     Router(router.model, router.runtime, router.recipe).complete(Request(TEXT, Sampling(max_tokens=1)))
-    assert waiting.decide(Request(PICTURED)).backend == "onnx"
+    assert waiting.decide(Request(IMAGED)).backend == "onnx"
 
 
 def test_a_model_too_large_for_the_machine_is_refused_before_it_is_loaded(
@@ -141,7 +141,7 @@ def test_many_threads_on_all_three_get_their_solo_answers(router: Router) -> Non
     jobs = [
         (messages, backend, seed)
         for seed in (1, 2)
-        for messages, backends in ((TEXT, ("torch", "onnx", "genai")), (PICTURED, ("torch", "onnx")))
+        for messages, backends in ((TEXT, ("torch", "onnx", "genai")), (IMAGED, ("torch", "onnx")))
         for backend in backends
     ]
     jobs = [(*job[:2], job[2] + 10 * extra) for extra in range(2) for job in jobs]
@@ -174,10 +174,10 @@ def resident():
 router = Router(sys.argv[1], Runtime(device="cpu", dtype="fp32", threads=1), Recipe(precision="fp32"))
 random, leak = np.random.default_rng(0), []
 for number in range(150 + int(sys.argv[3])):
-    picture = Picture(random.integers(0, 256, (64, 64, 3), np.uint8))
+    image = Picture(random.integers(0, 256, (64, 64, 3), np.uint8))
     text = f"Number {number}: which colours do you see, and where do you see them?"
     backend = ("torch", "onnx", "genai")[number % 3]
-    parts = (text,) if backend == "genai" else (picture, text)
+    parts = (text,) if backend == "genai" else (image, text)
     chunks = router.stream(Request((Message.of("user", *parts),), Sampling(max_tokens=400), backend))
     next(chunks)
     next(chunks)

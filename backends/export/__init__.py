@@ -53,7 +53,7 @@ def export(
     if recipe.calibrate != (samples is not None):
         raise RequestError("an export is calibrated on samples; give both or none", param="calibrate")
     weights = Weights(source, progress)
-    # before the language model, which is calibrated on what the tower makes of pictures
+    # before the language model, which is calibrated on what the tower makes of images
     tower = vision.write(out, weights, config.vision, recipe)
     with DataFile(out / "weights.data") as data:
         matrices = (

@@ -95,7 +95,7 @@ class GenaiSession:
         """Read the prompt, a chunk at a time, from where a kept generator ends."""
         if prompt.image_tokens or not len(prompt.ids):
             raise BackendError(
-                "backend 'genai' reads text, and was given a picture or nothing",
+                "backend 'genai' reads text, and was given an image or nothing",
                 code="internal_inconsistency",
             )
         count = len(prompt.ids)

@@ -1,1 +1,1 @@
-"""The "onnx" backend: an export folder on plain onnxruntime, pictures and text."""
+"""The "onnx" backend: an export folder on plain onnxruntime, images and text."""

@@ -22,7 +22,7 @@ from backends.onnx.errors import shrink_after, trim
 from backends.onnx.features import Encoder, FeatureCache, Features
 from backends.onnx.prefill import MODEL, Filler
 from backends.onnx.vision import VisionEncoder
-from backends.prefix_cache import KEPT_BYTES, CachedPrefix, PrefixCache, picture_digests
+from backends.prefix_cache import KEPT_BYTES, CachedPrefix, PrefixCache, image_digests
 from backends.qwen3vl import Config, VisionConfig, position_ids
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class OnnxBackend:
-    """An export on onnxruntime; its sessions share the weights and the pictures seen, and nothing else."""
+    """An export on onnxruntime; its sessions share the weights and the images seen, and nothing else."""
 
     name = "onnx"
     sees_images = True
@@ -85,11 +85,11 @@ class OnnxBackend:
         """Start a session whose cache has room for ``capacity`` tokens."""
         return OnnxSession(self, capacity)
 
-    def picture_features(self, prompt: Prompt) -> list[NDArray[np.float32]]:
+    def image_features(self, prompt: Prompt) -> list[NDArray[np.float32]]:
         """Main features [image_tokens, hidden], then each DeepStack feature, to compare backends by."""
         assert prompt.patches is not None
         assert prompt.grid is not None
-        digests = picture_digests(prompt.patches, prompt.grid)
+        digests = image_digests(prompt.patches, prompt.grid)
         seen = self.features.encode(prompt.patches, prompt.grid, digests)
         return [seen.main, *seen.deepstack]
 
@@ -134,7 +134,7 @@ class OnnxSession:
         self._lock = threading.Lock()
 
     def prefill(self, prompt: Prompt) -> Logits:
-        """Encode the pictures and read the prompt, a chunk at a time, from where a kept cache ends."""
+        """Encode the images and read the prompt, a chunk at a time, from where a kept cache ends."""
         count = len(prompt.ids)
         if not count:
             raise BackendError("the prompt has no tokens", code="internal_inconsistency")
@@ -206,12 +206,12 @@ class OnnxSession:
         self._cache = None
 
     def _see(self, prompt: Prompt) -> Features | None:
-        """The features of the pictures in ``prompt``, the end of the whole one, with the time they took."""
+        """The features of the images in ``prompt``, the end of the whole one, with the time they took."""
         self.vision_seconds = 0.0
         if prompt.patches is None or prompt.grid is None:
             return None
         started = time.perf_counter()
-        digests = [shown.sha256 for shown in self._content.pictures[-len(prompt.grid) :]]
+        digests = [shown.sha256 for shown in self._content.images[-len(prompt.grid) :]]
         self.cached_images += self._backend.features.count(digests)
         with self._stoppable() as how:
             shrink_after(how)
@@ -220,7 +220,7 @@ class OnnxSession:
         self.vision_seconds = time.perf_counter() - started
         if len(features.main) != prompt.image_tokens:
             raise BackendError(
-                f"the pictures have {len(features.main)} features for {prompt.image_tokens} places",
+                f"the images have {len(features.main)} features for {prompt.image_tokens} places",
                 code="internal_inconsistency",
             )
         return features
@@ -274,7 +274,7 @@ def _check_patches(prompt: Prompt) -> None:
     patches = 0 if prompt.patches is None else len(prompt.patches)
     if patches != (0 if prompt.grid is None else prompt.grid.prod(1).sum()):
         raise BackendError(
-            f"the prompt has {patches} patches, which do not fill its pictures",
+            f"the prompt has {patches} patches, which do not fill its images",
             code="internal_inconsistency",
         )
 
@@ -285,7 +285,7 @@ def _chunks(first: int, end: int) -> list[slice]:
 
 
 def _slots(spans: NDArray[np.int64] | None) -> NDArray[np.int64]:
-    """The places of the prompt that pictures fill, in order."""
+    """The places of the prompt that images fill, in order."""
     if spans is None or not len(spans):
         return np.empty(0, np.int64)
     return np.concatenate([np.arange(first, end) for first, end in spans])

@@ -44,14 +44,14 @@ def named_errors(what: str, *, code: str = "backend_error") -> Iterator[None]:
 def out_of_memory() -> BackendError:
     """The error for memory that the system does not give."""
     return BackendError(
-        "backend 'onnx' ran out of memory; use a smaller picture, context or model", code="out_of_memory"
+        "backend 'onnx' ran out of memory; use a smaller image, context or model", code="out_of_memory"
     )
 
 
 def shrink_after(run_options: ort.RunOptions) -> None:
     """Let onnxruntime free what the run took from its arena beyond what is in use.
 
-    A large picture takes half a gigabyte, which the language model, in an arena of its own, cannot use again.
+    A large image takes half a gigabyte, which the language model, in an arena of its own, cannot use again.
     Not for runs of a token each: they would take the same memory anew every time.
     """
     run_options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")

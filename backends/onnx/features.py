@@ -1,4 +1,4 @@
-"""Picture features, kept by the picture's content so that a conversation encodes each picture once."""
+"""Image features, kept by the image's content so that a conversation encodes each image once."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-KEPT_BYTES = 256 << 20  # some forty pictures of 1024 x 1024 for the 2B model
+KEPT_BYTES = 256 << 20  # some forty images of 1024 x 1024 for the 2B model
 
 
 class Features(NamedTuple):
-    """What the language model reads of one or several pictures."""
+    """What the language model reads of one or several images."""
 
     main: NDArray[np.float32]  # [features, hidden]: they stand in for embeddings
     deepstack: tuple[NDArray[np.float32], ...]  # [features, hidden] each: added to the first layers' outputs
@@ -27,12 +27,12 @@ class Features(NamedTuple):
 
 
 class Encoder(Protocol):
-    """A picture tower."""
+    """An image tower."""
 
     def encode(
         self, patches: NDArray[np.float32], grid: NDArray[np.int64], run_options: ort.RunOptions | None = None
     ) -> Features:
-        """Read pictures of ``grid`` [images, 3] whose ``patches`` [patches, 1536] follow one another.
+        """Read images of ``grid`` [images, 3] whose ``patches`` [patches, 1536] follow one another.
 
         BackendError ends the run when another thread sets ``run_options.terminate``.
         """
@@ -40,9 +40,9 @@ class Encoder(Protocol):
 
 
 class FeatureCache:
-    """Encodes pictures one by one, and keeps the features of those used last; safe to use from many threads.
+    """Encodes images one by one, and keeps the features of those used last; safe to use from many threads.
 
-    A picture's features must not depend on its neighbours, and an 8-bit tower scales what it sees together.
+    An image's features must not depend on its neighbours, and an 8-bit tower scales what it sees together.
     """
 
     def __init__(self, encoder: Encoder, kept_bytes: int = KEPT_BYTES) -> None:
@@ -52,7 +52,7 @@ class FeatureCache:
         self._lock = threading.Lock()
 
     def count(self, digests: Sequence[bytes]) -> int:
-        """How many of these pictures' features are kept."""
+        """How many of these images' features are kept."""
         with self._lock:
             return sum(digest in self._kept for digest in digests)
 
@@ -63,9 +63,9 @@ class FeatureCache:
         digests: Sequence[bytes],
         run_options: ort.RunOptions | None = None,
     ) -> Features:
-        """The features of all pictures, one after the other, as `Encoder.encode`.
+        """The features of all images, one after the other, as `Encoder.encode`.
 
-        ``digests``: what tells each picture from others, see `backends.prefix_cache.picture_digests`.
+        ``digests``: what tells each image from others, see `backends.prefix_cache.image_digests`.
         """
         each = []
         for index, (end, digest) in enumerate(zip(np.cumsum(grid.prod(1)), digests, strict=True)):

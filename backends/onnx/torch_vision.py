@@ -1,4 +1,4 @@
-"""The picture tower in PyTorch, for the "onnx" backend: the checkpoint's own weights, unrounded.
+"""The vision tower in PyTorch, for the "onnx" backend: the checkpoint's own weights, unrounded.
 
 Import it only when it is asked for: PyTorch and transformers are an extra.
 """
@@ -38,29 +38,27 @@ class TorchVisionEncoder:
     def encode(
         self, patches: _Rows, grid: NDArray[np.int64], run_options: StopFlag | None = None
     ) -> Features:
-        """Encode pictures of ``grid`` [images, 3] whose ``patches`` [patches, 1536] follow one another.
+        """Encode images of ``grid`` [images, 3] whose ``patches`` [patches, 1536] follow one another.
 
         BackendError ``cancelled`` when another thread sets ``run_options.terminate``: after the block that is
         being computed.
         """
         merge = self._tower.config.spatial_merge_size
         with self._stopping.when(lambda: run_options is not None and run_options.terminate):
-            parts = [
-                self._one(picture, rows, columns) for picture, rows, columns in frames(patches, grid, merge)
-            ]
+            parts = [self._one(image, rows, columns) for image, rows, columns in frames(patches, grid, merge)]
         main, *deepstack = (np.concatenate(part) for part in zip(*parts, strict=True))
         return Features(main, tuple(deepstack))
 
-    def _one(self, picture: _Rows, rows: int, columns: int) -> list[_Rows]:
+    def _one(self, image: _Rows, rows: int, columns: int) -> list[_Rows]:
         device = self._tower.device
         try:
             with torch.inference_mode():
                 seen = self._tower(
-                    torch.from_numpy(np.ascontiguousarray(picture)).to(device, self._tower.dtype),
+                    torch.from_numpy(np.ascontiguousarray(image)).to(device, self._tower.dtype),
                     grid_thw=torch.tensor([[1, rows, columns]], device=device),
                     return_dict=True,
                 )
         except RuntimeError as error:
             text = first_line(error)
-            raise BackendError(f"backend 'onnx': PyTorch's picture tower failed: {text}") from error
+            raise BackendError(f"backend 'onnx': PyTorch's vision tower failed: {text}") from error
         return [part.float().cpu().numpy() for part in (seen.pooler_output, *seen.deepstack_features)]

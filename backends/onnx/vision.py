@@ -1,4 +1,4 @@
-"""Runs vision.onnx: pictures of any sizes in, their features and DeepStack features out."""
+"""Runs vision.onnx: images of any sizes in, their features and DeepStack features out."""
 
 from __future__ import annotations
 
@@ -44,28 +44,28 @@ class VisionEncoder:
     def encode(
         self, patches: _Rows, grid: NDArray[np.int64], run_options: ort.RunOptions | None = None
     ) -> Features:
-        """Encode pictures of ``grid`` [images, 3] whose ``patches`` [patches, 1536] follow one another.
+        """Encode images of ``grid`` [images, 3] whose ``patches`` [patches, 1536] follow one another.
 
-        Each picture is a run of its own: memory is that of the largest, and its neighbours do not change what
+        Each image is a run of its own: memory is that of the largest, and its neighbours do not change what
         comes out. BackendError ends the run when another thread sets ``run_options.terminate``.
         """
         parts = [
-            self._run(picture, rows, columns, run_options)
-            for picture, rows, columns in frames(patches, grid, self._config.merge)
+            self._run(image, rows, columns, run_options)
+            for image, rows, columns in frames(patches, grid, self._config.merge)
         ]
         main, *deepstack = (np.concatenate(part) for part in zip(*parts, strict=True))
         return Features(main, tuple(deepstack))
 
-    def _run(self, picture: _Rows, rows: int, columns: int, how: ort.RunOptions | None) -> list[_Rows]:
+    def _run(self, image: _Rows, rows: int, columns: int, how: ort.RunOptions | None) -> list[_Rows]:
         placed = vision_positions(rows, columns, self._config)
         given = {
-            "patches": picture[None],
+            "patches": image[None],
             "indices": np.ascontiguousarray(placed.indices.T),
             "weights": np.ascontiguousarray(placed.weights.T[..., None]),
             "cos": placed.cos,
             "sin": placed.sin,
         }
-        with named_errors("the picture tower failed"):
+        with named_errors("the vision tower failed"):
             return [part[0] for part in self._session.run(self._outputs, given, how)]
 
 
@@ -85,4 +85,4 @@ def frames(patches: _Rows, grid: NDArray[np.int64], merge: int) -> Iterator[tupl
 
 
 def _inconsistent(what: str) -> BackendError:
-    return BackendError(f"the pictures do not fit their grids: {what}", code="internal_inconsistency")
+    return BackendError(f"the images do not fit their grids: {what}", code="internal_inconsistency")

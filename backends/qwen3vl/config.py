@@ -37,7 +37,7 @@ class TextConfig:
 
 @dataclass(frozen=True)
 class VisionConfig:
-    """The picture tower's shape."""
+    """The vision tower's shape."""
 
     hidden: int
     depth: int

@@ -1,4 +1,4 @@
-"""One upright RGB picture -> the rows that the picture tower reads.
+"""One upright RGB image -> the rows that the vision tower reads.
 
 Equal to the last bit to transformers' Qwen2VLImageProcessorPil with Qwen3-VL's patch size.
 """
@@ -20,13 +20,13 @@ from backends.store.fields import Fields
 
 Grid: TypeAlias = tuple[int, int, int]  # t, h, w in patches
 
-BLOCK = PATCH * MERGE  # both sides of a resized picture are multiples of this: one token is one block
+BLOCK = PATCH * MERGE  # both sides of a resized image are multiples of this: one token is one block
 LARGEST_RATIO = 200  # of the longer side to the shorter
 
 
 @dataclass(frozen=True)
 class ImageLimits:
-    """Between how many pixels a picture is brought before it is cut into patches."""
+    """Between how many pixels an image is brought before it is cut into patches."""
 
     min_pixels: int
     max_pixels: int
@@ -81,14 +81,14 @@ def _edge(fields: Fields, older: str, newer: str) -> int:
 
 
 def resized_size(width: int, height: int, limits: ImageLimits) -> tuple[int, int]:
-    """Width and height in pixels to which a picture is brought: multiples of 32 that keep its shape.
+    """Width and height in pixels to which an image is brought: multiples of 32 that keep its shape.
 
-    Formula: ``smart_resize`` of Qwen2-VL; a very long picture may stay above ``max_pixels``, as there.
+    Formula: ``smart_resize`` of Qwen2-VL; a very long image may stay above ``max_pixels``, as there.
     Raises RequestError ``image_aspect_ratio`` when one side is more than 200 times the other.
     """
     check_ratio(width, height)
     sides = (width, height)
-    # round() takes a half to the even number, which decides the size of a picture of 48 or 80 pixels
+    # round() takes a half to the even number, which decides the size of an image of 48 or 80 pixels
     nearest = [round(side / BLOCK) * BLOCK for side in sides]
     if nearest[0] * nearest[1] > limits.max_pixels:
         shrink = math.sqrt((width * height) / limits.max_pixels)
@@ -103,28 +103,28 @@ def check_ratio(width: int, height: int) -> None:
     """Raise RequestError ``image_aspect_ratio`` when one side is more than 200 times the other."""
     if max(width, height) > LARGEST_RATIO * min(width, height):
         raise RequestError(
-            f"the picture is {width} x {height} pixels and one side may be at most {LARGEST_RATIO} times the "
-            "other; crop it or cut it into several pictures",
+            f"the image is {width} x {height} pixels and one side may be at most {LARGEST_RATIO} times the "
+            "other; crop it or cut it into several images",
             code="image_aspect_ratio",
         )
 
 
 def grid_of(width: int, height: int, limits: ImageLimits) -> Grid:
-    """How many patches the picture becomes: 1 frame, rows, columns. Raises as ``resized_size`` does."""
+    """How many patches the image becomes: 1 frame, rows, columns. Raises as ``resized_size`` does."""
     new_width, new_height = resized_size(width, height, limits)
     return 1, new_height // PATCH, new_width // PATCH
 
 
 def image_tokens(grid: Grid) -> int:
-    """How many places a picture of this grid takes in the prompt."""
+    """How many places an image of this grid takes in the prompt."""
     return math.prod(grid) // MERGE**2
 
 
 def patches(pixels: NDArray[np.uint8], limits: ImageLimits) -> tuple[NDArray[np.float32], Grid]:
-    """Resize, normalise to -1 .. 1 and cut one picture.
+    """Resize, normalise to -1 .. 1 and cut one image.
 
     ``pixels`` is [height, width, 3], RGB; returns float32 [t*h*w, 1536] and (t, h, w). Patches come block by
-    block, the 2 x 2 of a block one after the other; a row is (channel, frame, y, x), the picture being both
+    block, the 2 x 2 of a block one after the other; a row is (channel, frame, y, x), the image being both
     frames. Raises as ``resized_size`` does.
     """
     height, width = pixels.shape[:2]
@@ -135,7 +135,7 @@ def patches(pixels: NDArray[np.uint8], limits: ImageLimits) -> tuple[NDArray[np.
     rows = np.empty((down, across, MERGE, MERGE, CHANNELS, TEMPORAL_PATCH, PATCH, PATCH), np.float32)
     strips = pixels.reshape(down, MERGE, PATCH, across, MERGE, PATCH, CHANNELS).transpose(0, 3, 1, 4, 6, 2, 5)
     for blocks, strip in zip(rows, strips, strict=True):
-        # a strip at a time stays in the processor's cache, and no float copy of the whole picture is made
+        # a strip at a time stays in the processor's cache, and no float copy of the whole image is made
         blocks[:] = _NORMALISED.take(np.ascontiguousarray(strip), mode="clip")[..., None, :, :]
     return rows.reshape(-1, PATCH_VALUES), (1, down * MERGE, across * MERGE)
 

@@ -23,15 +23,15 @@ class PositionIds(NamedTuple):
 def position_ids(
     tokens: int, spans: NDArray[np.int64] | None, grid: NDArray[np.int64] | None, merge: int
 ) -> PositionIds:
-    """Place ``tokens`` ids of which ``spans`` [images, 2] are pictures of ``grid`` [images, 3] patches.
+    """Place ``tokens`` ids of which ``spans`` [images, 2] are images of ``grid`` [images, 3] patches.
 
-    Text counts up in all three rows. A picture at position p has t = p, h = p + row, w = p + column of its
+    Text counts up in all three rows. An image at position p has t = p, h = p + row, w = p + column of its
     merged grid, and what follows goes on at p + max(rows, columns): transformers' Qwen3VL ``get_rope_index``.
     Raises BackendError ``internal_inconsistency`` when spans and grids do not fit each other or the ids.
     """
     ids = np.empty((3, tokens), np.int64)
     done = position = 0
-    for first, end, rows, columns in _pictures(tokens, spans, grid, merge):
+    for first, end, rows, columns in _images(tokens, spans, grid, merge):
         ids[:, done:first] = np.arange(position, position + first - done)
         position += first - done
         ids[:, first:end] = position + np.indices((1, rows, columns)).reshape(3, -1)
@@ -41,10 +41,10 @@ def position_ids(
     return PositionIds(ids, position + tokens - done)
 
 
-def _pictures(
+def _images(
     tokens: int, spans: NDArray[np.int64] | None, grid: NDArray[np.int64] | None, merge: int
 ) -> Iterator[_Placed]:
-    """Each picture's first place, the one after its last, its merged rows and columns; all of it checked."""
+    """Each image's first place, the one after its last, its merged rows and columns; all of it checked."""
     if spans is None and grid is None:
         return
     if spans is None or grid is None or spans.shape != (len(grid), 2) or grid.shape != (len(spans), 3):
@@ -55,15 +55,15 @@ def _pictures(
     done = 0
     for index, ((first, end), (t, h, w)) in enumerate(zip(spans.tolist(), grid.tolist(), strict=True)):
         if not done <= first < end <= tokens:
-            raise _inconsistent(f"picture {index} fills ids {first} to {end}, outside {done} to {tokens}")
+            raise _inconsistent(f"image {index} fills ids {first} to {end}, outside {done} to {tokens}")
         if t != 1 or h < merge or w < merge or h % merge or w % merge:
-            # a video comes as one picture a frame, with a time stamp before each
-            raise _inconsistent(f"picture {index} has grid {t} x {h} x {w}; need 1 and multiples of {merge}")
+            # a video comes as one image a frame, with a time stamp before each
+            raise _inconsistent(f"image {index} has grid {t} x {h} x {w}; need 1 and multiples of {merge}")
         if end - first != (h // merge) * (w // merge):
-            raise _inconsistent(f"picture {index} has {end - first} places for {h * w // merge**2} features")
+            raise _inconsistent(f"image {index} has {end - first} places for {h * w // merge**2} features")
         done = end
         yield first, end, h // merge, w // merge
 
 
 def _inconsistent(what: str) -> BackendError:
-    return BackendError(f"the prompt does not fit its pictures: {what}", code="internal_inconsistency")
+    return BackendError(f"the prompt does not fit its images: {what}", code="internal_inconsistency")

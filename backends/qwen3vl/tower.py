@@ -1,4 +1,4 @@
-"""Where each patch of a picture stands in the picture tower, as the numbers that the tower computes with."""
+"""Where each patch of an image stands in the vision tower, as the numbers that the tower computes with."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _Axis = tuple[NDArray[np.int64], NDArray[np.float32]]  # table indices and weigh
 
 
 class VisionPositions(NamedTuple):
-    """The places of one picture's patches, block by block as ``images.patches`` gives them."""
+    """The places of one image's patches, block by block as ``images.patches`` gives them."""
 
     indices: NDArray[np.int64]  # [patches, 4]: entries of the square table of position embeddings
     weights: NDArray[np.float32]  # [patches, 4]: how much of each; a patch's four sum to 1
@@ -23,9 +23,9 @@ class VisionPositions(NamedTuple):
 
 
 def vision_positions(rows: int, columns: int, config: VisionConfig) -> VisionPositions:
-    """Place the patches of a picture of ``rows`` x ``columns`` patches, both multiples of ``config.merge``.
+    """Place the patches of an image of ``rows`` x ``columns`` patches, both multiples of ``config.merge``.
 
-    The table is stretched over the picture corner to corner, bilinearly, and the rotary angle has half of its
+    The table is stretched over the image corner to corner, bilinearly, and the rotary angle has half of its
     pairs from the row and half from the column: transformers' Qwen3VLVisionModel. All in float32, as there.
     """
     row, column = _in_blocks(rows, columns, config.merge)

@@ -59,7 +59,7 @@ class TorchBackend:
         return str(self.model.dtype).removeprefix("torch.")
 
     def see(self, prompt: Prompt) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """Encode the prompt's pictures: features [image_tokens, hidden], and each DeepStack feature."""
+        """Encode the prompt's images: features [image_tokens, hidden], and each DeepStack feature."""
         assert prompt.patches is not None
         assert prompt.grid is not None
         visual = self.model.model.visual
@@ -70,7 +70,7 @@ class TorchBackend:
         )
         return seen.pooler_output, list(seen.deepstack_features)
 
-    def picture_features(self, prompt: Prompt) -> list[NDArray[np.float32]]:
+    def image_features(self, prompt: Prompt) -> list[NDArray[np.float32]]:
         """What ``see`` gives, one after the other, to compare with other backends."""
         with _named_errors(), torch.inference_mode():
             main, deepstack = self.see(prompt)
@@ -96,7 +96,7 @@ class TorchSession:
         self._lock = threading.Lock()
 
     def prefill(self, prompt: Prompt) -> Logits:
-        """Encode the pictures, put their features into the embeddings, and read the prompt.
+        """Encode the images, put their features into the embeddings, and read the prompt.
 
         What a kept cache holds of it is not read again.
         """
@@ -171,7 +171,7 @@ class TorchSession:
             raise BackendError("the session was closed", code="cancelled")
 
     def _see(self, prompt: Prompt, embeddings: torch.Tensor) -> _Seen:
-        """Put the features of unread pictures into ``embeddings`` [1, tokens, hidden].
+        """Put the features of unread images into ``embeddings`` [1, tokens, hidden].
 
         Return their DeepStack features and where they go.
         """
@@ -232,6 +232,6 @@ def _named_errors() -> Iterator[None]:
     except RuntimeError as error:
         if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
             raise BackendError(
-                "backend 'torch' ran out of memory; use a smaller picture or model", code="out_of_memory"
+                "backend 'torch' ran out of memory; use a smaller image or model", code="out_of_memory"
             ) from error
         raise BackendError(f"backend 'torch' failed: {first_line(error)}") from error

@@ -1,4 +1,4 @@
-"""Loading a checkpoint, or its picture tower alone, into PyTorch: where to, and in which numbers."""
+"""Loading a checkpoint, or its vision tower alone, into PyTorch: where to, and in which numbers."""
 
 from __future__ import annotations
 

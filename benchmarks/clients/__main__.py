@@ -25,7 +25,7 @@ from benchmarks.served import ROOT, served
 HERE = Path(__file__).parent
 KEY = "a-key-of-this-run"
 CHECKS = (
-    "text", "picture", "stream", "structured", "unknown_model", "bad_picture", "wrong_key", "cancel",
+    "text", "image", "stream", "structured", "unknown_model", "bad_image", "wrong_key", "cancel",
 )  # fmt: skip
 LONGEST_SECONDS = 300.0  # for all checks of one client
 
@@ -107,7 +107,7 @@ def try_client(client: Client, home: Path, url: str) -> Tried:
     told = {"OPENAI_BASE_URL": url, "OPENAI_API_KEY": KEY}
     sample = ROOT / "router" / "scenes" / "samples" / "quadrants.png"
     # litellm otherwise fetches a list of prices when it is imported
-    others = {"PICTURE": str(sample), "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+    others = {"IMAGE": str(sample), "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
     environment = {**os.environ, **told, **others}
     done = subprocess.run(
         client.command(home),

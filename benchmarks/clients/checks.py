@@ -2,7 +2,7 @@
 
 This runs in each client's own environment, so it imports the standard library only. A client says how it
 asks, streams and leaves; what is asked, and what must come, is said here. The address, the key and the
-picture come from the environment: OPENAI_BASE_URL, OPENAI_API_KEY, PICTURE.
+image come from the environment: OPENAI_BASE_URL, OPENAI_API_KEY, IMAGE.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 URL = os.environ["OPENAI_BASE_URL"]
 KEY = os.environ["OPENAI_API_KEY"]
-PICTURE = Path(os.environ["PICTURE"])
+IMAGE = Path(os.environ["IMAGE"])
 MODEL = "scenes"
 COLOURS = ["red", "green", "blue", "yellow"]
 SCHEMA = {
@@ -37,15 +37,15 @@ _SEEN = "Which colours do you see?"
 
 
 def data_uri(data: bytes) -> str:
-    """A picture as clients send it."""
+    """An image as clients send it."""
     return "data:image/png;base64," + base64.b64encode(data).decode()
 
 
 class Client(ABC):
-    """One client library: how it asks. Pictures are the bytes of their files."""
+    """One client library: how it asks. Images are the bytes of their files."""
 
     @abstractmethod
-    def ask(self, question: str, picture: bytes | None = None, *, model: str = MODEL, key: str = KEY) -> str:
+    def ask(self, question: str, image: bytes | None = None, *, model: str = MODEL, key: str = KEY) -> str:
         """A whole answer."""
 
     @abstractmethod
@@ -53,7 +53,7 @@ class Client(ABC):
         """The pieces of a streamed answer, and the tokens of the prompt and of the answer."""
 
     @abstractmethod
-    def structured(self, question: str, picture: bytes) -> Any:
+    def structured(self, question: str, image: bytes) -> Any:
         """What the client makes of an answer that keeps to SCHEMA, as a dict."""
 
     @abstractmethod
@@ -69,9 +69,9 @@ class Client(ABC):
         said = self.ask(_TEXT)
         assert said.endswith("."), said
 
-    def check_picture(self) -> None:
-        """An answer about a picture."""
-        said = self.ask(_SEEN, PICTURE.read_bytes())
+    def check_image(self) -> None:
+        """An answer about an image."""
+        said = self.ask(_SEEN, IMAGE.read_bytes())
         assert all(colour in said for colour in COLOURS), said
 
     def check_stream(self) -> None:
@@ -84,7 +84,7 @@ class Client(ABC):
 
     def check_structured(self) -> None:
         """An answer that keeps to a schema, read by the client."""
-        found = self.structured(_SEEN, PICTURE.read_bytes())
+        found = self.structured(_SEEN, IMAGE.read_bytes())
         assert set(found) == {"first", "second"}, found
         assert set(found.values()) <= set(COLOURS), found
 
@@ -92,9 +92,9 @@ class Client(ABC):
         """A model that is not served."""
         self._refused(404, lambda: self.ask(_TEXT, model="no-such-model"))
 
-    def check_bad_picture(self) -> None:
-        """A picture that is none."""
-        self._refused(400, lambda: self.ask(_SEEN, PICTURE.read_bytes()[:20] + b"not a picture"))
+    def check_bad_image(self) -> None:
+        """An image that is none."""
+        self._refused(400, lambda: self.ask(_SEEN, IMAGE.read_bytes()[:20] + b"not an image"))
 
     def check_wrong_key(self) -> None:
         """A key that the server does not know."""

@@ -26,19 +26,19 @@ def client(key: str = KEY) -> Any:
     return instructor.from_openai(openai.OpenAI(api_key=key), mode=instructor.Mode.JSON_SCHEMA)
 
 
-def messages(question: str, picture: bytes | None = None) -> list[Any]:
-    """A question, with or without a picture."""
+def messages(question: str, image: bytes | None = None) -> list[Any]:
+    """A question, with or without an image."""
     parts: list[Any] = [{"type": "text", "text": question}]
-    if picture is not None:
-        parts.append({"type": "image_url", "image_url": {"url": data_uri(picture)}})
+    if image is not None:
+        parts.append({"type": "image_url", "image_url": {"url": data_uri(image)}})
     return [{"role": "user", "content": parts}]
 
 
 class Instructor(Client):
     """``instructor.from_openai()``."""
 
-    def ask(self, question: str, picture: bytes | None = None, *, model: str = MODEL, key: str = KEY) -> str:
-        asked = messages(question, picture)
+    def ask(self, question: str, image: bytes | None = None, *, model: str = MODEL, key: str = KEY) -> str:
+        asked = messages(question, image)
         done = client(key).create(model=model, messages=asked, response_model=None)
         return done.choices[0].message.content or ""
 
@@ -49,8 +49,8 @@ class Instructor(Client):
         pieces = [chunk.choices[0].delta.content for chunk in chunks if chunk.choices]
         return [piece for piece in pieces if piece], usage.prompt_tokens, usage.completion_tokens
 
-    def structured(self, question: str, picture: bytes) -> Any:
-        asked = messages(question, picture)
+    def structured(self, question: str, image: bytes) -> Any:
+        asked = messages(question, image)
         return client().create(model=MODEL, messages=asked, response_model=Seen).model_dump()
 
     def leave(self, question: str, streaming: Callable[[], None]) -> None:

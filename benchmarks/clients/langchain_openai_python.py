@@ -11,19 +11,19 @@ from langchain_core.messages import HumanMessage
 from langchain_openai import ChatOpenAI
 
 
-def messages(question: str, picture: bytes | None = None) -> list[HumanMessage]:
-    """A question, with or without a picture."""
+def messages(question: str, image: bytes | None = None) -> list[HumanMessage]:
+    """A question, with or without an image."""
     parts: list[Any] = [{"type": "text", "text": question}]
-    if picture is not None:
-        parts.append({"type": "image_url", "image_url": {"url": data_uri(picture)}})
+    if image is not None:
+        parts.append({"type": "image_url", "image_url": {"url": data_uri(image)}})
     return [HumanMessage(content=parts)]
 
 
 class LangChain(Client):
     """``ChatOpenAI()``."""
 
-    def ask(self, question: str, picture: bytes | None = None, *, model: str = MODEL, key: str = KEY) -> str:
-        return str(ChatOpenAI(model=model, api_key=key).invoke(messages(question, picture)).content)
+    def ask(self, question: str, image: bytes | None = None, *, model: str = MODEL, key: str = KEY) -> str:
+        return str(ChatOpenAI(model=model, api_key=key).invoke(messages(question, image)).content)
 
     def stream(self, question: str) -> tuple[list[str], int, int]:
         chunks = list(ChatOpenAI(model=MODEL, stream_usage=True).stream(messages(question)))
@@ -31,8 +31,8 @@ class LangChain(Client):
         pieces = [str(chunk.content) for chunk in chunks if chunk.content]
         return pieces, usage["input_tokens"], usage["output_tokens"]
 
-    def structured(self, question: str, picture: bytes) -> Any:
-        return ChatOpenAI(model=MODEL).with_structured_output(SCHEMA).invoke(messages(question, picture))
+    def structured(self, question: str, image: bytes) -> Any:
+        return ChatOpenAI(model=MODEL).with_structured_output(SCHEMA).invoke(messages(question, image))
 
     def leave(self, question: str, streaming: Callable[[], None]) -> None:
         stream = ChatOpenAI(model=MODEL, **ENDLESS).stream(messages(question))

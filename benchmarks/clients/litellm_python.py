@@ -12,11 +12,11 @@ from checks import ENDLESS, KEY, MODEL, SCHEMA, URL, Client, data_uri, run
 litellm.suppress_debug_info = True
 
 
-def completion(question: str, picture: bytes | None = None, *, model: str = MODEL, **how: Any) -> Any:
+def completion(question: str, image: bytes | None = None, *, model: str = MODEL, **how: Any) -> Any:
     """One call."""
     parts: list[Any] = [{"type": "text", "text": question}]
-    if picture is not None:
-        parts.append({"type": "image_url", "image_url": {"url": data_uri(picture)}})
+    if image is not None:
+        parts.append({"type": "image_url", "image_url": {"url": data_uri(image)}})
     messages = [{"role": "user", "content": parts}]
     return litellm.completion(model=f"openai/{model}", messages=messages, api_base=URL, **how)
 
@@ -24,8 +24,8 @@ def completion(question: str, picture: bytes | None = None, *, model: str = MODE
 class LiteLLM(Client):
     """``litellm.completion()``."""
 
-    def ask(self, question: str, picture: bytes | None = None, *, model: str = MODEL, key: str = KEY) -> str:
-        done = completion(question, picture, model=model, api_key=key)
+    def ask(self, question: str, image: bytes | None = None, *, model: str = MODEL, key: str = KEY) -> str:
+        done = completion(question, image, model=model, api_key=key)
         return done.choices[0].message.content or ""
 
     def stream(self, question: str) -> tuple[list[str], int, int]:
@@ -34,9 +34,9 @@ class LiteLLM(Client):
         pieces = [chunk.choices[0].delta.content for chunk in chunks if chunk.choices]
         return [piece for piece in pieces if piece], usage.prompt_tokens, usage.completion_tokens
 
-    def structured(self, question: str, picture: bytes) -> Any:
+    def structured(self, question: str, image: bytes) -> Any:
         form = {"type": "json_schema", "json_schema": {"name": "seen", "schema": SCHEMA, "strict": True}}
-        done = completion(question, picture, response_format=form)
+        done = completion(question, image, response_format=form)
         return json.loads(done.choices[0].message.content)
 
     def leave(self, question: str, streaming: Callable[[], None]) -> None:

@@ -46,9 +46,9 @@ def output(said: list[str], data: bytes | None = None) -> tuple[str, str]:
 class LLMCommand(Client):
     """``llm -m scenes``."""
 
-    def ask(self, question: str, picture: bytes | None = None, *, model: str = MODEL, key: str = KEY) -> str:
-        attached = () if picture is None else ("--at", "-", "image/png")
-        return output(command(question, "--no-stream", *attached, model=model, key=key), picture)[0]
+    def ask(self, question: str, image: bytes | None = None, *, model: str = MODEL, key: str = KEY) -> str:
+        attached = () if image is None else ("--at", "-", "image/png")
+        return output(command(question, "--no-stream", *attached, model=model, key=key), image)[0]
 
     def stream(self, question: str) -> tuple[list[str], int, int]:
         said, told = output(command(question, "--usage"))
@@ -56,9 +56,9 @@ class LLMCommand(Client):
         assert found is not None, told
         return re.findall(r"\s*\S+", said), int(found[1]), int(found[2])
 
-    def structured(self, question: str, picture: bytes) -> Any:
+    def structured(self, question: str, image: bytes) -> Any:
         asked = command(question, "--schema", json.dumps(SCHEMA), "--at", "-", "image/png")
-        return json.loads(output(asked, picture)[0])
+        return json.loads(output(asked, image)[0])
 
     def leave(self, question: str, streaming: Callable[[], None]) -> None:
         options = (

@@ -11,7 +11,7 @@ const { default: OpenAI } = await import(pathToFileURL(require.resolve("openai")
 
 const model = "scenes";
 const colours = ["red", "green", "blue", "yellow"];
-const picture = readFileSync(process.env.PICTURE);
+const image = readFileSync(process.env.IMAGE);
 const colour = { enum: colours };
 const schema = {
   type: "object",
@@ -24,7 +24,7 @@ const endless = { max_tokens: 3000, logit_bias: { 1010: -100, 1012: -100 } };
 const chat = (fields, key) =>
   new OpenAI(key ? { apiKey: key } : {}).chat.completions.create({ model, ...fields });
 const text = [{ role: "user", content: "What can you do?" }];
-const pictured = (data) => {
+const imaged = (data) => {
   const url = `data:image/png;base64,${data.toString("base64")}`;
   const parts = [{ type: "text", text: "Which colours do you see?" }, { type: "image_url", image_url: { url } }];
   return [{ role: "user", content: parts }];
@@ -45,8 +45,8 @@ const checks = {
     const done = await chat({ messages: text });
     assert.match(done.choices[0].message.content, /\.$/);
   },
-  async picture() {
-    const said = (await chat({ messages: pictured(picture) })).choices[0].message.content;
+  async image() {
+    const said = (await chat({ messages: imaged(image) })).choices[0].message.content;
     for (const name of colours) assert.ok(said.includes(name), said);
   },
   async stream() {
@@ -60,15 +60,15 @@ const checks = {
   },
   async structured() {
     const form = { type: "json_schema", json_schema: { name: "seen", strict: true, schema } };
-    const asked = { model, messages: pictured(picture), response_format: form };
+    const asked = { model, messages: imaged(image), response_format: form };
     const found = (await new OpenAI().chat.completions.parse(asked)).choices[0].message.parsed;
     assert.deepEqual(Object.keys(found), ["first", "second"]);
     for (const value of Object.values(found)) assert.ok(colours.includes(value), value);
   },
   unknown_model: () => assert.rejects(chat({ messages: text, model: "no-such-model" }), OpenAI.NotFoundError),
-  bad_picture() {
-    const bad = Buffer.concat([picture.subarray(0, 20), Buffer.from("not a picture")]);
-    return assert.rejects(chat({ messages: pictured(bad) }), OpenAI.BadRequestError);
+  bad_image() {
+    const bad = Buffer.concat([image.subarray(0, 20), Buffer.from("not an image")]);
+    return assert.rejects(chat({ messages: imaged(bad) }), OpenAI.BadRequestError);
   },
   wrong_key: () => assert.rejects(chat({ messages: text }, "wrong"), OpenAI.AuthenticationError),
   async cancel() {

@@ -19,20 +19,20 @@ class Seen(BaseModel):
     second: Colour
 
 
-def messages(question: str, picture: bytes | None = None) -> list[Any]:
-    """A question, with or without a picture."""
+def messages(question: str, image: bytes | None = None) -> list[Any]:
+    """A question, with or without an image."""
     parts: list[Any] = [{"type": "text", "text": question}]
-    if picture is not None:
-        parts.append({"type": "image_url", "image_url": {"url": data_uri(picture)}})
+    if image is not None:
+        parts.append({"type": "image_url", "image_url": {"url": data_uri(image)}})
     return [{"role": "user", "content": parts}]
 
 
 class OpenAIPython(Client):
     """``openai.OpenAI()``."""
 
-    def ask(self, question: str, picture: bytes | None = None, *, model: str = MODEL, key: str = KEY) -> str:
+    def ask(self, question: str, image: bytes | None = None, *, model: str = MODEL, key: str = KEY) -> str:
         client = openai.OpenAI(api_key=key)
-        done = client.chat.completions.create(model=model, messages=messages(question, picture))
+        done = client.chat.completions.create(model=model, messages=messages(question, image))
         return done.choices[0].message.content or ""
 
     def stream(self, question: str) -> tuple[list[str], int, int]:
@@ -49,9 +49,9 @@ class OpenAIPython(Client):
         pieces = [chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices]
         return [piece for piece in pieces if piece], usage.prompt_tokens, usage.completion_tokens
 
-    def structured(self, question: str, picture: bytes) -> Any:
+    def structured(self, question: str, image: bytes) -> Any:
         done = openai.OpenAI().chat.completions.parse(
-            model=MODEL, messages=messages(question, picture), response_format=Seen
+            model=MODEL, messages=messages(question, image), response_format=Seen
         )
         parsed = done.choices[0].message.parsed
         return parsed and parsed.model_dump()

@@ -28,16 +28,16 @@ def agent(model: str = MODEL, key: str = KEY, **how: Any) -> Agent[None, Any]:
     return Agent(OpenAIChatModel(model, provider=OpenAIProvider(api_key=key)), **how)
 
 
-def prompt(question: str, picture: bytes | None = None) -> list[Any]:
-    """A question, with or without a picture."""
-    return [question] if picture is None else [question, BinaryContent(picture, media_type="image/png")]
+def prompt(question: str, image: bytes | None = None) -> list[Any]:
+    """A question, with or without an image."""
+    return [question] if image is None else [question, BinaryContent(image, media_type="image/png")]
 
 
 class PydanticAI(Client):
     """``Agent.run_sync()`` and ``Agent.run_stream()``."""
 
-    def ask(self, question: str, picture: bytes | None = None, *, model: str = MODEL, key: str = KEY) -> str:
-        return str(agent(model, key).run_sync(prompt(question, picture)).output)
+    def ask(self, question: str, image: bytes | None = None, *, model: str = MODEL, key: str = KEY) -> str:
+        return str(agent(model, key).run_sync(prompt(question, image)).output)
 
     def stream(self, question: str) -> tuple[list[str], int, int]:
         async def read() -> tuple[list[str], int, int]:
@@ -47,8 +47,8 @@ class PydanticAI(Client):
 
         return asyncio.run(read())
 
-    def structured(self, question: str, picture: bytes) -> Any:
-        done = agent(output_type=NativeOutput(Seen)).run_sync(prompt(question, picture))
+    def structured(self, question: str, image: bytes) -> Any:
+        done = agent(output_type=NativeOutput(Seen)).run_sync(prompt(question, image))
         return done.output.model_dump()
 
     def leave(self, question: str, streaming: Callable[[], None]) -> None:

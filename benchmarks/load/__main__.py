@@ -34,7 +34,7 @@ def main() -> None:
     """Measure what was asked for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("names", nargs="*", help=f"{', '.join(MEASURES)}; all by default")
-    parser.add_argument("-m", "--model", default="scenes", help="of reuse; large, so that pictures take time")
+    parser.add_argument("-m", "--model", default="scenes", help="of reuse; large, so that images take time")
     parser.add_argument("-n", "--requests", type=int, default=10_000, help="of soak")
     said = parser.parse_args()
     if unknown := set(said.names) - set(MEASURES):

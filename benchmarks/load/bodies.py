@@ -11,7 +11,7 @@ from benchmarks.served import ROOT, Server
 
 CHAT = "/v1/chat/completions"
 ENDLESS: dict[str, Any] = {"max_tokens": 3000, "ignore_eos": True}
-PICTURE = (ROOT / "router" / "scenes" / "samples" / "quadrants.png").read_bytes()
+IMAGE = (ROOT / "router" / "scenes" / "samples" / "quadrants.png").read_bytes()
 _PATIENCE = 300.0  # seconds until a request counts as hanging
 
 
@@ -20,13 +20,13 @@ def body(question: str = "What can you do?", model: str = "scenes", **more: Any)
     return {"model": model, "messages": [{"role": "user", "content": question}], **more}
 
 
-def pictured(data: bytes, question: str = "Which colours?", **more: Any) -> dict[str, Any]:
-    """A chat completion about a picture, which stands before the question."""
+def imaged(data: bytes, question: str = "Which colours?", **more: Any) -> dict[str, Any]:
+    """A chat completion about an image, which stands before the question."""
     return shown("data:image/png;base64," + base64.b64encode(data).decode(), question, **more)
 
 
 def shown(url: str, question: str = "Which colours?", **more: Any) -> dict[str, Any]:
-    """A chat completion about the picture at an address."""
+    """A chat completion about the image at an address."""
     parts = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": question}]
     return {**body(**more), "messages": [{"role": "user", "content": parts}]}
 
@@ -40,8 +40,8 @@ def client(server: Server, connections: int) -> httpx2.AsyncClient:
 def good() -> list[dict[str, Any]]:
     """Requests that are answered."""
     script = [body(model="scenes@scripted"), body(model="scenes@scripted", stream=True)]
-    model = [body(max_tokens=8), pictured(PICTURE, max_tokens=8), body(model="scenes@onnx", max_tokens=4)]
-    return [*script * 3, *model, pictured(PICTURE, model="scenes@scripted")]
+    model = [body(max_tokens=8), imaged(IMAGE, max_tokens=8), body(model="scenes@onnx", max_tokens=4)]
+    return [*script * 3, *model, imaged(IMAGE, model="scenes@scripted")]
 
 
 def bad() -> list[Any]:
@@ -54,7 +54,7 @@ def bad() -> list[Any]:
         body(tools=[{"type": "function"}]),
         body(model="scenes@scripted", response_format={"type": "json_schema", "json_schema": {"schema": 3}}),
         body("word " * 6000),
-        pictured(PICTURE[:60]),
-        pictured(b"no picture at all"),
+        imaged(IMAGE[:60]),
+        imaged(b"no image at all"),
         {"model": "scenes", "messages": []},
     ]

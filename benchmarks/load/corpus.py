@@ -16,10 +16,10 @@ from typing import Any
 
 import httpx2
 
-from benchmarks.load.bodies import CHAT, PICTURE, body, pictured, shown
+from benchmarks.load.bodies import CHAT, IMAGE, body, imaged, shown
 from benchmarks.served import ROOT, Server, served
 from tests.api.body_corpus import BROKEN, WRONG
-from tests.images.picture_corpus import bad_files, gif_declaring, jpeg_declaring, png, webp_declaring
+from tests.images.image_corpus import bad_files, gif_declaring, jpeg_declaring, png, webp_declaring
 
 _ASKING = (CHAT, "/v1/completions", "/v1/route")
 _JSON = {"content-type": "application/json"}
@@ -73,8 +73,8 @@ def corpus() -> Iterator[Sent]:
         yield from (Sent("no UTF-8", data, path) for data in (b'{"model": "\xff"}', rb'{"model": "\ud800"}'))
     for path in (CHAT, "/v1/route"):
         yield from (_json("wrong fields", body() | fields, path) for fields, *_ in WRONG)
-        yield from (_json("bad pictures", pictured(data), path) for data in _bad_pictures())
-        yield from (_json("addresses of pictures", shown(url), path) for url in _addresses())
+        yield from (_json("bad images", imaged(data), path) for data in _bad_images())
+        yield from (_json("addresses of images", shown(url), path) for url in _addresses())
     yield from (_json("names of models", body(model=name)) for name in _NAMES)
     yield from (_json("control tokens", body(text)) for text in _CONTROLS)
     yield from (
@@ -85,7 +85,7 @@ def corpus() -> Iterator[Sent]:
     yield _json("too much", body("x" * (33 << 20)))
     yield _json("too much", body("word " * 6000))
     yield _json("too much", body(max_tokens=10**9))
-    yield _json("too much", _with_pictures(9))
+    yield _json("too much", _with_images(9))
     yield from (Sent("no HTTP", data, raw=True) for data in _RAW)
 
 
@@ -93,7 +93,7 @@ def _json(kind: str, asked: dict[str, Any], path: str = CHAT) -> Sent:
     return Sent(kind, json.dumps(asked).encode(), path)
 
 
-def _bad_pictures() -> Iterator[bytes]:
+def _bad_images() -> Iterator[bytes]:
     yield from bad_files().values()
     yield from (
         png(13_400, 13_400, body=b"x"),
@@ -118,8 +118,8 @@ def _addresses() -> Iterator[str]:
     yield from (f"{scheme}://{host}/a.png" for scheme in ("http", "https") for host in hosts)
 
 
-def _with_pictures(count: int) -> dict[str, Any]:
-    url = "data:image/png;base64," + base64.b64encode(PICTURE).decode()
+def _with_images(count: int) -> dict[str, Any]:
+    url = "data:image/png;base64," + base64.b64encode(IMAGE).decode()
     part = {"type": "image_url", "image_url": {"url": url}}
     return {**body(), "messages": [{"role": "user", "content": [part] * count}]}
 
@@ -197,7 +197,7 @@ def _answered_raw(server: Server, data: bytes) -> tuple[str, str]:
 
 
 def _next_one(asking: httpx2.Client) -> str:
-    response = asking.post(CHAT, json=pictured(PICTURE, "Which colours do you see?", temperature=0))
+    response = asking.post(CHAT, json=imaged(IMAGE, "Which colours do you see?", temperature=0))
     if response.status_code != 200:
         return str(response.status_code)
     said = response.json()["choices"][0]["message"]["content"]

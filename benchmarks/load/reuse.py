@@ -1,4 +1,4 @@
-"""A large picture asked about twice, in two requests: how soon the second answer begins."""
+"""A large image asked about twice, in two requests: how soon the second answer begins."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import httpx2
 import numpy as np
 from PIL import Image
 
-from benchmarks.load.bodies import CHAT, pictured
+from benchmarks.load.bodies import CHAT, imaged
 from benchmarks.served import Server, served
 
 SIDE = 1024  # pixels
@@ -21,16 +21,16 @@ _ANSWER_SECONDS = 600.0
 
 
 def measure_reuse(model: str) -> None:
-    """Two pictures, each asked about twice; the second one is the control: another picture is read anew."""
-    questions = ("What is in this picture?", "Which colour is most of it?")
+    """Two images, each asked about twice; the second one is the control: another image is read anew."""
+    questions = ("What is in this image?", "Which colour is most of it?")
     with served("-m", model) as server:
         for number in (1, 2):
             times = []
             for question in questions:
-                asked = first_token(server, picture(number), question)
-                print(f"picture {number}, {question!r}: {asked}", flush=True)
+                asked = first_token(server, image(number), question)
+                print(f"image {number}, {question!r}: {asked}", flush=True)
                 times.append(asked.seconds)
-            print(f"picture {number}: the second TTFT is {times[1] / times[0]:.3f} of the first", flush=True)
+            print(f"image {number}: the second TTFT is {times[1] / times[0]:.3f} of the first", flush=True)
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,11 @@ class Asked:
     def __str__(self) -> str:
         return (
             f"TTFT {self.seconds:.3f} s, {self.computed:.2f} s of the cores; {self.prompt_tokens} tokens, "
-            f"{self.image_tokens} of them the picture's, {self.cached_tokens} of them kept"
+            f"{self.image_tokens} of them the image's, {self.cached_tokens} of them kept"
         )
 
 
-def picture(number: int) -> bytes:
+def image(number: int) -> bytes:
     """A PNG of SIDE x SIDE pixels: waves of colour, others for every number."""
     across, down = np.meshgrid(np.linspace(0, 6, SIDE), np.linspace(0, 6, SIDE))
     waves = [np.sin(across * number + k) * np.cos(down + number * k) for k in range(3)]
@@ -61,8 +61,8 @@ def picture(number: int) -> bytes:
 
 
 def first_token(server: Server, data: bytes, question: str) -> Asked:
-    """Ask about a picture by a stream, as any client does."""
-    asked = pictured(
+    """Ask about an image by a stream, as any client does."""
+    asked = imaged(
         data, question, model="auto", max_tokens=_TOKENS, stream=True, stream_options={"include_usage": True}
     )
     seconds = computed = 0.0

@@ -16,7 +16,7 @@ from typing import Any
 import httpx2
 import numpy as np
 
-from benchmarks.load.bodies import CHAT, PICTURE, body, pictured
+from benchmarks.load.bodies import CHAT, IMAGE, body, imaged
 from benchmarks.served import Server, served
 
 SLOW = 500
@@ -29,10 +29,10 @@ _BEGUN = _HEAD + b'Content-Type: application/json\r\nContent-Length: 9999\r\n\r\
 
 
 def measure_slow() -> None:
-    """A script's answer, where what the server itself does is all there is, and the model's of a picture."""
+    """A script's answer, where what the server itself does is all there is, and the model's of an image."""
     asked = {
         "a script's answer": body(model="scenes@scripted"),
-        "a picture": pictured(PICTURE, max_tokens=8),
+        "an image": imaged(IMAGE, max_tokens=8),
     }
     with served(HYBRID_SCRIPT=_SCRIPT) as server:
         for name, said in asked.items():

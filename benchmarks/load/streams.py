@@ -14,7 +14,7 @@ from typing import Any
 import httpx2
 import numpy as np
 
-from benchmarks.load.bodies import CHAT, PICTURE, body, client, pictured
+from benchmarks.load.bodies import CHAT, IMAGE, body, client, imaged
 from benchmarks.served import Server, served
 
 STREAMS = 64
@@ -30,8 +30,8 @@ def measure_streams() -> None:
 
 
 async def streams(server: Server) -> str:
-    """All at once, every second one with a picture."""
-    asked = [body(stream=True), pictured(PICTURE, stream=True)]
+    """All at once, every second one with an image."""
+    asked = [body(stream=True), imaged(IMAGE, stream=True)]
     with health_asked(server) as times:
         async with client(server, STREAMS) as asking:
             since = time.perf_counter()

@@ -20,19 +20,19 @@ class Column:
 
 
 def columns(report: BenchReport) -> list[Column]:
-    """Decoding after the shortest text, prefill, vision, the first token after a picture, memory and disk."""
+    """Decoding after the shortest text, prefill, vision, the first token after an image, memory and disk."""
     plain = [workload for workload in report.workloads if workload.is_plain]
-    texts = [workload for workload in plain if not workload.pictures]
-    seen = [workload for workload in plain if workload.pictures]
+    texts = [workload for workload in plain if not workload.images]
+    seen = [workload for workload in plain if workload.images]
     found = [_column(report, text, "decode tok/s", "decode_tokens_per_second") for text in texts[:1]]
     for text in texts:
         title = f"prefill tok/s {text.prompt_tokens}"
         found.append(_column(report, text, title, "prefill_tokens_per_second"))
-    for picture in seen:
-        title = f"vision patches/s {_pictures(picture)}"
-        found.append(_column(report, picture, title, "vision_patches_per_second"))
-    for picture in seen:
-        found.append(_column(report, picture, f"TTFT s {_pictures(picture)}", "ttft_ms"))
+    for image in seen:
+        title = f"vision patches/s {_images(image)}"
+        found.append(_column(report, image, title, "vision_patches_per_second"))
+    for image in seen:
+        found.append(_column(report, image, f"TTFT s {_images(image)}", "ttft_ms"))
     found.append(Column("peak GB", False, lambda one: _gigabytes(one.peak_bytes)))
     found.append(Column("disk GB", False, lambda one: _gigabytes(one.disk_bytes)))
     return found
@@ -60,7 +60,7 @@ def _gigabytes(count: int | None) -> Spread | None:
     return None if count is None else Spread.of([count / 1e9])
 
 
-def _pictures(workload: Workload) -> str:
+def _images(workload: Workload) -> str:
     size = workload.size
     shown = f"{size.width} px" if size and size.width == size.height else str(size)
-    return shown if workload.pictures == 1 else f"{workload.pictures} x {shown}"
+    return shown if workload.images == 1 else f"{workload.images} x {shown}"

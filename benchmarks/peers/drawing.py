@@ -1,4 +1,4 @@
-"""The table as a picture: a panel for each figure, a line for each contender, whiskers for the spread."""
+"""The table as an image: a panel for each figure, a line for each contender, whiskers for the spread."""
 
 from __future__ import annotations
 

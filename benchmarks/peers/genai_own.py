@@ -3,7 +3,7 @@
 Once with the graphs of hybrid's exports, which tells what hybrid's loop around the same library costs, and
 once with the model its own builder makes of the checkpoint. Every answer reads its whole prompt anew.
 
-Pictures are left out: its qwen3_vl pipeline asks for three graphs, of which the builder in the package makes
+Images are left out: its qwen3_vl pipeline asks for three graphs, of which the builder in the package makes
 the decoder alone, and that one has no place for DeepStack features: it would be another model.
 """
 
@@ -64,14 +64,14 @@ class GenaiEngine:
         self.facts = Facts(seconds, what.numbers, "cpu", peak_bytes())
 
     def answer(self, messages: Sequence[Message], output_tokens: int) -> TimedAnswer:
-        """Answer greedily with exactly ``output_tokens`` tokens. RequestError: there is a picture."""
+        """Answer greedily with exactly ``output_tokens`` tokens. RequestError: there is an image."""
         import onnxruntime_genai
 
         started = time.perf_counter()
         plan = self._builder.plan(tuple(messages))
-        if plan.pictures:
+        if plan.images:
             raise RequestError(
-                "its builder makes no picture tower, and its decoder takes no DeepStack features",
+                "its builder makes no vision tower, and its decoder takes no DeepStack features",
                 code="unsupported_image",
             )
         plan.room(output_tokens, None, self._builder.config.text.context)

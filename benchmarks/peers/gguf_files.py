@@ -1,4 +1,4 @@
-"""A Qwen3-VL checkpoint as GGUF files: the language model in bfloat16, and the picture tower (mmproj).
+"""A Qwen3-VL checkpoint as GGUF files: the language model in bfloat16, and the vision tower (mmproj).
 
 Tensors have the names, types and order of dimensions that llama.cpp's own converter gives them. That one asks
 for PyTorch, its source tree and a tokenizer it knows by heart; this needs the ``gguf`` package alone.
@@ -83,7 +83,7 @@ def write_text(file: Path, folder: Path) -> None:
 
 
 def write_vision(file: Path, folder: Path) -> None:
-    """The picture tower: matrices in float16, the rest in float32."""
+    """The vision tower: matrices in float16, the rest in float32."""
     import gguf
 
     config = Config.read(folder)

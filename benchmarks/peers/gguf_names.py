@@ -38,7 +38,7 @@ _DEEPSTACK = {"norm": "norm", "linear_fc1": "fc1", "linear_fc2": "fc2"}
 
 
 def is_vision(name: str) -> bool:
-    """Whether a tensor belongs to the picture tower, which llama.cpp reads from a file of its own."""
+    """Whether a tensor belongs to the vision tower, which llama.cpp reads from a file of its own."""
     return name.startswith(_VISION)
 
 

@@ -1,4 +1,4 @@
-"""llama.cpp, with its own rounding of the language model and the picture tower in float16.
+"""llama.cpp, with its own rounding of the language model and the vision tower in float16.
 
 Ids and places come from hybrid's prompt builder and go to the library as they are; a follow-up goes on from
 what it still holds, as its server does. The end token is passed over, since the answers have a given length.
@@ -38,7 +38,7 @@ class LlamaCpp:
 
     text: Path
     vision: Path
-    checkpoint: Path  # tokenizer, template, limits of pictures
+    checkpoint: Path  # tokenizer, template, limits of images
     kind: str
     threads: int
 
@@ -73,7 +73,7 @@ class LlamaEngine:
         kept = self._keep(plan, places, output_tokens)
         planned = time.perf_counter()
         fresh = [number for number, (first, _) in enumerate(plan.spans) if first >= kept]
-        looks = [self._library.look(plan.pictures[number].pixels) for number in fresh]
+        looks = [self._library.look(plan.images[number].pixels) for number in fresh]
         prepared = time.perf_counter()
         vision_seconds = self._prefill(plan, places, kept, dict(zip(fresh, looks, strict=True)))
         said, arrivals = self._decode(places.next_position, output_tokens)
@@ -97,13 +97,13 @@ class LlamaEngine:
         return kept
 
     def _prefill(self, plan: Plan, places: PositionIds, kept: int, looks: dict[int, Look]) -> float:
-        """Read the rest of the prompt; the seconds that its pictures took to be encoded."""
+        """Read the rest of the prompt; the seconds that its images took to be encoded."""
         seconds, done = 0.0, kept
         for number, look in looks.items():
             first, end = map(int, plan.spans[number])
             if look.tokens != end - first:
                 raise BackendError(
-                    f"llama.cpp brings this picture to {look.tokens} tokens, the others to {end - first}; "
+                    f"llama.cpp brings this image to {look.tokens} tokens, the others to {end - first}; "
                     "choose another size"
                 )
             self._read(plan.ids[done:first], places, done)
@@ -138,13 +138,13 @@ class Held:
 
     def common(self, plan: Plan) -> int:
         """How many tokens of ``plan`` it holds: none, but where the whole prompt before is how it begins."""
-        whole, pictures = len(self.plan.ids), self.plan.pictures
-        shown = plan.pictures[: len(pictures)]
-        if not np.array_equal(plan.ids[:whole], self.plan.ids) or len(shown) < len(pictures):
+        whole, images = len(self.plan.ids), self.plan.images
+        shown = plan.images[: len(images)]
+        if not np.array_equal(plan.ids[:whole], self.plan.ids) or len(shown) < len(images):
             return 0
-        if not all(np.array_equal(a.pixels, b.pixels) for a, b in zip(shown, pictures, strict=True)):
+        if not all(np.array_equal(a.pixels, b.pixels) for a, b in zip(shown, images, strict=True)):
             return 0
-        most = min(len(self.ids), len(plan.ids) - 1, *plan.spans[len(pictures) :, 0].tolist())
+        most = min(len(self.ids), len(plan.ids) - 1, *plan.spans[len(images) :, 0].tolist())
         different = np.flatnonzero(self.ids[:most] != plan.ids[:most])
         return int(different[0]) if len(different) else most
 

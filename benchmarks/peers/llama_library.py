@@ -1,4 +1,4 @@
-"""llama.cpp through the C interface of llama-cpp-python: reads ids and pictures, tells the best token."""
+"""llama.cpp through the C interface of llama-cpp-python: reads ids and images, tells the best token."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _LISTENER = llama_cpp.llama_log_callback(_listen)  # kept here: the library call
 
 
 class Library:
-    """One model and its picture tower, with one sequence of tokens in memory."""
+    """One model and its vision tower, with one sequence of tokens in memory."""
 
     def __init__(self, text: Path, vision: Path, threads: int, least: int, most: int) -> None:
-        """``least``, ``most``: tokens of a picture; llama.cpp's own limits are not the checkpoint's."""
+        """``least``, ``most``: tokens of an image; llama.cpp's own limits are not the checkpoint's."""
         llama_cpp.llama_log_set(_LISTENER, None)
         mtmd.mtmd_log_set(_LISTENER, None)
         mtmd.mtmd_helper_log_set(_LISTENER, None)
@@ -82,15 +82,15 @@ class Library:
         return int(np.ctypeslib.as_array(scores, (self._vocab,)).argmax())
 
     def look(self, pixels: NDArray[np.uint8]) -> Look:
-        """Bring a picture [height, width, 3] to the size the model reads."""
+        """Bring an image [height, width, 3] to the size the model reads."""
         return Look(self._vision, pixels)
 
     def encode(self, look: Look) -> None:
-        """Make the picture's features, which `place` takes."""
-        _check(mtmd.mtmd_encode_chunk(self._vision, look.chunk), "encode a picture")
+        """Make the image's features, which `place` takes."""
+        _check(mtmd.mtmd_encode_chunk(self._vision, look.chunk), "encode an image")
 
     def place(self, look: Look, position: int) -> None:
-        """Read the features of the picture encoded last, at ``position``."""
+        """Read the features of the image encoded last, at ``position``."""
         after = llama_cpp.llama_pos()
         features = mtmd.mtmd_get_output_embd(self._vision)
         nobody = mtmd.mtmd_helper_post_decode_callback()
@@ -98,7 +98,7 @@ class Library:
             self._vision, self._context, look.chunk, features, position, 0, self._most,
             ctypes.byref(after), nobody, None,
         )  # fmt: skip
-        _check(found, "read a picture")
+        _check(found, "read an image")
 
     def _decode(self, ids: NDArray[np.int64], position: int) -> None:
         count = len(ids)
@@ -117,7 +117,7 @@ class Library:
 
 
 class Look:
-    """A picture that was prepared."""
+    """An image that was prepared."""
 
     def __init__(self, vision: Any, pixels: NDArray[np.uint8]) -> None:
         self._chunks = mtmd.mtmd_input_chunks_init()
@@ -128,22 +128,22 @@ class Look:
         bitmap = mtmd.mtmd_bitmap_init(width, height, values)
         bitmaps = (mtmd.mtmd_bitmap_p_ctypes * 1)(bitmap)
         try:
-            _check(mtmd.mtmd_tokenize(vision, self._chunks, ctypes.byref(text), bitmaps, 1), "take a picture")
+            _check(mtmd.mtmd_tokenize(vision, self._chunks, ctypes.byref(text), bitmaps, 1), "take an image")
         finally:
             mtmd.mtmd_bitmap_free(bitmap)
-        self.chunk = self._picture()
+        self.chunk = self._image()
         self.tokens = int(mtmd.mtmd_input_chunk_get_n_tokens(self.chunk))
 
     def __del__(self) -> None:
         mtmd.mtmd_input_chunks_free(self._chunks)
 
-    def _picture(self) -> Any:
-        """The chunk between those of the tokens that begin and end a picture."""
+    def _image(self) -> Any:
+        """The chunk between those of the tokens that begin and end an image."""
         for number in range(mtmd.mtmd_input_chunks_size(self._chunks)):
             chunk = mtmd.mtmd_input_chunks_get(self._chunks, number)
             if mtmd.mtmd_input_chunk_get_type(chunk) == mtmd.MTMD_INPUT_CHUNK_TYPE_IMAGE:
                 return chunk
-        raise BackendError("llama.cpp found no picture in what it was given")
+        raise BackendError("llama.cpp found no image in what it was given")
 
 
 def _fill(pointer: Any, values: NDArray[Any]) -> None:

@@ -1,7 +1,7 @@
-"""OpenVINO GenAI's VLMPipeline with optimum-intel's own 4-bit conversion, for text and for pictures.
+"""OpenVINO GenAI's VLMPipeline with optimum-intel's own 4-bit conversion, for text and for images.
 
 One pipeline answers both: this family's checkpoints become a language model that reads embeddings, which
-LLMPipeline does not take. It brings its own template, tokenizer and picture preprocessing; that these make
+LLMPipeline does not take. It brings its own template, tokenizer and image preprocessing; that these make
 the prompt every other peer reads is checked.
 """
 
@@ -67,7 +67,7 @@ class OpenVinoEngine:
         plan = self._builder.plan(tuple(messages))
         check("prompt tokens", found.prompt_tokens, len(plan.ids))
         check("tokens of answer", found.output_tokens, output_tokens)
-        if plan.pictures:
+        if plan.images:
             patches = int(np.prod(plan.grid, axis=1).sum())
             found = replace(found, vision_seconds=vision_seconds(said.perf_metrics), patches=patches)
         return TimedAnswer(said.texts[0], found)
@@ -95,7 +95,7 @@ class OpenVinoEngine:
         history, fresh = self._history(messages)
         said = self._pipeline.generate(
             history,
-            images=[Tensor(picture.pixels[None]) for message in fresh for picture in message.pictures],
+            images=[Tensor(image.pixels[None]) for message in fresh for image in message.images],
             generation_config=config,
             streamer=Streamer(),
         )
@@ -103,7 +103,7 @@ class OpenVinoEngine:
         return said, arrivals
 
     def _history(self, messages: Sequence[Message]) -> tuple[Any, Sequence[Message]]:
-        """The conversation, and what is new of it: a history that goes on keeps its pictures' features."""
+        """The conversation, and what is new of it: a history that goes on keeps its images' features."""
         import openvino_genai as library
 
         held, history = self._held
@@ -121,13 +121,13 @@ def continues(messages: Sequence[Message], held: Sequence[Message]) -> bool:
 
 
 def as_history(messages: Sequence[Message]) -> list[dict[str, str]]:
-    """The conversation, with the pipeline's own tag at each picture's place."""
-    history, pictures = [], 0
+    """The conversation, with the pipeline's own tag at each image's place."""
+    history, images = [], 0
     for message in messages:
         content = ""
         for part in message.parts:
-            content += f"<ov_genai_image_{pictures}>" if isinstance(part, Picture) else part
-            pictures += isinstance(part, Picture)
+            content += f"<ov_genai_image_{images}>" if isinstance(part, Picture) else part
+            images += isinstance(part, Picture)
         history.append({"role": message.role, "content": content})
     return history
 

@@ -53,7 +53,7 @@ def _words(report: BenchReport) -> Iterator[str]:
         f"weights ({setting.model}) and requests; each answer has {_tokens(report)} tokens."
     )
     yield (
-        "Decode: after the shortest prompt. TTFT: from the picture and a question of 32 words to the first "
+        "Decode: after the shortest prompt. TTFT: from the image and a question of 32 words to the first "
         "token. Peak: resident memory of the process, mapped weights included. Disk: what was converted, and "
         "of hybrid's what is packed for this processor, too. Weight error: "
         "||W - Wq|| / ||W||, the mean over matrices, measured on what was converted; 0: the checkpoint's. "

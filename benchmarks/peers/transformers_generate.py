@@ -1,6 +1,6 @@
 """transformers' own ``generate``, in bfloat16 and in float32: what most people would write first.
 
-Patches and ids come from hybrid's picture module and prompt builder: transformers' processor needs
+Patches and ids come from hybrid's image module and prompt builder: transformers' processor needs
 torchvision. Every call reads its whole prompt, as ``generate`` does unless a cache is handed to it.
 """
 
@@ -82,7 +82,7 @@ class TransformersEngine:
             prefill_seconds=arrivals.at[0] - prepared,
             vision_seconds=self._vision.seconds,
             patches=0 if prompt.patches is None else len(prompt.patches),
-            preprocess_seconds=prepared - planned if plan.pictures else 0.0,
+            preprocess_seconds=prepared - planned if plan.images else 0.0,
         )
         return TimedAnswer(self._builder.tokenizer.decode(written), found)
 
@@ -110,7 +110,7 @@ def inputs_of(prompt: Prompt, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     if prompt.patches is None or prompt.grid is None or prompt.spans is None:
         return inputs
-    kinds = np.zeros_like(prompt.ids)  # 0 text, 1 picture
+    kinds = np.zeros_like(prompt.ids)  # 0 text, 1 image
     for first, end in prompt.spans:
         kinds[first:end] = 1
     return inputs | {

@@ -79,14 +79,14 @@ class TextPart(RequestBody):
 
 
 class ImageUrl(RequestBody):
-    """A picture, and how closely to look at it."""
+    """An image, and how closely to look at it."""
 
     url: str
     detail: Detail | None = None
 
 
 class ImagePart(RequestBody):
-    """A picture: a data URI, or an address whose host the server allows."""
+    """An image: a data URI, or an address whose host the server allows."""
 
     type: Literal["image_url", "input_image"]
     image_url: ImageUrl | str

@@ -54,7 +54,7 @@ class Usage(Object):
 
 
 class Timings(Object):
-    """How long an answer took, as llama.cpp says it, and how its pictures were read."""
+    """How long an answer took, as llama.cpp says it, and how its images were read."""
 
     cache_n: int
     prompt_n: int

@@ -19,7 +19,7 @@ from router.types import Message, Picture, Request, Role, Sampling
 Detail: TypeAlias = Literal["auto", "low", "high"]
 
 LOW_PIXELS = 512 * 512
-"""What "detail": "low" shrinks pictures to; "high" and "auto" read them as large as they may be."""
+"""What "detail": "low" shrinks images to; "high" and "auto" read them as large as they may be."""
 
 _DATA = re.compile(r"data:image/[\w.+-]{1,40}(?:;[\w=.+-]{1,40})*;base64,", re.IGNORECASE | re.ASCII)
 _BARE = re.compile(r"[A-Za-z0-9+/]{60,}={0,2}")  # long enough that no path or name is taken for data
@@ -28,7 +28,7 @@ _URL = re.compile(r"https?://", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class ImageSource:
-    """A picture as a client gave it."""
+    """An image as a client gave it."""
 
     param: str  # where it stands in the body
     data: str | None  # base64
@@ -36,12 +36,12 @@ class ImageSource:
     detail: Detail = "auto"
 
     def decoded(self, max_bytes: int) -> bytes:
-        """The encoded picture. RequestError: it is too large, or not base64."""
+        """The encoded image. RequestError: it is too large, or not base64."""
         assert self.data is not None
         size = len(self.data) * 3 // 4
         if size > max_bytes:
             raise RequestError(
-                f"the picture has about {size:,} bytes; at most {max_bytes:,} are read: make it smaller",
+                f"the image has about {size:,} bytes; at most {max_bytes:,} are read: make it smaller",
                 code="image_too_large",
                 param=self.param,
             )
@@ -49,7 +49,7 @@ class ImageSource:
             return b64decode(self.data, validate=True)
         except (binascii.Error, ValueError):
             raise RequestError(
-                "the picture is not valid base64; encode it again", code="invalid_image", param=self.param
+                "the image is not valid base64; encode it again", code="invalid_image", param=self.param
             ) from None
 
 
@@ -65,14 +65,14 @@ def source(address: str, param: str, detail: Detail = "auto") -> ImageSource:
     if _BARE.fullmatch(address):
         return ImageSource(param, address, None, detail)
     raise RequestError(
-        "the picture must be a data URI, such as data:image/png;base64,iVBOR...",
+        "the image must be a data URI, such as data:image/png;base64,iVBOR...",
         code="unsupported_image_url",
         param=param,
     )
 
 
 def max_pixels(sources: tuple[ImageSource, ...], said: int | None) -> int | None:
-    """How large pictures are read: as said, else small if every one of them asks for low detail."""
+    """How large images are read: as said, else small if every one of them asks for low detail."""
     if said is None and sources and all(source.detail == "low" for source in sources):
         return LOW_PIXELS
     return said
@@ -83,13 +83,13 @@ Form: TypeAlias = Literal["chat", "text"]  # of the answer: a chat completion, o
 
 @dataclass(frozen=True)
 class ParsedMessage:
-    """One message, its pictures not read yet."""
+    """One message, its images not read yet."""
 
     role: Role
     parts: tuple[str | ImageSource, ...]
 
     def message(self, read: Callable[[ImageSource], Picture]) -> Message:
-        """The message, each picture as ``read`` gives it."""
+        """The message, each image as ``read`` gives it."""
         return Message(self.role, tuple(p if isinstance(p, str) else read(p) for p in self.parts))
 
 
@@ -110,7 +110,7 @@ class ParsedRequest:
 
     @property
     def sources(self) -> tuple[ImageSource, ...]:
-        """Where the pictures come from, in order."""
+        """Where the images come from, in order."""
         return tuple(part for turn in self.turns for part in turn.parts if isinstance(part, ImageSource))
 
     def request(self, read: Callable[[ImageSource], Picture], backend: str | None) -> Request:
@@ -142,7 +142,7 @@ _BIASES: dict[str, Any] = {
 
 
 class PixelLimits(RequestBody):
-    """How large pictures are read, in pixels of width times height."""
+    """How large images are read, in pixels of width times height."""
 
     min_pixels: Annotated[int | None, Field(json_schema_extra={"minimum": 1})] = None
     max_pixels: Annotated[int | None, Field(json_schema_extra={"minimum": 1})] = None

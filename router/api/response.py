@@ -81,7 +81,7 @@ def usage(stats: Stats) -> Usage:
 
 
 def timings(stats: Stats, prompt: Prompt) -> Timings:
-    """Milliseconds and tokens a second, and at what size the pictures of ``prompt`` were read."""
+    """Milliseconds and tokens a second, and at what size the images of ``prompt`` were read."""
     read = stats.prompt_tokens - stats.cached_tokens
     return Timings(
         cache_n=stats.cached_tokens,

@@ -55,7 +55,7 @@ class Fidelity:
         )
 
     def text(self, *, vision: bool) -> str:
-        """As tables have it: body / head, and the picture tower where that took part."""
+        """As tables have it: body / head, and the vision tower where that took part."""
         errors = (self.body, self.head, self.vision)[: 3 if vision else 2]
         body, head, *tower = (f"{error:.3f}" if error else "0" for error in errors)
         if self.outputs is not None:

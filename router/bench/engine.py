@@ -16,9 +16,9 @@ from router.types import Message
 class Sample:
     """One answered request; every time in seconds."""
 
-    prompt_tokens: int  # picture places included
+    prompt_tokens: int  # image places included
     output_tokens: int
-    first_token_seconds: float  # from the request to its first token: prompt, pictures and prefill
+    first_token_seconds: float  # from the request to its first token: prompt, images and prefill
     decode_seconds: float  # from the first token to the last
     total_seconds: float
     gaps: tuple[float, ...] = ()  # between each token and the next

@@ -21,12 +21,12 @@ from router.bench.engine import Facts, Sample, TimedAnswer
 from router.types import Message, Picture
 
 
-def as_data_url(picture: Picture) -> str:
-    """A ``data:`` address with the picture as PNG, which changes no pixel."""
+def as_data_url(image: Picture) -> str:
+    """A ``data:`` address with the image as PNG, which changes no pixel."""
     from PIL import Image
 
     file = io.BytesIO()
-    Image.fromarray(picture.pixels).save(file, "PNG", compress_level=1)
+    Image.fromarray(image.pixels).save(file, "PNG", compress_level=1)
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
 
 
@@ -158,7 +158,7 @@ def _as_json(message: Message) -> dict[str, Any]:
         for part in message.parts
     ]
     whole = "".join(part for part in message.parts if isinstance(part, str))
-    return {"role": message.role, "content": parts if message.pictures else whole}
+    return {"role": message.role, "content": parts if message.images else whole}
 
 
 def _model_names(data: bytes) -> list[str]:

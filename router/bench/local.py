@@ -26,7 +26,7 @@ class Local:
 
     name: str
     folder: Path  # what the backend reads: the checkpoint, or the export
-    model: Path  # the model's own folder: tokenizer, template, limits of pictures
+    model: Path  # the model's own folder: tokenizer, template, limits of images
     runtime: Runtime
     numbers: str = ""  # what its weights are in, where the folder tells
 
@@ -57,12 +57,12 @@ class LocalEngine:
         """
         started = time.perf_counter()
         plan = self.builder.plan(tuple(messages))
-        if plan.pictures and not self.backend.sees_images:
+        if plan.images and not self.backend.sees_images:
             raise RequestError("it reads text only", code="unsupported_image")
         plan.room(output_tokens, None, self.backend.context)
         planned = time.perf_counter()
         prompt = plan.prompt()
-        preprocess_seconds = time.perf_counter() - planned if plan.pictures else 0.0
+        preprocess_seconds = time.perf_counter() - planned if plan.images else 0.0
         # neutral, not as the model's generation_config would have it: all targets do the same
         sampling = replace(BUILT_IN, max_tokens=output_tokens, ignore_eos=True)
         text = TextStream(self.builder.tokenizer.decode)

@@ -95,11 +95,11 @@ def _peak(turn: Measurement) -> Iterable[float]:
 METRICS = (
     Metric(
         "preprocess_ms",
-        "picture preprocessing, ms",
-        "from pixels to patches, all pictures",
+        "image preprocessing, ms",
+        "from pixels to patches, all images",
         _each(_preprocess),
     ),
-    Metric("vision_ms", "vision encode, ms", "from patches to features, all pictures", _each(_vision)),
+    Metric("vision_ms", "vision encode, ms", "from patches to features, all images", _each(_vision)),
     Metric(
         "vision_patches_per_second",
         "vision, patches/s",
@@ -117,7 +117,7 @@ METRICS = (
     Metric(
         "ttft_ms",
         "TTFT, ms",
-        "time to first token: from the request to the first token, prompt building and pictures included",
+        "time to first token: from the request to the first token, prompt building and images included",
         _each(lambda sample: sample.first_token_seconds * 1000),
     ),
     Metric(
@@ -156,14 +156,14 @@ METRICS = (
     Metric(
         "patches",
         "patches encoded",
-        "of 16 x 16 pixels, after the picture was brought to a size the model reads",
+        "of 16 x 16 pixels, after the image was brought to a size the model reads",
         _each(lambda sample: float(sample.patches) if sample.patches else None),
         more_is_better=None,
     ),
     Metric(
         "prompt_tokens",
         "tokens in",
-        "of the whole prompt, picture places included",
+        "of the whole prompt, image places included",
         _each(lambda sample: float(sample.prompt_tokens)),
         more_is_better=None,
     ),

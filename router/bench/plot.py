@@ -1,4 +1,4 @@
-"""A report as a picture: a panel for each figure, a bar for each backend, whiskers for the spread."""
+"""A report as an image: a panel for each figure, a bar for each backend, whiskers for the spread."""
 
 from __future__ import annotations
 

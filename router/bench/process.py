@@ -133,7 +133,7 @@ def take(engine: Engine, job: Job) -> Measurement:
             samples = [answer.sample for answer in streams.map(lambda m: engine.answer(m, count), asked)]
     seconds = time.perf_counter() - started
     if job.question is not None:
-        # its pictures were encoded in the first turn
+        # its images were encoded in the first turn
         samples = [replace(sample, patches=0) for sample in samples]
     # who computes in another process holds nothing here
     return Measurement(tuple(samples), seconds, None if engine.facts.peak_bytes is None else peak_bytes())

@@ -162,7 +162,7 @@ def speeds(report: BenchReport) -> Mapping[str, Speed]:
             for row in report.of(workload)
             if row.target == standing.name and row.measured and workload.is_plain
         ]
-        texts = [row for workload, row in rows if not workload.pictures]
+        texts = [row for workload, row in rows if not workload.images]
         if texts and standing.load_seconds is not None:
             found[standing.name] = Speed(
                 load_seconds=standing.load_seconds,
@@ -171,7 +171,7 @@ def speeds(report: BenchReport) -> Mapping[str, Speed]:
                 vision=_points(
                     (_patches(row, workload), _rate(row, "vision_patches_per_second"))
                     for workload, row in rows
-                    if workload.pictures
+                    if workload.images
                 ),
             )
     return found
@@ -198,5 +198,5 @@ def _context(row: Row) -> int:
 
 
 def _patches(row: Row, workload: Workload) -> int:
-    """Of one picture: each is encoded by itself."""
-    return round(row.measured["patches"].median / workload.pictures) if "patches" in row.measured else 0
+    """Of one image: each is encoded by itself."""
+    return round(row.measured["patches"].median / workload.images) if "patches" in row.measured else 0

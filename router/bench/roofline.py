@@ -55,7 +55,7 @@ def prefill_operations(text: TextConfig, tokens: float, cached: float = 0) -> fl
 
 
 def vision_operations(vision: VisionConfig, patches: float) -> float:
-    """To encode one picture of ``patches``."""
+    """To encode one image of ``patches``."""
     hidden, merged = vision.hidden, vision.hidden * vision.merge**2
     block = 4 * hidden * hidden + 2 * hidden * vision.intermediate
     towers = 2 * patches * (PATCH_VALUES * hidden + vision.depth * block)
@@ -138,7 +138,7 @@ def _vision_share(
     patches, took = found.get("patches"), found.get("vision_ms")
     if patches is None or took is None or not rates.matrices:
         return None
-    operations = workload.pictures * vision_operations(config.vision, patches.median / workload.pictures)
+    operations = workload.images * vision_operations(config.vision, patches.median / workload.images)
     return operations / (took.median / 1000) / rates.best_matrix
 
 

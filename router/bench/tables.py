@@ -99,11 +99,11 @@ def _standings(report: BenchReport) -> str:
 
 def _glance(report: BenchReport) -> str:
     """The medians of what is asked first."""
-    texts = [workload for workload in report.workloads if workload.is_plain and not workload.pictures]
-    seen = [workload for workload in report.workloads if workload.is_plain and workload.pictures]
+    texts = [workload for workload in report.workloads if workload.is_plain and not workload.images]
+    seen = [workload for workload in report.workloads if workload.is_plain and workload.images]
     lengths = " / ".join(str(text.prompt_tokens) for text in texts)
     head = ["backend", "error body / head", "decode tok/s", f"prefill tok/s {lengths}"]
-    head += [f"vision patches/s {picture.size}" for picture in seen[:1]]
+    head += [f"vision patches/s {image.size}" for image in seen[:1]]
     lines = [head]
     for target in report.standings:
         if not any(row.target == target.name and row.measured for row in report.rows):
@@ -111,7 +111,7 @@ def _glance(report: BenchReport) -> str:
         cells = [target.name, _fidelity(target, vision=False)]
         cells += [_median(report, text, target, "decode_tokens_per_second") for text in texts[:1]]
         cells += [" / ".join(_median(report, text, target, "prefill_tokens_per_second") for text in texts)]
-        cells += [_median(report, picture, target, "vision_patches_per_second") for picture in seen[:1]]
+        cells += [_median(report, image, target, "vision_patches_per_second") for image in seen[:1]]
         lines.append(cells)
     return table(lines) if len(lines) > 1 else ""
 
@@ -121,10 +121,10 @@ def _section(report: BenchReport, workload: Workload, found: Sequence[Row]) -> I
     yield f"{workload.description[0].upper()}{workload.description[1:]}."
     standings = {target.name: target for target in report.standings}
     errors = [
-        _fidelity(standings[row.target], vision=bool(workload.pictures)) if not row.problem else NONE
+        _fidelity(standings[row.target], vision=bool(workload.images)) if not row.problem else NONE
         for row in found
     ]
-    label = "weight error, body / head" + (" / vision" if workload.pictures else "")
+    label = "weight error, body / head" + (" / vision" if workload.images else "")
     lines = [["", *(row.target for row in found)], [label, *errors]]
     for metric in METRICS:
         spreads = [row.measured.get(metric.name) for row in found]

@@ -12,13 +12,13 @@ from backends.base import RequestError
 from router.prompt import PromptBuilder
 from router.types import Message, Picture
 
-QUESTION_WORDS = 32  # of the text beside a picture, and of a follow-up
+QUESTION_WORDS = 32  # of the text beside an image, and of a follow-up
 _LONG = 8192  # tokens of context
 
 
 @dataclass(frozen=True)
 class Size:
-    """Width and height of a picture in pixels."""
+    """Width and height of an image in pixels."""
 
     width: int
     height: int
@@ -33,8 +33,8 @@ class Workload:
 
     output_tokens: int
     prompt_tokens: int | None = None  # of a text, the template's included; None: a question of 32 words
-    pictures: int = 0
-    size: Size | None = None  # of each picture
+    images: int = 0
+    size: Size | None = None  # of each image
     follow_up: bool = False  # the second question of a conversation, of which the first is not measured
     streams: int = 1  # requests at the same time
 
@@ -46,8 +46,8 @@ class Workload:
     @property
     def name(self) -> str:
         """How reports call it."""
-        if self.pictures:
-            kind = f"{self.pictures} picture{'s' * (self.pictures > 1)} {self.size}"
+        if self.images:
+            kind = f"{self.images} image{'s' * (self.images > 1)} {self.size}"
         else:
             kind = f"text {self.prompt_tokens}"
         if self.follow_up:
@@ -57,9 +57,9 @@ class Workload:
     @property
     def description(self) -> str:
         """What is asked, in words."""
-        if self.pictures:
-            pictures = f"{self.pictures} pictures" if self.pictures > 1 else "a picture"
-            first = f"{pictures} of {self.size} pixels and a question of {QUESTION_WORDS} words"
+        if self.images:
+            images = f"{self.images} images" if self.images > 1 else "an image"
+            first = f"{images} of {self.size} pixels and a question of {QUESTION_WORDS} words"
         else:
             first = f"a prompt of {self.prompt_tokens} tokens"
         if self.follow_up:
@@ -91,14 +91,12 @@ def workloads(
     prompts: Sequence[int],
     output_tokens: int,
     sizes: Sequence[Size],
-    pictures: Sequence[int],
+    images: Sequence[int],
     streams: Sequence[int],
 ) -> tuple[Workload, ...]:
-    """Each prompt length; each number of pictures in each size; a follow-up to the first of both; streams."""
+    """Each prompt length; each number of images in each size; a follow-up to the first of both; streams."""
     texts = [Workload(output_tokens, prompt_tokens=count) for count in prompts]
-    seen = [
-        Workload(output_tokens, pictures=count, size=size) for size in sizes for count in pictures if count
-    ]
+    seen = [Workload(output_tokens, images=count, size=size) for size in sizes for count in images if count]
     follow_ups = [replace(first, follow_up=True) for first in (*texts[:1], *seen[:1])]
     crowds = [replace(texts[0], streams=count) for count in streams if count > 1]
     return (*texts, *seen, *follow_ups, *crowds)
@@ -107,7 +105,7 @@ def workloads(
 # one token each, with a space before them, in most vocabularies and many in that of the embedded model
 WORDS = (
     *("red", "green", "blue", "yellow", "white", "black", "two", "three", "four", "one", "big", "small"),
-    *("square", "picture", "photo", "letter", "number", "column", "corner", "shapes", "stripes", "right"),
+    *("square", "image", "photo", "letter", "number", "column", "corner", "shapes", "stripes", "right"),
     *("left", "back", "different", "which", "about", "some", "sun", "reading", "school", "bread", "books"),
     *("computer", "model", "corn", "all", "was", "going", "look", "for", "house", "water", "light", "paper"),
     *("music", "river", "stone", "garden", "winter", "morning", "window", "table", "road", "bridge"),
@@ -139,8 +137,8 @@ class Writer:
         if workload.prompt_tokens is not None:
             return (Message.of("user", self._text(workload.prompt_tokens)),)
         assert workload.size is not None
-        pictures = [self._picture(workload.size) for _ in range(workload.pictures)]
-        return (Message.of("user", *pictures, self._question()),)
+        images = [self._image(workload.size) for _ in range(workload.images)]
+        return (Message.of("user", *images, self._question()),)
 
     def _text(self, tokens: int) -> str:
         """A text that makes a prompt of ``tokens``."""
@@ -165,7 +163,7 @@ class Writer:
     def _some(self, count: int) -> list[str]:
         return self._random.choices(self._words, k=count)
 
-    def _picture(self, size: Size) -> Picture:
+    def _image(self, size: Size) -> Picture:
         """Soft colours that differ everywhere from those of any other: resizing cannot make two the same."""
         coarse = np.frombuffer(self._random.randbytes(8 * 8 * 3), np.uint8).reshape(8, 8, 3)
         rows, columns = (np.arange(side) * 8 // side for side in (size.height, size.width))

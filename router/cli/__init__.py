@@ -32,7 +32,7 @@ from router.cli.verify import verify
 @click.option("--debug", is_flag=True, envvar="HYBRID_DEBUG", help="Show the traceback of an error.")
 @click.pass_context
 def hybrid(context: click.Context, debug: bool) -> None:
-    """Run Qwen3-VL on this machine: text and pictures, each by the backend that fits.
+    """Run Qwen3-VL on this machine: text and images, each by the backend that fits.
 
     Every long option can be set in the environment (HYBRID_MODEL, HYBRID_TEMPERATURE ...) or in config.toml
     (model = "..."); a flag wins over the environment, and that over the file.

@@ -26,7 +26,7 @@ def bench(context: click.Context, /, **options: Any) -> None:
     """Measure how fast each backend answers on this machine, and print a report.
 
     All backends get the same requests in turns, each in a process of its own: texts of several lengths,
-    pictures, follow-up questions. What cannot run says why. Figures of a busy machine are marked as such.
+    images, follow-up questions. What cannot run says why. Figures of a busy machine are marked as such.
 
     \b
     hybrid bench -m scenes

@@ -32,9 +32,9 @@ def bench_options(command: F) -> F:
             option("-n", "--output-tokens", type=click.IntRange(2, 100_000), metavar="N",
                    help="Tokens of every answer; 64, or 32 where the context is short."),
             option("--image-size", metavar="WxH,..", default="448x448", show_default=True,
-                   help="Sizes of pictures in pixels."),
+                   help="Sizes of images in pixels."),
             option("--images", metavar="N,..", default="1", show_default=True,
-                   help="How many pictures a request has; 0 for none."),
+                   help="How many images a request has; 0 for none."),
             option("-r", "--repeats", type=click.IntRange(1, 1000), default=5, show_default=True,
                    metavar="N", help="How often everything is measured."),
             option("--warmup", type=click.IntRange(0, 100), default=1, show_default=True, metavar="N",
@@ -76,7 +76,7 @@ def numbers(flag: str, text: str, least: int) -> list[int]:
 
 
 def sizes(text: str) -> list[Size]:
-    """Sizes of pictures with commas between; click.UsageError says what is wanted."""
+    """Sizes of images with commas between; click.UsageError says what is wanted."""
     from router.bench.workloads import Size
 
     found = [re.fullmatch(r"\s*([1-9]\d{0,4})x([1-9]\d{0,4})\s*", part, re.ASCII) for part in text.split(",")]

@@ -29,7 +29,7 @@ from router.cli.terminal import telling, write
 def doctor(model: str | None, timeout: float | None, no_run: bool, as_object: bool, **options: Any) -> None:
     """Tell what this machine can run: its processor and memory, the libraries, the models, every backend.
 
-    Each backend loads the model and gives one token, about a text and about a picture, in a process of its
+    Each backend loads the model and gives one token, about a text and about an image, in a process of its
     own; a model that has no export yet gets one, as on first use. Nothing is downloaded. Exit code 5: no
     backend can answer here.
     """

@@ -50,7 +50,7 @@ def page(report: DoctorReport) -> str:
         f"{machine.processor or 'Processor'} ({machine.architecture})": _processor(machine),
         f"{machine.system}, Python {machine.python}": _room(machine),
         "Libraries": _libraries(report.packages),
-        f"Models, and the memory that each takes with {TOKENS:,} tokens and a picture": map(
+        f"Models, and the memory that each takes with {TOKENS:,} tokens and an image": map(
             _model, report.models
         ),
         f"Backends, tried with {report.model.name}": [*map(_trial, report.backends), *_disagreement(report)],
@@ -126,8 +126,8 @@ def _took(trial: Trial) -> Iterator[str]:
         yield f"loads in {_time(trial.load_seconds)}"
     if trial.text is not None:
         yield f"first token after {_token(trial.text)}"
-    if trial.picture is not None:
-        yield f"with a picture after {_token(trial.picture)}"
+    if trial.image is not None:
+        yield f"with an image after {_token(trial.image)}"
     elif trial.capability is not None and trial.text is not None and not trial.capability.sees_images:
         yield "reads text only"
     if trial.state in ("answers", "failed") and trial.peak_bytes is not None:

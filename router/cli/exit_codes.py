@@ -1,6 +1,6 @@
 """What goes wrong, as one line and an exit code.
 
-0 done, 1 a bug, 2 a wrong option, 3 a bad picture or prompt, 4 a model that is missing or damaged,
+0 done, 1 a bug, 2 a wrong option, 3 a bad image or prompt, 4 a model that is missing or damaged,
 5 a backend that failed, 6 the answer or a model could not be written, 130 Ctrl-C, 141 the reader of a
 pipe left, 143 terminated.
 """

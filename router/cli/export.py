@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 @option(
     "--vision-precision",
     type=click.Choice(["int8", "w8", "fp32"]),
-    help="Of the picture tower: int8, 8-bit weights only, or float32.",
+    help="Of the vision tower: int8, 8-bit weights only, or float32.",
 )
 @option(
     "--prefill-precision",

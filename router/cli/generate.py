@@ -40,7 +40,7 @@ Events: TypeAlias = "Iterator[tuple[Answer, Chunk]]"
 @click.option("--no-stream", is_flag=True, help="Print the answer when it is whole.")
 @click.option("--json", "as_object", is_flag=True, help="Print one JSON object instead of the text.")
 def generate(prompt: str | None, images: tuple[str, ...], **options: Any) -> None:
-    """Answer PROMPT (or stdin) about any pictures given, as text on stdout.
+    """Answer PROMPT (or stdin) about any images given, as text on stdout.
 
     \b
     hybrid generate "What can you do?"

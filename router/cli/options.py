@@ -18,7 +18,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 NOTICE = (
     "hybrid: answering with 'scenes', the small embedded model: it knows colours and shapes in simple "
-    "pictures, nothing else. For a real one: -m Qwen/Qwen3-VL-2B-Instruct (fetched on first use), or set "
+    "images, nothing else. For a real one: -m Qwen/Qwen3-VL-2B-Instruct (fetched on first use), or set "
     "HYBRID_MODEL"
 )
 
@@ -32,18 +32,18 @@ def option(*names: str, **settings: Any) -> Callable[[F], F]:
 
 
 def conversation_options(command: F) -> F:
-    """What is told and shown, and how large pictures may be."""
+    """What is told and shown, and how large images may be."""
     for decorate in reversed(
         [
             click.option("-i", "--image", "images", multiple=True, metavar="PATH|-",
-                         help="A picture; may be repeated."),
+                         help="An image; may be repeated."),
             option("-s", "--system", metavar="TEXT", help="What the model is told before the conversation."),
             option("--min-pixels", type=click.IntRange(min=1), metavar="N",
-                   help="Enlarge pictures below N pixels."),
+                   help="Enlarge images below N pixels."),
             option("--max-pixels", type=click.IntRange(min=1), metavar="N",
-                   help="Shrink pictures above N pixels."),
+                   help="Shrink images above N pixels."),
             option("--max-image-pixels", type=click.IntRange(min=1), metavar="N",
-                   help="Refuse to decode pictures above N pixels; 40 million by default."),
+                   help="Refuse to decode images above N pixels; 40 million by default."),
         ]
     ):  # fmt: skip
         command = decorate(command)
@@ -58,7 +58,7 @@ def where_options() -> list[Callable[[F], F]]:
         option("--dtype", type=click.Choice(["auto", "bf16", "fp32"]), default="auto",
                help="Number format of the torch backend."),
         option("--vision", type=click.Choice(["onnx", "torch"]), default="onnx",
-               help="What encodes pictures for the onnx backend."),
+               help="What encodes images for the onnx backend."),
     ]  # fmt: skip
 
 
@@ -139,7 +139,7 @@ def make_router(said: dict[str, Any], listener: Listener, model: Model | None = 
         memory=None if said["memory"] is None else int(said["memory"] * 1e9),
         make_exports=not said["no_export"],
         context=said.get("ctx_size"),
-        max_pictures=said.get("max_images") or InputLimits.max_pictures,
+        max_images=said.get("max_images") or InputLimits.max_images,
     )
 
 
@@ -159,8 +159,8 @@ def sampling(said: dict[str, Any]) -> Sampling:
     return Sampling(**values).over(PRESETS[preset] if preset else Sampling())
 
 
-def picture_limits(said: dict[str, Any]) -> InputLimits:
-    """What is accepted as a picture."""
+def image_limits(said: dict[str, Any]) -> InputLimits:
+    """What is accepted as an image."""
     from router.images import InputLimits
 
     most = said["max_image_pixels"]

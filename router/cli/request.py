@@ -1,4 +1,4 @@
-"""One question from a command's arguments: its text, its pictures, and how it is to be answered."""
+"""One question from a command's arguments: its text, its images, and how it is to be answered."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from router.cli.options import picture_limits, sampling
+from router.cli.options import image_limits, sampling
 
 if TYPE_CHECKING:
     from router.images import InputLimits
@@ -21,17 +21,17 @@ def check_together(prompt: str | None, images: tuple[str, ...]) -> None:
     """Refuse what does not go together before anything is read."""
     from_stdin = images.count("-") + (prompt in (None, "-"))
     if from_stdin > 1:
-        raise click.UsageError("stdin holds one thing, the prompt or one picture; give the rest as arguments")
+        raise click.UsageError("stdin holds one thing, the prompt or one image; give the rest as arguments")
     if prompt is None and sys.stdin.isatty():
         raise click.UsageError("no prompt; give it as an argument, or on stdin")
 
 
 def request(prompt: str | None, images: tuple[str, ...], options: dict[str, Any]) -> Request:
-    """What is asked; pictures are read and checked."""
+    """What is asked; images are read and checked."""
     from router.types import Message, Request
 
-    pictures = _pictures(images, picture_limits(options))
-    question = Message.of("user", *pictures, _text(prompt))
+    opened = _opened(images, image_limits(options))
+    question = Message.of("user", *opened, _text(prompt))
     told = () if options["system"] is None else (Message.of("system", options["system"]),)
     backend = None if options["backend"] == "auto" else options["backend"]
     return Request(
@@ -78,12 +78,12 @@ def _decode(data: bytes) -> str:
         ) from None
 
 
-def _pictures(paths: tuple[str, ...], limits: InputLimits) -> tuple[Picture, ...]:
-    from router.images import open_picture, read_picture
+def _opened(paths: tuple[str, ...], limits: InputLimits) -> tuple[Picture, ...]:
+    from router.images import open_image, read_image
 
     return tuple(
-        read_picture(sys.stdin.buffer.read(limits.max_bytes + 1), limits)
+        read_image(sys.stdin.buffer.read(limits.max_bytes + 1), limits)
         if path == "-"
-        else open_picture(path, limits)
+        else open_image(path, limits)
         for path in paths
     )

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @sampling_options
 @click.option("--json", "as_object", is_flag=True, help="Print one JSON object.")
 def route(prompt: str | None, images: tuple[str, ...], as_object: bool, **options: Any) -> None:
-    """Say which backend would answer PROMPT (or stdin) and the pictures, and why; nothing is loaded.
+    """Say which backend would answer PROMPT (or stdin) and the images, and why; nothing is loaded.
 
     Every backend is listed with what it can do here, or why it cannot answer this. How long it would take is
     told where 'hybrid bench' has measured it on this machine; loading counts where it is needed.
@@ -49,8 +49,8 @@ def _print(route: Route) -> None:
 
     console = Console(markup=False, highlight=False)
     console.print(decision_line(route.decision))
-    pictures = f", {route.image_tokens} of them for pictures" if route.image_tokens else ""
-    console.print(f"{route.prompt_tokens} prompt tokens{pictures}; at most {route.max_tokens} in the answer")
+    images = f", {route.image_tokens} of them for images" if route.image_tokens else ""
+    console.print(f"{route.prompt_tokens} prompt tokens{images}; at most {route.max_tokens} in the answer")
     console.print(_table(route))
     for line in _refusals(route):
         console.print(line)

@@ -34,7 +34,7 @@ def serve_options(command: Any) -> Any:
             option("--cors-origins", default="", metavar="A,B",
                    help="Web pages that may call it, such as https://app.example."),
             option("--allowed-image-hosts", default="", metavar="A,B",
-                   help="Hosts from which pictures may be fetched; none by default."),
+                   help="Hosts from which images may be fetched; none by default."),
             option("--max-concurrency", type=_COUNT, default=4, show_default=True, metavar="N",
                    help="Answers computed at once."),
             option("--max-queue", type=click.IntRange(min=0), default=8, show_default=True, metavar="N",
@@ -46,12 +46,12 @@ def serve_options(command: Any) -> Any:
             option("--sse-ping-interval", type=_SECONDS, default=15.0, show_default=True, metavar="SECONDS",
                    help="Keep silent streams alive by a comment."),
             option("--max-image-bytes", type=_COUNT, default=20_000_000, show_default=True, metavar="N",
-                   help="Refuse picture files above N bytes."),
+                   help="Refuse image files above N bytes."),
             option("--max-image-pixels", type=_COUNT, default=40_000_000, show_default=True, metavar="N",
-                   help="Refuse to decode pictures above N pixels."),
+                   help="Refuse to decode images above N pixels."),
             option("--max-images", type=_COUNT, default=8, show_default=True, metavar="N",
-                   help="Refuse requests of more pictures."),
-            option("--max-pixels", type=_COUNT, metavar="N", help="Shrink pictures above N pixels."),
+                   help="Refuse requests of more images."),
+            option("--max-pixels", type=_COUNT, metavar="N", help="Shrink images above N pixels."),
             option("-c", "--ctx-size", type=_COUNT, metavar="N",
                    help="Most tokens of a prompt and its answer, if fewer than the model's."),
             option("--log-json", is_flag=True, help="Write the log as JSON."),
@@ -71,7 +71,7 @@ def serve(context: click.Context, /, **options: Any) -> None:
     \b
     hybrid serve
     hybrid serve -m Qwen/Qwen3-VL-2B-Instruct --port 9000
-    HYBRID_API_KEY=... hybrid serve --host 0.0.0.0 --allowed-hosts pictures.example
+    HYBRID_API_KEY=... hybrid serve --host 0.0.0.0 --allowed-hosts images.example
 
     Ctrl-C or SIGTERM lets running answers end first; a second one does not.
     """
@@ -124,8 +124,8 @@ def _settings(options: dict[str, Any]) -> Settings:
         drain_timeout=options["drain_timeout"],
         ping_interval=options["sse_ping_interval"],
         max_pixels=options["max_pixels"],
-        pictures=InputLimits(largest, options["max_image_pixels"], options["max_images"]),
-        max_body=max(Settings.max_body, largest * 4 // 3 + MIB),  # one picture in base64, and some text
+        images=InputLimits(largest, options["max_image_pixels"], options["max_images"]),
+        max_body=max(Settings.max_body, largest * 4 // 3 + MIB),  # one image in base64, and some text
         image_hosts=_list(options["allowed_image_hosts"].lower()),
         hosts=_list(options["allowed_hosts"]),
         origins=_list(options["cors_origins"]),

@@ -40,9 +40,7 @@ def usage_line(stats: Stats) -> str:
     prompt = f"{stats.prompt_tokens} prompt tokens"
     if stats.resized:
         sizes = ", ".join(f"{width}x{height}" for width, height in stats.resized)
-        prompt += (
-            f", {stats.image_tokens} of them for {_count(len(stats.resized), 'picture')} read at {sizes}"
-        )
+        prompt += f", {stats.image_tokens} of them for {_count(len(stats.resized), 'image')} read at {sizes}"
     if stats.cached_tokens:
         prompt += f", {stats.cached_tokens} of them read before"
     first = f"first token after {stats.first_token_seconds:.2f} s"

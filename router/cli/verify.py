@@ -34,7 +34,7 @@ def verify(name: str, against: str | None, checkpoint: str | None, **options: An
     """Read every file of MODEL's exports and compare it with the manifest; exit code 4 names what is damaged.
 
     MODEL is an export, or a checkpoint whose exports in the cache are meant; if it has none yet, one is made.
-    With --against, built-in prompts and pictures go through both backends: picture features, scores, and the
+    With --against, built-in prompts and images go through both backends: image features, scores, and the
     tokens they choose are compared, and exit code 4 says where they are further apart than the export's
     precision explains. PyTorch computes in fp32 where the free memory holds it, else in bf16, or as --dtype
     says; the report tells which it was.

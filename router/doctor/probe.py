@@ -23,7 +23,7 @@ from backends.base import BackendError, RequestError, Runtime
 from backends.machine import available_memory
 from backends.scripted import ScriptedBackend
 from router.estimates import footprint
-from router.images import open_picture
+from router.images import open_image
 from router.models import Listener, Model, ensure_export
 from router.router import Router
 from router.types import Chunks, Message, Picture, Request, Sampling
@@ -31,10 +31,10 @@ from router.types import Chunks, Message, Picture, Request, Sampling
 Tell: TypeAlias = Callable[..., None]
 
 EXPORTING = "exporting the model"  # a stage that may take as long as it needs
-# the embedded model begins its answer to the second with another word when it sees no picture
+# the embedded model begins its answer to the second with another word when it sees no image
 TEXT = "What can you do?"
-ABOUT_PICTURE = "What colour is the top left?"
-PICTURE = Path(__file__).parent.parent / "scenes" / "samples" / "quadrants.png"
+ABOUT_IMAGE = "What colour is the top left?"
+IMAGE = Path(__file__).parent.parent / "scenes" / "samples" / "quadrants.png"
 _OF_ONE_PROCESS = "only the process that registered it has it; the entry point hybrid.backends is for all"
 _PARENT_DIES = 1  # linux/prctl.h: PR_SET_PDEATHSIG
 
@@ -108,9 +108,9 @@ def _try(order: Order, tell: Tell) -> None:
     tell(load_seconds=time.perf_counter() - started, stage="answering a text")
     tell(text=_first_token(answer.chunks))
     if found.sees_images:
-        tell(stage="answering about a picture")
-        answer = router.answer(_request(order.backend, open_picture(PICTURE), ABOUT_PICTURE))
-        tell(picture=_first_token(answer.chunks))
+        tell(stage="answering about an image")
+        answer = router.answer(_request(order.backend, open_image(IMAGE), ABOUT_IMAGE))
+        tell(image=_first_token(answer.chunks))
 
 
 def _export(model: Model, tell: Tell) -> None:

@@ -83,7 +83,7 @@ class DoctorReport:
     @property
     def disagreement(self) -> str | None:
         """What to do where two backends begin the same answer with different tokens; None where none do."""
-        for kind in ("text", "picture"):
+        for kind in ("text", "image"):
             first = {
                 trial.backend: token.text
                 for trial in self.backends

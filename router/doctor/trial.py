@@ -32,7 +32,7 @@ _CRASH = "a native library crashed: install its newest version, and report it th
 class FirstToken:
     """The likeliest first token of an answer."""
 
-    seconds: float  # from the prompt, the picture's encoding included
+    seconds: float  # from the prompt, the image's encoding included
     id: int
     text: str
 
@@ -57,7 +57,7 @@ class Trial:
     export_seconds: float | None = None  # making the export, or looking whether it is whole
     load_seconds: float | None = None
     text: FirstToken | None = None
-    picture: FirstToken | None = None
+    image: FirstToken | None = None
     peak_bytes: int | None = None  # most memory that its process had
 
     @property
@@ -78,7 +78,7 @@ class Trial:
             export_seconds=told.get("export_seconds"),
             load_seconds=told.get("load_seconds"),
             text=FirstToken(**told["text"]) if "text" in told else None,
-            picture=FirstToken(**told["picture"]) if "picture" in told else None,
+            image=FirstToken(**told["image"]) if "image" in told else None,
             peak_bytes=told.get("peak_bytes"),
         )
 

@@ -1,4 +1,4 @@
-"""What a picture file says about itself, read before any decoder sees it.
+"""What an image file says about itself, read before any decoder sees it.
 
 The walk costs a few milliseconds and bounds what a decoder can be made to do: 20 MB can hold 600,000 scans of
 a large JPEG (hours) or 1.7 million empty PNG chunks (ten seconds). Only the parts that make up the first
@@ -23,7 +23,7 @@ MOST_SCANS = 100  # of a JPEG; progressive ones have about 10
 
 @dataclass(frozen=True)
 class Container:
-    """The first frame of a picture file, not decoded yet."""
+    """The first frame of an image file, not decoded yet."""
 
     kind: Kind
     width: int  # as stored, in pixels
@@ -49,8 +49,8 @@ DAMAGED = "is damaged or cut short; save or download it again"
 
 
 def invalid(what: str) -> RequestError:
-    """The error for a picture that cannot be read; ``what`` is a fixed text, never a decoder's own words."""
-    return RequestError(f"the picture {what}", code="invalid_image")
+    """The error for an image that cannot be read; ``what`` is a fixed text, never a decoder's own words."""
+    return RequestError(f"the image {what}", code="invalid_image")
 
 
 def orientation_in(exif: bytes) -> int:
@@ -146,7 +146,7 @@ def _gif(data: bytes) -> Container:
     if data[place : place + 1] != b"," or parts >= MOST_PARTS:
         raise invalid(DAMAGED)
     left, top, across, down = struct.unpack_from("<HHHH", data, place + 1)
-    # a frame may reach beyond the screen; decoders then widen the picture
+    # a frame may reach beyond the screen; decoders then widen the image
     width, height = max(width, left + across), max(height, top + down)
     if max(width, height) > 0xFFFF:
         raise invalid(DAMAGED)

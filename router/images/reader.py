@@ -1,4 +1,4 @@
-"""Bytes, a file or a PIL image -> a picture as every backend sees it.
+"""Bytes, a file or a PIL image -> an image as every backend sees it.
 
 A file's size in pixels is known and checked before a decoder sees it, and a decoder sees nothing but what the
 first frame needs (``containers.py``).
@@ -36,11 +36,11 @@ STRIP_PIXELS = 1 << 20  # pixels converted at a time: the only large arrays are 
 
 @dataclass(frozen=True)
 class InputLimits:
-    """What is accepted; ``max_pictures`` is for whoever gathers the pictures of a conversation."""
+    """What is accepted; ``max_images`` is for whoever gathers the images of a conversation."""
 
-    max_bytes: int = 20_000_000  # of an encoded picture
+    max_bytes: int = 20_000_000  # of an encoded image
     max_pixels: int = DEFAULT_MAX_PIXELS
-    max_pictures: int = 8
+    max_images: int = 8
     useful_pixels: int = 16_777_216  # more than the model looks at; larger JPEGs may be decoded smaller
 
     def __post_init__(self) -> None:
@@ -49,7 +49,7 @@ class InputLimits:
                 raise RequestError(f"{name} must be above 0, got {value}", param=name)
 
 
-def read_picture(data: bytes, limits: InputLimits = InputLimits()) -> Picture:
+def read_image(data: bytes, limits: InputLimits = InputLimits()) -> Picture:
     """Read a PNG, JPEG, WebP, GIF or BMP file, told by content; of an animation, the first frame.
 
     EXIF orientation is applied, 16-bit grey keeps its upper 8 bits, transparency goes over white.
@@ -71,16 +71,16 @@ def read_picture(data: bytes, limits: InputLimits = InputLimits()) -> Picture:
         raise invalid(DAMAGED) from None
 
 
-def open_picture(path: str | os.PathLike[str], limits: InputLimits = InputLimits()) -> Picture:
-    """Read a picture from a regular file, or a link to one; see ``read_picture``. Errors name the file."""
+def open_image(path: str | os.PathLike[str], limits: InputLimits = InputLimits()) -> Picture:
+    """Read an image from a regular file, or a link to one; see ``read_image``. Errors name the file."""
     try:
-        return read_picture(_read_file(path, limits), limits)
+        return read_image(_read_file(path, limits), limits)
     except RequestError as error:
         raise RequestError(f"{os.fspath(path)!r}: {error}", code=error.code) from None
 
 
 def from_pil(image: Image.Image, limits: InputLimits = InputLimits()) -> Picture:
-    """Take a PIL image of any mode but floating point, turned as its EXIF says; see ``read_picture``."""
+    """Take a PIL image of any mode but floating point, turned as its EXIF says; see ``read_image``."""
     _check_size(*image.size, limits)
     try:
         image.load()
@@ -119,7 +119,7 @@ def _read_file(path: str | os.PathLike[str], limits: InputLimits) -> bytes:
         with open(path, "rb", opener=_open_now) as file:
             state = os.fstat(file.fileno())
             if not stat.S_ISREG(state.st_mode):
-                raise invalid("is not a regular file; name a picture's file")
+                raise invalid("is not a regular file; name an image's file")
             _check_bytes(state.st_size, limits)
             return file.read(limits.max_bytes + 1)
     except OSError as error:
@@ -135,7 +135,7 @@ def _open_now(path: str, flags: int) -> int:
 def _check_bytes(size: int, limits: InputLimits) -> None:
     if size > limits.max_bytes:
         raise RequestError(
-            f"the picture has {size:,} bytes; at most {limits.max_bytes:,} are read: make it smaller",
+            f"the image has {size:,} bytes; at most {limits.max_bytes:,} are read: make it smaller",
             code="image_too_large",
         )
 
@@ -145,7 +145,7 @@ def _check_size(width: int, height: int, limits: InputLimits) -> None:
         raise invalid(DAMAGED)
     if width * height > limits.max_pixels:
         raise RequestError(
-            f"the picture is {width} x {height}, {width * height:,} pixels; at most {limits.max_pixels:,} "
+            f"the image is {width} x {height}, {width * height:,} pixels; at most {limits.max_pixels:,} "
             "are read: make it smaller",
             code="image_too_large",
         )
@@ -153,7 +153,7 @@ def _check_size(width: int, height: int, limits: InputLimits) -> None:
 
 
 def _shrink(image: Image.Image, limits: InputLimits) -> None:
-    """Let libjpeg decode a picture that is above the default limit at a fraction of its size."""
+    """Let libjpeg decode an image that is above the default limit at a fraction of its size."""
     if image.width * image.height <= DEFAULT_MAX_PIXELS:
         return
     for fraction in (8, 4, 2):

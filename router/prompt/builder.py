@@ -1,16 +1,16 @@
-"""Messages -> the ids, patches and picture places that every backend reads.
+"""Messages -> the ids, patches and image places that every backend reads.
 
 ::
 
-    plan = builder.plan(messages)                    # ids and places; no picture is touched
+    plan = builder.plan(messages)                    # ids and places; no image is touched
     limit = plan.room(asked, default, context)       # refuses what does not fit
-    prompt = plan.prompt()                           # the pictures' patches
+    prompt = plan.prompt()                           # the images' patches
 
 Control tokens come from the chat template alone. A text that spells one, in any role, becomes the ids of its
 characters: each run of plain text between two control tokens, the template's words and the message's
 together, is tokenized with the special tokens switched off. Added tokens that a tokenizer does not call
 special, like Qwen's ``<think>`` and ``<tool_call>``, are words of the model rather than control: they can
-neither end a turn nor place a picture, earlier answers are full of them, and so a text may spell them, as
+neither end a turn nor place an image, earlier answers are full of them, and so a text may spell them, as
 with transformers.
 """
 
@@ -49,17 +49,17 @@ from router.types import Message, Picture
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """A prompt whose pictures are placed but not yet read."""
+    """A prompt whose images are placed but not yet read."""
 
     ids: NDArray[np.int64]  # [tokens]
     spans: NDArray[np.int64]  # [images, 2]: first pad and one past the last pad in ids
     grid: NDArray[np.int64]  # [images, 3]: t, h, w in patches
-    pictures: tuple[Picture, ...]
+    images: tuple[Picture, ...]
     limits: ImageLimits
 
     @property
     def image_tokens(self) -> int:
-        """How many of the ids are places for picture features."""
+        """How many of the ids are places for image features."""
         return int((self.spans[:, 1] - self.spans[:, 0]).sum())
 
     def room(self, asked: int | None, default: int | None, context: int) -> int:
@@ -73,8 +73,8 @@ class Plan:
         if asked is not None and left >= asked:
             return asked
         prompt = f"the prompt is {len(self.ids)} tokens"
-        if self.pictures:
-            prompt += f" ({self.image_tokens} of them pictures)"
+        if self.images:
+            prompt += f" ({self.image_tokens} of them images)"
         if asked is not None:
             prompt += f" and max_tokens is {asked}"
         advice = "shorten the prompt" if left < 1 else f"shorten the prompt or ask for at most {left}"
@@ -84,15 +84,15 @@ class Plan:
         )
 
     def prompt(self) -> Prompt:
-        """Read the pictures. BackendError ``internal_inconsistency``: they do not fit their places."""
-        if not self.pictures:
+        """Read the images. BackendError ``internal_inconsistency``: they do not fit their places."""
+        if not self.images:
             return Prompt(self.ids)
-        read = [patches(picture.pixels, self.limits) for picture in self.pictures]
+        read = [patches(image.pixels, self.limits) for image in self.images]
         rows = np.concatenate([rows for rows, _ in read])
         grid = np.array([grid for _, grid in read], np.int64)
         if not np.array_equal(grid, self.grid) or len(rows) != int(grid.prod(axis=1).sum()):
             raise _inconsistent(
-                f"places were made for pictures of {self.grid.tolist()}, and these are {grid.tolist()}"
+                f"places were made for images of {self.grid.tolist()}, and these are {grid.tolist()}"
             )
         return Prompt(self.ids, rows, grid, self.spans)
 
@@ -110,10 +110,10 @@ class PromptBuilder:
     eos: frozenset[int]  # ids that end an answer
     generation_config: Mapping[str, Any]  # the model's sampling defaults
     max_chars: int = MAX_CHARS
-    max_pictures: int = InputLimits.max_pictures
+    max_images: int = InputLimits.max_images
 
     @classmethod
-    def read(cls, folder: Path, max_pictures: int = InputLimits.max_pictures) -> PromptBuilder:
+    def read(cls, folder: Path, max_images: int = InputLimits.max_images) -> PromptBuilder:
         """Read a checkpoint folder.
 
         BackendError ``model_invalid`` names the file that is missing, damaged or of another kind of model.
@@ -139,17 +139,17 @@ class PromptBuilder:
             generation_config=generation_config,
             # a text of more characters than this cannot fit: no token has more than the longest
             max_chars=min(MAX_CHARS, config.text.context * max(map(len, tokenizer.get_vocab()))),
-            max_pictures=max_pictures,
+            max_images=max_images,
         )
 
     def plan(self, messages: tuple[Message, ...]) -> Plan:
-        """Tokenize the conversation and place its pictures, which are not read.
+        """Tokenize the conversation and place its images, which are not read.
 
         RequestError: the conversation is empty or out of order, its text is not valid or far too long, it has
-        too many pictures or one of an impossible shape, or the model's template rejects it. BackendError: the
+        too many images or one of an impossible shape, or the model's template rejects it. BackendError: the
         template fails.
         """
-        check(messages, self.max_chars, self.max_pictures, self.config.text.context)
+        check(messages, self.max_chars, self.max_images, self.config.text.context)
         grids = [
             _grid(part, name, self.limits)
             for name, part in named_parts(messages)
@@ -172,7 +172,7 @@ class PromptBuilder:
             ids=np.array(ids, np.int64),
             spans=np.array(spans, np.int64).reshape(-1, 2),
             grid=np.array(grids, np.int64).reshape(-1, 3),
-            pictures=tuple(picture for message in messages for picture in message.pictures),
+            images=tuple(image for message in messages for image in message.images),
             limits=self.limits,
         )
 
@@ -190,22 +190,22 @@ class PromptBuilder:
             raise _inconsistent("the tokenizer made a control token from text")
         return ids
 
-    def _misplaced(self, messages: tuple[Message, ...], places: int, pictures: int) -> Exception:
-        if places > pictures:
-            return _inconsistent(f"the chat template made {places} places for {pictures} pictures")
+    def _misplaced(self, messages: tuple[Message, ...], places: int, images: int) -> Exception:
+        if places > images:
+            return _inconsistent(f"the chat template made {places} places for {images} images")
         for index, message in enumerate(messages):
-            if message.pictures and message.role != "user":
+            if message.images and message.role != "user":
                 return RequestError(
-                    f"this model reads no pictures in {message.role} messages; move them to a user message",
+                    f"this model reads no images in {message.role} messages; move them to a user message",
                     param=f"messages[{index}].content",
                 )
-        problem = f"the chat template leaves out {pictures - places} of {pictures} pictures"
+        problem = f"the chat template leaves out {images - places} of {images} images"
         return BackendError(f"{self.template.origin}: {problem}; use the model's own", code="model_invalid")
 
 
-def _grid(picture: Picture, name: str, limits: ImageLimits) -> Grid:
+def _grid(image: Picture, name: str, limits: ImageLimits) -> Grid:
     try:
-        return grid_of(*picture.size, limits)
+        return grid_of(*image.size, limits)
     except RequestError as error:
         raise RequestError(str(error), code=error.code, param=name) from None
 

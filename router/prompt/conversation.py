@@ -12,7 +12,7 @@ MAX_PARTS = 10_000  # in one request, empty messages counted: about a second of 
 MAX_CHARS = 1_000_000  # in one request: what fills the longest context at four a token, or a second of work
 
 
-def check(messages: tuple[Message, ...], max_chars: int, max_pictures: int, context: int) -> None:
+def check(messages: tuple[Message, ...], max_chars: int, max_images: int, context: int) -> None:
     """Raise RequestError for what no model could answer, or what would take too long to read."""
     if not messages:
         raise RequestError("there is no message to answer; give at least one", param="messages")
@@ -22,7 +22,7 @@ def check(messages: tuple[Message, ...], max_chars: int, max_pictures: int, cont
             raise RequestError(
                 "only the first message may be a system message", param=f"messages[{index}].role"
             )
-    _check_amounts(messages, max_chars, max_pictures, context)
+    _check_amounts(messages, max_chars, max_images, context)
     for name, part in named_parts(messages):
         if isinstance(part, str):
             _check_text(part, name)
@@ -42,7 +42,7 @@ def chars_of(message: Message) -> int:
 
 def as_templates_read(message: Message) -> dict[str, Any]:
     """A message in the form of transformers: a single text as a string, anything else as a list."""
-    if not message.pictures and len(message.parts) < 2:
+    if not message.images and len(message.parts) < 2:
         return {"role": message.role, "content": "".join(p for p in message.parts if isinstance(p, str))}
     content = [
         {"type": "text", "text": p} if isinstance(p, str) else {"type": "image"} for p in message.parts
@@ -55,11 +55,11 @@ def too_long(message: str, param: str = "messages") -> RequestError:
     return RequestError(message, code="context_length_exceeded", param=param)
 
 
-def _check_amounts(messages: tuple[Message, ...], max_chars: int, max_pictures: int, context: int) -> None:
-    pictures = sum(len(message.pictures) for message in messages)
-    if pictures > max_pictures:
+def _check_amounts(messages: tuple[Message, ...], max_chars: int, max_images: int, context: int) -> None:
+    images = sum(len(message.images) for message in messages)
+    if images > max_images:
         raise RequestError(
-            f"the conversation has {pictures} pictures; at most {max_pictures} are read in one request",
+            f"the conversation has {images} images; at most {max_images} are read in one request",
             code="too_many_images",
             param="messages",
         )

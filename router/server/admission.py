@@ -138,7 +138,7 @@ class BodyReader:
         most = self._bodies._most_each
         if size > most:
             raise RequestError(
-                f"the body is larger than {most // MIB} MiB, the most that is read; send smaller pictures",
+                f"the body is larger than {most // MIB} MiB, the most that is read; send smaller images",
                 code="body_too_large",
             )
 

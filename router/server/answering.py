@@ -11,7 +11,7 @@ from typing import Any
 from backends.base import RequestError
 from router.api import ParsedRequest
 from router.api.request import ImageSource
-from router.images import read_picture
+from router.images import read_image
 from router.router import Answer, Router
 from router.server.admission import Slot
 from router.server.cancel import CancelScope, in_thread, tell
@@ -22,14 +22,14 @@ from router.types import Chunk, Picture, Request, Route
 # Of waiting for others before it is decided who answers a request that came alone: those that come at once
 # are to be decoded together from the first on
 GATHER_SECONDS = 0.03
-Fetched = Mapping[ImageSource, bytes]  # pictures that came from elsewhere
+Fetched = Mapping[ImageSource, bytes]  # images that came from elsewhere
 
 
 class Preprocessor:
     """One request at a time, and none while those that wait for a turn hold too much memory."""
 
     def __init__(self, router: Router, settings: Settings) -> None:
-        self.held = 0  # bytes of prepared pictures
+        self.held = 0  # bytes of prepared images
         self._router = router
         self._settings = settings
         self._one = asyncio.Lock()
@@ -59,12 +59,12 @@ class Preprocessor:
             return await in_thread(lambda: self._router.route(self._request(ask, backend, fetched), others))
 
     def _request(self, ask: ParsedRequest, backend: str | None, fetched: Fetched) -> Request:
-        limits = self._settings.pictures
+        limits = self._settings.images
 
         def read(source: ImageSource) -> Picture:
             data = fetched[source] if source in fetched else source.decoded(limits.max_bytes)
             try:
-                return read_picture(data, limits)
+                return read_image(data, limits)
             except RequestError as error:
                 raise RequestError(str(error), code=error.code, param=source.param) from None
 

@@ -65,7 +65,7 @@ def _answers(service: Service) -> APIRouter:
         openapi_extra=json_body("ChatBody"),
     )
     async def chat_completions(request: Request) -> Response:
-        """Answer a conversation of texts and pictures; with ``stream`` as server-sent events."""
+        """Answer a conversation of texts and images; with ``stream`` as server-sent events."""
         return await exchange(service, request, chat_ask)
 
     @routes.post(

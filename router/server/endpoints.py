@@ -4,7 +4,7 @@
 
     body -> Ask                errors in the JSON and its fields, and unknown models
     a place in the line        429 when there is none
-    pictures, prompt, backend  every other error of the client's; then the headers of a stream go out
+    images, prompt, backend  every other error of the client's; then the headers of a stream go out
     a turn                     chunks come from a thread, comments keep the stream alive
 """
 
@@ -72,16 +72,16 @@ async def understood(
 
 
 def _within(ask: ParsedRequest, service: Service) -> ParsedRequest:
-    """``ask`` within the limits for pictures. RequestError: too many, or to be read too large."""
+    """``ask`` within the limits for images. RequestError: too many, or to be read too large."""
     settings = service.settings
-    if len(ask.sources) > settings.pictures.max_pictures:
+    if len(ask.sources) > settings.images.max_images:
         raise RequestError(
-            f"the conversation has {len(ask.sources)} pictures; at most {settings.pictures.max_pictures} "
+            f"the conversation has {len(ask.sources)} images; at most {settings.images.max_images} "
             "are read in one request",
             code="too_many_images",
             param="messages",
         )
-    most = settings.max_pixels or settings.pictures.useful_pixels
+    most = settings.max_pixels or settings.images.useful_pixels
     for name in ("min_pixels", "max_pixels"):
         asked = getattr(ask, name)
         if asked is not None and not 1 <= asked <= most:

@@ -1,4 +1,4 @@
-"""Pictures from elsewhere: only from hosts that were allowed, and never from this machine's own network.
+"""Images from elsewhere: only from hosts that were allowed, and never from this machine's own network.
 
 A host is looked up once, each of its addresses must be one of the public Internet, and the first of them is
 connected to: a name that points elsewhere a moment later changes nothing. Redirects are not followed.
@@ -22,7 +22,7 @@ from router.api.request import ImageSource
 from router.server.cancel import in_thread
 from router.server.settings import Settings
 
-SECONDS = 10.0  # for a picture to arrive, from the name to the last byte
+SECONDS = 10.0  # for an image to arrive, from the name to the last byte
 _PORTS = {"http": 80, "https": 443}
 _TRANSLATED = [
     ipaddress.ip_network(net) for net in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32")
@@ -33,7 +33,7 @@ IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 @dataclass(frozen=True)
 class Address:
-    """Where a picture is to be had."""
+    """Where an image is to be had."""
 
     scheme: str
     host: str
@@ -43,9 +43,9 @@ class Address:
 
 
 async def fetch_all(sources: tuple[ImageSource, ...], settings: Settings) -> Mapping[ImageSource, bytes]:
-    """The pictures that are addresses. RequestError: one of them cannot be had."""
+    """The images that are addresses. RequestError: one of them cannot be had."""
     wanted = {source: address(source, settings.image_hosts) for source in sources if source.url is not None}
-    tasks = [fetch(found, settings.pictures.max_bytes) for found in wanted.values()]
+    tasks = [fetch(found, settings.images.max_bytes) for found in wanted.values()]
     return dict(zip(wanted, await asyncio.gather(*tasks), strict=True))
 
 
@@ -56,17 +56,17 @@ def address(source: ImageSource, allowed: tuple[str, ...]) -> Address:
         port = parts.port or _PORTS[parts.scheme]
         host = (parts.hostname or "").rstrip(".").encode("idna").decode("ascii")
     except (ValueError, KeyError, UnicodeError):
-        raise _refused("the picture's address is not a URL", source.param) from None
+        raise _refused("the image's address is not a URL", source.param) from None
     usual = port == _PORTS[parts.scheme]
     if parts.username is not None or not (f"{host}:{port}" in allowed or (usual and host in allowed)):
         told = f"only from {', '.join(allowed)}" if allowed else "from nowhere"
         raise _refused(
-            f"this server fetches pictures {told}; send a data URI (--allowed-image-hosts allows a host)",
+            f"this server fetches images {told}; send a data URI (--allowed-image-hosts allows a host)",
             source.param,
         )
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     if not target.isascii() or not target.isprintable() or " " in target:
-        raise _refused("the picture's address is not a URL", source.param)
+        raise _refused("the image's address is not a URL", source.param)
     return Address(parts.scheme, host, port, target, source.param)
 
 
@@ -99,16 +99,16 @@ async def fetch(
                 with suppress(OSError, ssl.SSLError):
                     await writer.wait_closed()
     except TimeoutError:
-        raise _failed(f"the picture did not arrive within {seconds:g} s", wanted) from None
+        raise _failed(f"the image did not arrive within {seconds:g} s", wanted) from None
     except (OSError, h11.RemoteProtocolError):
-        raise _failed("the picture cannot be fetched from its address", wanted) from None
+        raise _failed("the image cannot be fetched from its address", wanted) from None
 
 
 async def _look_up(wanted: Address, public: Callable[[IPAddress], bool]) -> IPAddress:
     found = await in_thread(lambda: socket.getaddrinfo(wanted.host, wanted.port, type=socket.SOCK_STREAM))
     numbers = [ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
     if not numbers or not all(map(public, numbers)):
-        raise _failed("the picture's host is not on the public Internet", wanted)
+        raise _failed("the image's host is not on the public Internet", wanted)
     return numbers[0]
 
 
@@ -133,12 +133,12 @@ async def _read(
             case h11.NEED_DATA:
                 http.receive_data(await reader.read(64 * 1024))
             case h11.Response(status_code=status) if status != 200:
-                raise _failed(f"the picture's host answers with status {status}", wanted)
+                raise _failed(f"the image's host answers with status {status}", wanted)
             case h11.Data(data=piece):
                 data += piece
                 if len(data) > max_bytes:
                     raise RequestError(
-                        f"the picture has more than {max_bytes:,} bytes: make it smaller",
+                        f"the image has more than {max_bytes:,} bytes: make it smaller",
                         code="image_too_large",
                         param=wanted.param,
                     )

@@ -1,4 +1,4 @@
-"""The log: one line for each request, with sizes and times and never a prompt, a picture or a key."""
+"""The log: one line for each request, with sizes and times and never a prompt, an image or a key."""
 
 from __future__ import annotations
 

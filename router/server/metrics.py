@@ -12,7 +12,7 @@ from router.types import Chunk, Stats
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
-# seconds; a picture on a CPU may take minutes, so these end later than those of servers with a GPU
+# seconds; an image on a CPU may take minutes, so these end later than those of servers with a GPU
 _LONG = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640)
 _SHORT = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 _LABELS = ("backend", "model", "modality")
@@ -30,18 +30,18 @@ class Metrics:
         self.requests = self._counter("requests", "Answers by how they ended.", "finish_reason")
         self.prompt_tokens = self._counter("prompt_tokens", "Tokens of prompts.")
         self.generation_tokens = self._counter("generation_tokens", "Tokens of answers.")
-        self.image_tokens = self._counter("image_tokens", "Tokens of pictures.")
+        self.image_tokens = self._counter("image_tokens", "Tokens of images.")
         self.prefix_queries = self._counter("prefix_cache_queries", "Tokens looked for in kept caches.")
         self.prefix_hits = self._counter("prefix_cache_hits", "Tokens found in kept caches.")
-        self.image_queries = self._counter("mm_cache_queries", "Pictures looked for in kept caches.")
-        self.image_hits = self._counter("mm_cache_hits", "Pictures that were not encoded again.")
+        self.image_queries = self._counter("mm_cache_queries", "Images looked for in kept caches.")
+        self.image_hits = self._counter("mm_cache_hits", "Images that were not encoded again.")
         self.first_token = self._histogram("time_to_first_token_seconds", "Request to first token.", _LONG)
         self.between = self._histogram("inter_token_latency_seconds", "Between two tokens.", _SHORT)
         self.whole = self._histogram("e2e_request_latency_seconds", "Request to end.", _LONG)
         self.queued = self._histogram("request_queue_time_seconds", "Waiting for a turn.", _LONG)
         self.prefill = self._histogram("request_prefill_time_seconds", "Reading a prompt.", _LONG)
         self.decode = self._histogram("request_decode_time_seconds", "Writing an answer.", _LONG)
-        self.vision = self._histogram("vision_encode_seconds", "Encoding pictures.", _LONG)
+        self.vision = self._histogram("vision_encode_seconds", "Encoding images.", _LONG)
         self.decisions = Counter(
             "hybrid_route_decisions",
             "Which way requests went.",

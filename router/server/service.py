@@ -164,12 +164,12 @@ def usable(router: Router, backend: str | None) -> Mapping[str, Capability]:
 
 
 def warm_up(router: Router, backend: str | None) -> None:
-    """Load what text and pictures will need, and let each write a word.
+    """Load what text and images will need, and let each write a word.
 
     BackendError: neither can be answered, or the model is damaged.
     """
-    picture = Picture(np.full((64, 64, 3), 128, np.uint8))
-    for parts in (("Hi",), (picture, "Hi")):
+    image = Picture(np.full((64, 64, 3), 128, np.uint8))
+    for parts in (("Hi",), (image, "Hi")):
         request = Request((Message.of("user", *parts),), Sampling(max_tokens=1), backend)
         try:
             chunks = router.answer(request).chunks

@@ -22,15 +22,15 @@ class Settings:
     request_timeout: float = 600.0  # from the whole request to the last byte of its answer
     drain_timeout: float = 10.0  # for what runs when the service is told to end
     ping_interval: float = 15.0  # between two comments in a stream where nothing else is sent
-    max_pixels: int | None = None  # pictures are shrunk to this; a request may ask for less
-    pictures: InputLimits = field(default_factory=InputLimits)
-    image_hosts: tuple[str, ...] = ()  # from which pictures may be fetched; "name" or "name:port"
+    max_pixels: int | None = None  # images are shrunk to this; a request may ask for less
+    images: InputLimits = field(default_factory=InputLimits)
+    image_hosts: tuple[str, ...] = ()  # from which images may be fetched; "name" or "name:port"
     hosts: tuple[str, ...] = ()  # names by which the service is called, beside those of this machine
     origins: tuple[str, ...] = ()  # of web pages that may call it
     keys: tuple[bytes, ...] = ()  # sha256 of each; none: no key is needed
     max_body: int = 32 * MIB
     max_bodies: int = 256 * MIB  # of all bodies that are read or waiting together
-    max_prepared: int = 512 * MIB  # of the pictures of all requests that wait, as the model reads them
+    max_prepared: int = 512 * MIB  # of the images of all requests that wait, as the model reads them
     max_header: int = 64 * 1024
     receive_timeout: float = 30.0  # for a whole request to arrive
     stall_timeout: float = 30.0  # for a reader to take what was sent

@@ -45,7 +45,7 @@ def test_every_sampling_field_arrives() -> None:
     )
 
 
-def test_texts_and_pictures_keep_their_order_and_developers_speak_as_the_system() -> None:
+def test_texts_and_images_keep_their_order_and_developers_speak_as_the_system() -> None:
     turns = ask(
         messages=[
             {"role": "developer", "content": "Be brief."},
@@ -55,7 +55,7 @@ def test_texts_and_pictures_keep_their_order_and_developers_speak_as_the_system(
                     {"type": "text", "text": "Compare"},
                     {"type": "image_url", "image_url": {"url": PIXEL, "detail": "low"}},
                     {"type": "input_text", "text": "with"},
-                    {"type": "input_image", "image_url": "https://pictures.test/a.png"},
+                    {"type": "input_image", "image_url": "https://images.test/a.png"},
                     {"type": "image_url", "image_url": "A" * 64},
                 ],
             },
@@ -68,7 +68,7 @@ def test_texts_and_pictures_keep_their_order_and_developers_speak_as_the_system(
         "Compare",
         ImageSource(f"{where}[1]", "iVBORw0KGgo=", None, "low"),
         "with",
-        ImageSource(f"{where}[3]", None, "https://pictures.test/a.png"),
+        ImageSource(f"{where}[3]", None, "https://images.test/a.png"),
         ImageSource(f"{where}[4]", "A" * 64, None),
     )
 
@@ -78,11 +78,11 @@ def test_texts_and_pictures_keep_their_order_and_developers_speak_as_the_system(
     [
         "file:///etc/hostname",
         "/etc/hostname",
-        "../picture.png",
-        "~/picture.png",
+        "../image.png",
+        "~/image.png",
         "\\\\host\\share\\a.png",
-        "ftp://pictures.test/a.png",
-        "picture.png",
+        "ftp://images.test/a.png",
+        "image.png",
         "",
         "data:text/html;base64,PGh0bWw+",
         "data:image/png,abc",
@@ -99,7 +99,7 @@ def test_an_address_that_is_not_data_or_the_web_is_refused(address: str) -> None
     assert "data URI" in message
 
 
-def test_pictures_in_the_body_are_decoded_strictly_and_their_size_is_checked_first() -> None:
+def test_images_in_the_body_are_decoded_strictly_and_their_size_is_checked_first() -> None:
     assert ImageSource("p", "iVBORw0KGgo=", None).decoded(100) == b"\x89PNG\r\n\x1a\n"
     for data in ("iVBORw0KGgo", "iVBO Rw0KGgo=", "iVBORw0KGg==o=", "\xe9AAA"):
         assert refused(lambda data=data: ImageSource("p", data, None).decoded(100))[:2] == (
@@ -111,7 +111,7 @@ def test_pictures_in_the_body_are_decoded_strictly_and_their_size_is_checked_fir
     assert "299" in message
 
 
-def test_pictures_are_read_small_when_all_of_them_ask_for_low_detail() -> None:
+def test_images_are_read_small_when_all_of_them_ask_for_low_detail() -> None:
     def pixels(*details: str, **fields: object) -> int | None:
         parts = [{"type": "image_url", "image_url": {"url": PIXEL, "detail": d}} for d in details]
         return ask(messages=content(*parts), **fields).max_pixels
@@ -175,7 +175,7 @@ def test_an_older_completion_is_one_message_of_the_user() -> None:
 
 
 def test_a_request_is_made_of_what_was_asked() -> None:
-    picture = Picture(np.zeros((1, 1, 3), np.uint8))
+    image = Picture(np.zeros((1, 1, 3), np.uint8))
     asked = ask(
         messages=content({"type": "text", "text": "What?"}, {"type": "image_url", "image_url": PIXEL}),
         response_format={"type": "json_object"},
@@ -185,10 +185,10 @@ def test_a_request_is_made_of_what_was_asked() -> None:
 
     def look(source: ImageSource) -> Picture:
         seen.append(source.param)
-        return picture
+        return image
 
     request = asked.request(look, "onnx")
-    assert request.messages[0].parts == ("What?", picture)
+    assert request.messages[0].parts == ("What?", image)
     assert seen == ["messages[0].content[1]"]
     assert (request.backend, request.max_pixels, request.json_schema) == (
         "onnx",

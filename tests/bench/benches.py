@@ -11,7 +11,7 @@ from router.machine import Machine
 
 TEXT = Workload(5, prompt_tokens=128)
 LONG = Workload(5, prompt_tokens=512)
-PICTURE = Workload(5, pictures=2, size=Size(64, 32))
+IMAGE = Workload(5, images=2, size=Size(64, 32))
 FOLLOW_UP = replace(TEXT, follow_up=True)
 
 MACHINE = Machine("A Processor", 2, 4, 8 << 30, 32 << 20, ("avx2",), "Linux 6 x86_64")
@@ -53,11 +53,11 @@ OUTCOMES = [
     Outcome(Step(TEXT, "onnx", 1), slower(1.0)),
     Outcome(Step(LONG, "torch", 1), turn(prompt_tokens=512, prefill_seconds=5.12)),
     Outcome(Step(LONG, "onnx", 1), turn(prompt_tokens=512, prefill_seconds=1.28, decode_seconds=1.6)),
-    Outcome(Step(PICTURE, "torch", 0), problem="it reads text only"),
-    Outcome(Step(PICTURE, "onnx", 1), turn(SEEN)),
+    Outcome(Step(IMAGE, "torch", 0), problem="it reads text only"),
+    Outcome(Step(IMAGE, "onnx", 1), turn(SEEN)),
     Outcome(Step(FOLLOW_UP, "onnx", 1), turn(cached_tokens=64, prefill_seconds=0.1)),
 ]
-WORKLOADS = (TEXT, LONG, PICTURE, FOLLOW_UP)
+WORKLOADS = (TEXT, LONG, IMAGE, FOLLOW_UP)
 STANDINGS = (
     Standing("torch", "float32", 6.0, 8_000_000, 700_000_000, EXACT),
     Standing("genai", problem="onnxruntime_genai not installed: pip install onnxruntime-genai"),

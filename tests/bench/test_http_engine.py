@@ -36,11 +36,11 @@ def test_an_answer_is_timed_by_its_events(monkeypatch: pytest.MonkeyPatch) -> No
     assert engine.facts.peak_bytes is None
 
 
-def test_it_is_asked_for_a_greedy_stream_of_a_fixed_length_with_pictures_in_place() -> None:
-    picture = Picture(np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3))
+def test_it_is_asked_for_a_greedy_stream_of_a_fixed_length_with_images_in_place() -> None:
+    image = Picture(np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3))
     with serving() as server:
         ServerEngine(Server(server.url, "large")).answer(
-            [Message.of("system", "Be brief."), Message.of("user", picture, "What?")], 7
+            [Message.of("system", "Be brief."), Message.of("user", image, "What?")], 7
         )
     (asked,) = server.asked
     assert asked["path"] == "/v1/chat/completions"
@@ -58,7 +58,7 @@ def test_it_is_asked_for_a_greedy_stream_of_a_fixed_length_with_pictures_in_plac
     assert text == {"type": "text", "text": "What?"}
     data = image["image_url"]["url"].removeprefix("data:image/png;base64,")
     sent = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
-    assert np.array_equal(sent, picture.pixels)
+    assert np.array_equal(sent, image.pixels)
 
 
 def test_the_key_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

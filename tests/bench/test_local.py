@@ -88,13 +88,13 @@ def test_every_part_of_an_answer_is_timed(engine: LocalEngine) -> None:
     assert (engine.facts.numbers, engine.facts.device) == ("int3", "cpu")
 
 
-def test_pictures_are_told_apart_from_text(engine: LocalEngine) -> None:
-    picture = Picture(np.zeros((128, 96, 3), np.uint8))
-    sample = engine.answer([Message.of("user", picture, picture, "Hello")], 2).sample
+def test_images_are_told_apart_from_text(engine: LocalEngine) -> None:
+    image = Picture(np.zeros((128, 96, 3), np.uint8))
+    sample = engine.answer([Message.of("user", image, image, "Hello")], 2).sample
     assert (sample.vision_seconds, sample.patches) == (0.5, 2 * 6 * 8)
     engine.backend.sees_images = False
     with pytest.raises(RequestError, match="it reads text only"):
-        engine.answer([Message.of("user", picture, "Hello")], 2)
+        engine.answer([Message.of("user", image, "Hello")], 2)
 
 
 def test_what_does_not_fit_is_refused(engine: LocalEngine) -> None:
@@ -116,9 +116,9 @@ class Echo:
         return TimedAnswer(f"answer {len(self.asked)}", SEEN)
 
 
-def test_a_follow_up_is_asked_after_the_first_answer_and_its_pictures_are_not_encoded_again() -> None:
+def test_a_follow_up_is_asked_after_the_first_answer_and_its_images_are_not_encoded_again() -> None:
     echo = Echo()
-    job = Writer(None).job(Workload(5, pictures=1, size=Size(8, 8), follow_up=True))
+    job = Writer(None).job(Workload(5, images=1, size=Size(8, 8), follow_up=True))
     taken = take(echo, job)
     first, second = echo.asked
     assert first == list(job.conversations[0])

@@ -34,7 +34,7 @@ def test_the_formulas_of_a_text() -> None:
     )
 
 
-def test_the_formulas_of_pictures() -> None:
+def test_the_formulas_of_images() -> None:
     assert median("vision_patches_per_second", turn(SEEN)) == pytest.approx(1600)
     assert median("vision_ms", turn(SEEN)) == pytest.approx(500)
     assert median("preprocess_ms", turn(SEEN)) == pytest.approx(10)

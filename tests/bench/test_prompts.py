@@ -9,7 +9,7 @@ from router.bench.workloads import QUESTION_WORDS, Size, Workload, Writer, check
 from router.models import find
 from router.prompt import PromptBuilder
 from router.types import Picture
-from tests.bench.benches import FOLLOW_UP, LONG, PICTURE, TEXT
+from tests.bench.benches import FOLLOW_UP, IMAGE, LONG, TEXT
 
 
 @pytest.fixture(scope="module")
@@ -35,14 +35,14 @@ def test_no_prompt_begins_like_another(builder: PromptBuilder) -> None:
     assert same[0] == same[1]
 
 
-def test_no_picture_becomes_the_patches_of_another(builder: PromptBuilder) -> None:
+def test_no_image_becomes_the_patches_of_another(builder: PromptBuilder) -> None:
     writer = Writer(builder)
-    large = Workload(8, pictures=2, size=Size(448, 336))
+    large = Workload(8, images=2, size=Size(448, 336))
     (first,) = writer.job(large).conversations[0]
     (second,) = writer.job(large).conversations[0]
     seen = [part for message in (first, second) for part in message.parts if isinstance(part, Picture)]
-    assert [picture.size for picture in seen] == [(448, 336)] * 4
-    read = [patches(picture.pixels, builder.limits)[0] for picture in seen]  # at a fraction of the size
+    assert [image.size for image in seen] == [(448, 336)] * 4
+    read = [patches(image.pixels, builder.limits)[0] for image in seen]  # at a fraction of the size
     differences = [np.abs(a - b).mean() for i, a in enumerate(read) for b in read[:i]]
     assert min(differences) > 0.1
     assert len(str(first.parts[-1]).split()) == QUESTION_WORDS
@@ -56,7 +56,7 @@ def test_streams_and_follow_ups(builder: PromptBuilder) -> None:
     follow_up = Writer(builder).job(FOLLOW_UP)
     assert follow_up.question is not None
     assert len(follow_up.question.split()) == QUESTION_WORDS
-    lengths = {len(builder.plan(writer.job(PICTURE).conversations[0]).ids) for _ in range(10)}
+    lengths = {len(builder.plan(writer.job(IMAGE).conversations[0]).ids) for _ in range(10)}
     assert len(lengths) == 1
 
 
@@ -75,7 +75,7 @@ def test_without_a_tokenizer_a_word_counts_as_a_token() -> None:
 
 
 def test_what_does_not_fit_into_the_context_is_refused_before_anything_is_loaded() -> None:
-    check_room((TEXT, LONG, PICTURE), 517)
+    check_room((TEXT, LONG, IMAGE), 517)
     with pytest.raises(RequestError, match="'text 512' and 5 tokens of answer are 517 tokens") as caught:
         check_room((TEXT, LONG), 516)
     assert caught.value.code == "context_length_exceeded"

@@ -22,7 +22,7 @@ from router.bench.tables import markdown, number, spread, table
 from router.estimates import Speed, read_speeds, record_speeds
 from router.machine import Machine, commit, versions
 from router.models import find
-from tests.bench.benches import LONG, OUTCOMES, PICTURE, SAMPLE, STANDINGS, TEXT, report, row_of, slower
+from tests.bench.benches import IMAGE, LONG, OUTCOMES, SAMPLE, STANDINGS, TEXT, report, row_of, slower
 
 
 def cells(text: str, first: str) -> list[list[str]]:
@@ -56,7 +56,7 @@ def test_what_did_not_run_says_why_in_the_table() -> None:
     text = markdown(report())
     (row,) = cells(text, "genai")
     assert row[-1] == "cannot run: onnxruntime_genai not installed: pip install onnxruntime-genai"
-    section = text.partition("## 2 pictures 64x32\n")[2].partition("\n## ")[0]
+    section = text.partition("## 2 images 64x32\n")[2].partition("\n## ")[0]
     assert "- torch did not run: it reads text only" in section
     assert cells(section, "vision encode, ms") == [["vision encode, ms", "-", "500"]]
 
@@ -108,8 +108,8 @@ def test_csv_has_a_line_for_each_backend_at_each_workload() -> None:
     lines = list(csv.DictReader(io.StringIO(as_csv(report()))))
     keys = [(line["backend"], line["workload"]) for line in lines]
     assert keys == [
-        ("torch", "text 128"), ("torch", "text 512"), ("torch", "2 pictures 64x32"), ("genai", ""),
-        ("onnx", "text 128"), ("onnx", "text 512"), ("onnx", "2 pictures 64x32"),
+        ("torch", "text 128"), ("torch", "text 512"), ("torch", "2 images 64x32"), ("genai", ""),
+        ("onnx", "text 128"), ("onnx", "text 512"), ("onnx", "2 images 64x32"),
         ("onnx", "follow-up to text 128"),
     ]  # fmt: skip
     assert float(lines[0]["decode_tokens_per_second"]) == pytest.approx(1.25)
@@ -197,7 +197,7 @@ def test_medians_are_kept_and_read_back(tmp_path: Path, monkeypatch: pytest.Monk
         0.5,
         prefill=((128, pytest.approx(200)), (512, pytest.approx(400))),
         decode=((130, pytest.approx(5)), (514, pytest.approx(2.5))),
-        vision=((400, pytest.approx(1600)),),  # two pictures of 400 patches each
+        vision=((400, pytest.approx(1600)),),  # two images of 400 patches each
     )
     assert found["torch"].vision == ()
     assert set(found) == {"torch", "onnx"}
@@ -237,7 +237,7 @@ def test_the_plot_has_a_panel_for_each_figure_that_somebody_has(tmp_path: Path) 
     titles = [panel.title.partition(":")[0] for panel in panels(report())]
     assert titles == ["Decode", "Prefill", "Time to first token", "Vision", "Peak memory"]
     decode = panels(report())[0]
-    assert [name for name, _ in decode.groups] == [TEXT.name, LONG.name, PICTURE.name]
+    assert [name for name, _ in decode.groups] == [TEXT.name, LONG.name, IMAGE.name]
     assert [target for target, _ in decode.groups[0][1]] == ["torch", "onnx"]
     for name in ("plot.png", "plot.svg"):
         plot(report(), tmp_path / name)

@@ -26,7 +26,7 @@ from router.bench.roofline import (
     vision_operations,
 )
 from router.models import ensure_export, find
-from tests.bench.benches import FOLLOW_UP, PICTURE, SAMPLE, SEEN, TEXT, turn
+from tests.bench.benches import FOLLOW_UP, IMAGE, SAMPLE, SEEN, TEXT, turn
 
 SCENES = find().folder
 CONFIG = Config.read(SCENES)
@@ -75,7 +75,7 @@ def test_prefill_by_hand() -> None:
     assert Traffic(1000, 24).bytes(10) == 1240
 
 
-def test_a_picture_by_hand() -> None:
+def test_an_image_by_hand() -> None:
     tower = VisionConfig(
         hidden=8, depth=3, heads=2, intermediate=10, out_hidden=6, patch=16, temporal_patch=2, merge=2,
         position_embeddings=16, deepstack=(1,),
@@ -109,7 +109,7 @@ RATES = Rates(2, 1e6, {"fp32": 1e5, "int8": 4e6})
 
 def test_shares_on_given_numbers() -> None:
     found = measured([turn(SEEN)])
-    reached = shares(CONFIG, PICTURE, found, Traffic(100_000, 10), RATES)
+    reached = shares(CONFIG, IMAGE, found, Traffic(100_000, 10), RATES)
     assert reached.token_bytes == pytest.approx(100_000 + 10 * (164 + 2.5))
     assert reached.decode == pytest.approx(5 * (100_000 + 10 * (164 + 2.5)) / 1e6)
     assert reached.prefill == pytest.approx(prefill_operations(CONFIG.text, 164) / 0.4 / 4e6)

@@ -12,7 +12,7 @@ from router.bench.idle import IdleWatch, is_busy
 from router.bench.report import busy_notes
 from router.bench.schedule import Outcome, Step, load, run, steps
 from router.bench.workloads import Job, Size, Workload, Writer, default_answer, default_prompts, workloads
-from tests.bench.benches import LONG, PICTURE, TEXT, turn
+from tests.bench.benches import IMAGE, LONG, TEXT, turn
 
 
 class Fake:
@@ -51,11 +51,11 @@ def test_a_round_is_one_job_for_all_and_the_next_round_another() -> None:
 
 def test_what_a_target_cannot_do_is_said_once_and_the_others_go_on() -> None:
     log: list[tuple[str, Job]] = []
-    targets = {"a": Fake(log, "a", fails_at=PICTURE), "b": Fake(log, "b")}
-    outcomes = list(run(steps([PICTURE, TEXT], list(targets), 1, 2), targets, Writer(None), IdleWatch()))
+    targets = {"a": Fake(log, "a", fails_at=IMAGE), "b": Fake(log, "b")}
+    outcomes = list(run(steps([IMAGE, TEXT], list(targets), 1, 2), targets, Writer(None), IdleWatch()))
     problems = [outcome for outcome in outcomes if outcome.problem]
-    assert problems == [Outcome(Step(PICTURE, "a", 0), problem="it reads text only")]
-    assert [name for name, job in log if job.workload is PICTURE] == [*"ab", "b", "b"]
+    assert problems == [Outcome(Step(IMAGE, "a", 0), problem="it reads text only")]
+    assert [name for name, job in log if job.workload is IMAGE] == [*"ab", "b", "b"]
     assert [name for name, job in log if job.workload is TEXT] == [*"ab", *"ba", *"ab"]
 
 
@@ -72,12 +72,12 @@ def test_the_workloads_that_are_asked_for() -> None:
     assert [workload.name for workload in found] == [
         "text 128",
         "text 512",
-        "1 picture 448x448",
-        "2 pictures 448x448",
-        "1 picture 64x32",
-        "2 pictures 64x32",
+        "1 image 448x448",
+        "2 images 448x448",
+        "1 image 64x32",
+        "2 images 64x32",
         "follow-up to text 128",
-        "follow-up to 1 picture 448x448",
+        "follow-up to 1 image 448x448",
         "4 streams of text 128",
     ]
     assert {workload.output_tokens for workload in found} == {32}
@@ -113,11 +113,11 @@ def test_others_use_what_is_not_ours(proc, tmp_path: Path) -> None:
     proc(2, 1000 + 250, 5000, self=100 + 20, _7=200 + 130)
     assert watch.lap("text") == pytest.approx((2.5 - 0.2 - 1.3) / 2)
     proc(4, 1000 + 250 + 10, 5400, self=100 + 20 + 10, _7=200 + 130)
-    assert watch.lap("picture") == pytest.approx(0)
+    assert watch.lap("image") == pytest.approx(0)
     (tmp_path / "7" / "stat").unlink()  # a process that ended takes nothing back
     proc(6, 1000 + 250 + 10, 5800, self=100 + 20 + 10)
     assert watch.lap("later") == pytest.approx(0)
-    assert set(watch.laps) == {"text", "picture", "later"}
+    assert set(watch.laps) == {"text", "image", "later"}
     (tmp_path / "stat").write_text("")
     assert watch.lap("nowhere") is None
 

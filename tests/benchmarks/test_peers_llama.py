@@ -163,14 +163,14 @@ def _engine(checkpoint: Path, library: Scripted) -> LlamaEngine:
     return LlamaEngine(library, PromptBuilder.read(checkpoint), Facts())  # type: ignore[arg-type]
 
 
-def test_llama_cpp_reads_a_prompt_and_its_picture_where_they_stand(checkpoint: Path) -> None:
+def test_llama_cpp_reads_a_prompt_and_its_image_where_they_stand(checkpoint: Path) -> None:
     library = Scripted()
     asked = (Message.of("user", "Look.", Picture(np.zeros((128, 160, 3), np.uint8)), "Which colour?"),)
     builder = PromptBuilder.read(checkpoint)
     plan = builder.plan(asked)
     [(first, end)] = plan.spans.tolist()
     answer = _engine(checkpoint, library).answer(asked, 3)
-    ids, side = plan.ids.tolist(), 5  # a picture of 4 x 5 places moves what follows by 5
+    ids, side = plan.ids.tolist(), 5  # an image of 4 x 5 places moves what follows by 5
     assert library.done == [
         ("keep", 0),
         ("read", ids[:first], 0),
@@ -195,16 +195,16 @@ def test_llama_cpp_reads_of_a_follow_up_what_is_new_and_of_others_all(checkpoint
     plan = PromptBuilder.read(checkpoint).plan(follow_up)
     kept = engine.answer(follow_up, 2).sample.cached_tokens
     assert 0 < kept < len(plan.ids)
-    shift = 20 - 5  # the picture has 20 places and 5 positions
+    shift = 20 - 5  # the image has 20 places and 5 positions
     assert library.done[:2] == [("keep", kept - shift), ("read", plan.ids[kept:].tolist(), kept - shift)]
     library.done.clear()
     assert engine.answer((Message.of("user", "Something else."),), 2).sample.cached_tokens == 0
     assert library.done[0] == ("keep", 0)
 
 
-def test_a_picture_of_another_size_than_the_others_read_is_refused(checkpoint: Path) -> None:
+def test_an_image_of_another_size_than_the_others_read_is_refused(checkpoint: Path) -> None:
     asked = (Message.of("user", Picture(np.zeros((32, 32, 3), np.uint8)), "Which colour?"),)
-    with pytest.raises(BackendError, match=r"brings this picture to 1 tokens, the others to \d+"):
+    with pytest.raises(BackendError, match=r"brings this image to 1 tokens, the others to \d+"):
         _engine(checkpoint, Scripted()).answer(asked, 2)
 
 
@@ -250,7 +250,7 @@ def test_generate_answers_as_the_torch_backend(
     assert engine.answer(other.conversations[0], 6).text != theirs.text  # the control: another request
     for name in ("prompt_tokens", "output_tokens", "patches"):
         assert getattr(theirs.sample, name) == getattr(mine.sample, name)
-    assert bool(workload.pictures) == (theirs.sample.vision_seconds > 0)
+    assert bool(workload.images) == (theirs.sample.vision_seconds > 0)
 
 
 def test_the_end_token_does_not_end_an_answer(engine: TransformersEngine) -> None:
@@ -330,7 +330,7 @@ def test_the_table_has_a_row_for_each_that_ran_and_a_reason_for_each_that_did_no
     assert "- genai cannot run: onnxruntime_genai not installed: pip install onnxruntime-genai" in lines
     torch = _cells(next(line for line in lines if line.startswith("| torch")))
     assert torch[4:6] == ["-", "-"]
-    assert "- torch, 2 pictures 64x32: it reads text only" in lines
+    assert "- torch, 2 images 64x32: it reads text only" in lines
     assert not any(line.startswith("| genai") for line in lines)
 
 

@@ -28,7 +28,7 @@ from router.types import Message, Picture
 from tests import tiny
 
 RANDOM = np.random.default_rng(3)
-PICTURE = Picture(np.zeros((64, 96, 3), np.uint8))
+IMAGE = Picture(np.zeros((64, 96, 3), np.uint8))
 
 
 @pytest.fixture(scope="module")
@@ -207,14 +207,14 @@ def test_genais_own_loop_goes_on_after_an_end_token(tmp_path: Path) -> None:
     assert found.sample.output_tokens == 40
     assert found.text.startswith("I am")  # which is said in 13 tokens
     with pytest.raises(RequestError, match="DeepStack"):
-        engine.answer((Message.of("user", PICTURE, "What is this?"),), 4)
+        engine.answer((Message.of("user", IMAGE, "What is this?"),), 4)
 
 
-def test_a_picture_is_tagged_at_its_place() -> None:
+def test_an_image_is_tagged_at_its_place() -> None:
     messages = (
-        Message.of("user", PICTURE, "One, and ", PICTURE),
+        Message.of("user", IMAGE, "One, and ", IMAGE),
         Message.of("assistant", "Yes."),
-        Message.of("user", "And", PICTURE),
+        Message.of("user", "And", IMAGE),
     )
     assert openvino_genai.as_history(messages) == [
         {"role": "user", "content": "<ov_genai_image_0>One, and <ov_genai_image_1>"},
@@ -269,7 +269,7 @@ def _engine(library: ModuleType, pipeline: _Pipeline, checkpoint: Path) -> openv
 
 
 def test_every_token_of_openvino_is_timed(libraries: ModuleType, checkpoint: Path) -> None:
-    messages = (Message.of("user", PICTURE, "What is this?"),)
+    messages = (Message.of("user", IMAGE, "What is this?"),)
     plan = PromptBuilder.read(checkpoint).plan(messages)
     pipeline = _Pipeline(len(plan.ids), 5)
     found = _engine(libraries, pipeline, checkpoint).answer(messages, 5).sample
@@ -291,7 +291,7 @@ def test_openvino_must_read_and_say_what_it_was_asked_to(
 
 
 def test_a_follow_up_goes_on_in_openvinos_own_history(libraries: ModuleType, checkpoint: Path) -> None:
-    first = (Message.of("user", PICTURE, "What is this?"),)
+    first = (Message.of("user", IMAGE, "What is this?"),)
     later = (*first, Message.of("assistant", "said"), Message.of("user", "And now?"))
     builder = PromptBuilder.read(checkpoint)
     pipeline = _Pipeline(len(builder.plan(first).ids), 3)
@@ -301,6 +301,6 @@ def test_a_follow_up_goes_on_in_openvinos_own_history(libraries: ModuleType, che
     engine.answer(later, 3)
     pipeline.prompt_tokens = len(builder.plan(first).ids)
     engine.answer(first, 3)
-    histories, lengths, pictures = zip(*pipeline.calls, strict=True)
-    assert (lengths, pictures) == ((1, 3, 1), (1, 0, 1))
+    histories, lengths, images = zip(*pipeline.calls, strict=True)
+    assert (lengths, images) == ((1, 3, 1), (1, 0, 1))
     assert histories[0] is histories[1] is not histories[2]

@@ -108,7 +108,7 @@ def test_an_odd_number_of_backslashes_goes_on(line: str, goes_on: bool) -> None:
     assert continues(line) is goes_on
 
 
-def test_a_question_takes_the_pictures_that_wait_and_the_answer_follows() -> None:
+def test_a_question_takes_the_images_that_wait_and_the_answer_follows() -> None:
     start = Conversation.begin("Be short.").shown(RED).shown(BLUE)
     asked = start.asked("Which colours?")
     assert asked.waiting == ()
@@ -132,6 +132,6 @@ def test_clearing_keeps_the_system_prompt_alone() -> None:
     assert talked.dropped().waiting == ()
 
 
-def test_pictures_are_those_said_and_those_that_wait() -> None:
+def test_images_are_those_said_and_those_that_wait() -> None:
     talked = replace(Conversation((Message.of("user", RED, "What?"),)), waiting=(BLUE,))
-    assert talked.pictures == (RED, BLUE)
+    assert talked.images == (RED, BLUE)

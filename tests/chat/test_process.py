@@ -25,7 +25,7 @@ def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     [
         (["-m", "/no/such/folder"], 4, "no model folder at '/no/such/folder'"),
         (["-i", "-"], 2, "stdin is where the questions come from"),
-        (["-i", "/no/such/picture.png"], 3, "'/no/such/picture.png'"),
+        (["-i", "/no/such/image.png"], 3, "'/no/such/image.png'"),
         (["--logprobs", "2"], 2, "add --json"),
         (["--temp", "3"], 2, "temperature"),
         (["--top-p", "0.9"], 2, "--top-p does nothing at temperature 0"),

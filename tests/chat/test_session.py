@@ -25,8 +25,8 @@ def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> Path:
-    file = tmp_path / "my picture.png"
+def image(tmp_path: Path) -> Path:
+    file = tmp_path / "my image.png"
     Image.fromarray(np.zeros((96, 128, 3), np.uint8)).save(file)
     return file
 
@@ -60,7 +60,7 @@ def talk(monkeypatch: pytest.MonkeyPatch, capsys):
 
 
 def turns(messages: tuple[Message, ...]) -> list[str]:
-    """Who said what, pictures by their size."""
+    """Who said what, images by their size."""
 
     def shown(part: str | Picture) -> str:
         return part if isinstance(part, str) else str(part.size)
@@ -87,26 +87,26 @@ def test_each_question_comes_with_all_that_was_said_before(play, talk, requests)
     assert len(requests) == 4
 
 
-def test_pictures_belong_to_the_next_question_alone(play, talk, requests, picture) -> None:
+def test_images_belong_to_the_next_question_alone(play, talk, requests, image) -> None:
     play()
-    small = picture.with_name("small.png")
+    small = image.with_name("small.png")
     Image.new("RGB", (32, 32)).save(small)
-    talk("a", f"/image {picture}", "/image small.png", "b", "c", options=("-i", str(small)))
+    talk("a", f"/image {image}", "/image small.png", "b", "c", options=("-i", str(small)))
     said = [turn for turn in turns(requests[-1].messages) if turn.startswith("user")]
     assert said == ["user: (32, 32) a", "user: (128, 96) (32, 32) b", "user: c"]
 
 
-def test_a_picture_is_told_with_its_size_and_cost(play, talk, picture) -> None:
+def test_an_image_is_told_with_its_size_and_cost(play, talk, image) -> None:
     play()
-    _, err = talk(f"/image '{picture}'", "/set max_pixels=9216", f"/image {picture}")
+    _, err = talk(f"/image '{image}'", "/set max_pixels=9216", f"/image {image}")
     first, _, second = err.splitlines()
-    assert first == "my picture.png: 128x96, 12 tokens of the next question"
-    assert second == "my picture.png: 128x96, 6 tokens of the next question"
+    assert first == "my image.png: 128x96, 12 tokens of the next question"
+    assert second == "my image.png: 128x96, 6 tokens of the next question"
 
 
-def test_clear_and_drop_forget_what_they_say(play, talk, requests, picture) -> None:
+def test_clear_and_drop_forget_what_they_say(play, talk, requests, image) -> None:
     play()
-    talk("a", f"/image {picture}", "/drop", "b", "/clear", "c", options=("-s", "Be short.", "--temp", "0.5"))
+    talk("a", f"/image {image}", "/drop", "b", "/clear", "c", options=("-s", "Be short.", "--temp", "0.5"))
     assert turns(requests[-2].messages)[-1] == "user: b"
     assert turns(requests[-1].messages) == ["system: Be short.", "user: c"]
     assert requests[-1].sampling.temperature == 0.5
@@ -114,9 +114,9 @@ def test_clear_and_drop_forget_what_they_say(play, talk, requests, picture) -> N
 
 WRONG = {
     "an unknown command": ("/foo", "no command is named '/foo'"),
-    "a missing picture": ("/image gone.png", "'gone.png': the picture cannot be read: No such file"),
-    "no picture": ("/image talk.json", "is not a PNG, JPEG"),
-    "one picture of two": ("/image my\\ picture.png gone.png", "'gone.png'"),
+    "a missing image": ("/image gone.png", "'gone.png': the image cannot be read: No such file"),
+    "no image": ("/image talk.json", "is not a PNG, JPEG"),
+    "one image of two": ("/image my\\ image.png gone.png", "'gone.png'"),
     "a device": ("/image /dev/zero", "is not a regular file"),
     "an unknown setting": ("/set heat=1", "no setting is named 'heat'"),
     "a wrong value": ("/set temperature=hot", "temperature must be"),
@@ -130,13 +130,13 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_what_is_wrong_is_one_line_and_changes_nothing(play, talk, requests, picture, case) -> None:
+def test_what_is_wrong_is_one_line_and_changes_nothing(play, talk, requests, image, case) -> None:
     play()
     line, words = WRONG[case]
     Path("talk.json").write_text("hello")
-    _, err = talk("a", f"/image {picture}", line, "b")
+    _, err = talk("a", f"/image {image}", line, "b")
     told, wrong = err.splitlines()
-    assert told.startswith("my picture.png")
+    assert told.startswith("my image.png")
     assert words in wrong
     assert wrong.startswith("hybrid: ")
     assert wrong.endswith("(the question is not kept; /clear starts over)") is ("too long" in case)
@@ -160,22 +160,22 @@ def test_a_time_limit_ends_an_answer_and_the_chat_goes_on(play, talk) -> None:
     assert ANSWER.startswith(out.strip())
     failure, after = err.splitlines()
     assert failure == "hybrid: stopped after 0.5 s, as --timeout says (the question is not kept)"
-    assert after == "no picture waits for the next question"
+    assert after == "no image waits for the next question"
 
 
-def test_pictures_that_cannot_be_answered_about_are_refused_at_once(play, talk, requests, picture) -> None:
+def test_images_that_cannot_be_answered_about_are_refused_at_once(play, talk, requests, image) -> None:
     play()
-    _, err = talk(*[f"/image {picture}"] * 9, "/set max_pixels=", "a")
-    assert err.splitlines()[8] == "hybrid: the conversation has 9 pictures; at most 8 are read in one request"
-    assert len(requests[-1].messages[-1].pictures) == 8
-    huge = picture.with_name("huge.png")
+    _, err = talk(*[f"/image {image}"] * 9, "/set max_pixels=", "a")
+    assert err.splitlines()[8] == "hybrid: the conversation has 9 images; at most 8 are read in one request"
+    assert len(requests[-1].messages[-1].images) == 8
+    huge = image.with_name("huge.png")
     Image.new("L", (3200, 3200)).save(huge)
     _, err = talk("/set max_pixels=20000000", "/image huge.png", "/image huge.png")
-    assert "(10000 of them pictures)" in err
-    assert err.endswith("; /set max_pixels=N reads pictures smaller\n")
+    assert "(10000 of them images)" in err
+    assert err.endswith("; /set max_pixels=N reads images smaller\n")
 
 
-def test_a_backend_is_checked_at_once_and_takes_effect(play, talk, requests, picture) -> None:
+def test_a_backend_is_checked_at_once_and_takes_effect(play, talk, requests, image) -> None:
     play()
     _, err = talk("/backend auto", "/backend scripted", "a")
     auto, named = err.splitlines()
@@ -219,36 +219,36 @@ def test_a_held_back_answer_is_the_streamed_one(play, talk) -> None:
     assert talk("a", options=("--no-stream",)) == (f"{ANSWER}\n", "")
 
 
-def test_stats_has_a_row_for_each_answer_and_one_for_all(play, talk, picture) -> None:
+def test_stats_has_a_row_for_each_answer_and_one_for_all(play, talk, image) -> None:
     play(delay=0.001)
-    _, err = talk("/stats", "a", "/stats", f"/image {picture}", "b", "/stats", "/clear", "/stats")
+    _, err = talk("/stats", "a", "/stats", f"/image {image}", "b", "/stats", "/clear", "/stats")
     nothing, rest = err.split("\n", 1)
     assert nothing == "nothing was answered yet"
     assert rest.endswith("nothing was answered yet\n")
     cells = [line.split() for line in rest.splitlines()]
     first, second, total = [row for row in cells if row[:1] in (["1"], ["2"], ["all"])][-3:]
     assert max(map(len, rest.splitlines())) <= 80
-    pictures = [row[row.index("s") - 3] for row in (first, second, total)]
-    assert pictures == ["0", "12", "12"]
+    images = [row[row.index("s") - 3] for row in (first, second, total)]
+    assert images == ["0", "12", "12"]
     prompts = [int(row[row.index("s") - 4]) for row in (first, second, total)]
     assert prompts[0] + prompts[1] == prompts[2]
 
 
-def test_what_is_saved_is_loaded_and_goes_on(play, talk, requests, picture) -> None:
+def test_what_is_saved_is_loaded_and_goes_on(play, talk, requests, image) -> None:
     play()
-    talk(f"/image {picture}", "a", "b", "/save my talk.json", options=("-s", "Be short."))
+    talk(f"/image {image}", "a", "b", "/save my talk.json", options=("-s", "Be short."))
     before = requests[-1].messages
     _, err = talk("z", "/load my talk.json", "c")
-    assert err == "5 messages and 1 picture from my talk.json\n"
+    assert err == "5 messages and 1 image from my talk.json\n"
     after = requests[-1].messages
     assert turns(after) == [*turns(before), f"assistant: {ANSWER}", "user: c"]
-    assert np.array_equal(after[1].pictures[0].pixels, before[1].pictures[0].pixels)
+    assert np.array_equal(after[1].images[0].pixels, before[1].images[0].pixels)
 
 
-def test_save_says_what_it_wrote_and_what_it_left_out(play, talk, picture) -> None:
+def test_save_says_what_it_wrote_and_what_it_left_out(play, talk, image) -> None:
     play()
-    _, err = talk("a", f"/image {picture}", "/save talk.json", "/save! talk.json")
-    pattern = r"2 messages in \S+/talk.json \(\d+ B\); pictures that wait are left out"
+    _, err = talk("a", f"/image {image}", "/save talk.json", "/save! talk.json")
+    pattern = r"2 messages in \S+/talk.json \(\d+ B\); images that wait are left out"
     assert all(re.fullmatch(pattern, line) for line in err.splitlines()[1:])
     assert len(json.loads(Path("talk.json").read_text())["messages"]) == 2
 

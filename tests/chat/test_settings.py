@@ -132,7 +132,7 @@ def test_scores_that_nobody_would_see_are_refused() -> None:
     assert changed(START, "logprobs=", DEFAULTS, scores=False).sampling == Sampling()
 
 
-def test_a_picture_costs_a_token_for_every_32_by_32_pixels_as_it_is_read() -> None:
-    picture = Picture(np.zeros((160, 320, 3), np.uint8))
-    assert cost(picture, replace(START, max_pixels=1_000_000), DEFAULTS) == 5 * 10
-    assert cost(picture, replace(START, max_pixels=160 * 160), DEFAULTS) == 3 * 7
+def test_an_image_costs_a_token_for_every_32_by_32_pixels_as_it_is_read() -> None:
+    image = Picture(np.zeros((160, 320, 3), np.uint8))
+    assert cost(image, replace(START, max_pixels=1_000_000), DEFAULTS) == 5 * 10
+    assert cost(image, replace(START, max_pixels=160 * 160), DEFAULTS) == 3 * 7

@@ -52,7 +52,7 @@ def test_saving_and_loading_gives_every_text_and_pixel_back(tmp_path: Path) -> N
     assert not same(SAID[1], Message.of("user", noise(33, 17), "Which colours?", noise(2, 1), "And\nthere?"))
 
 
-def test_a_picture_larger_than_an_upload_may_be_comes_back_too() -> None:
+def test_an_image_larger_than_an_upload_may_be_comes_back_too() -> None:
     limits = InputLimits(max_bytes=1000, max_pixels=5000)
     (loaded,) = from_json(to_json([Message.of("user", noise(70, 70))]), limits)
     assert same(loaded, Message.of("user", noise(70, 70)))
@@ -116,18 +116,18 @@ HOSTILE = {
     ),
     "sound": (user([{"type": "input_audio"}]), "messages[0].content[0].type must be text or image_url"),
     "a bare part": (user(["x"]), "messages[0].content[0].type must be"),
-    "an address": (image("https://example.com/a.png"), "pictures elsewhere are not fetched"),
-    "a local file": (image("file:///etc/passwd"), "pictures elsewhere are not fetched"),
-    "a text as a picture": (image("data:text/html;base64,aGk="), "must be data:image/png;base64"),
+    "an address": (image("https://example.com/a.png"), "images elsewhere are not fetched"),
+    "a local file": (image("file:///etc/passwd"), "images elsewhere are not fetched"),
+    "a text as an image": (image("data:text/html;base64,aGk="), "must be data:image/png;base64"),
     "no address": (image(None), "messages[0].content[0].image_url.url must be"),
     "a bare address": (user([{"type": "image_url", "image_url": "data:,"}]), "must be an object with url"),
     "bad base64": (image("data:image/png;base64,aG*k="), "is not valid base64"),
-    "not a picture": (shown(b"hello"), "messages[0].content[0].image_url.url: the picture is not a PNG"),
-    "an empty picture": (shown(b""), "the picture is empty"),
-    "a cut picture": (shown(png(64, 64)[:60]), "is damaged or cut short"),
+    "not an image": (shown(b"hello"), "messages[0].content[0].image_url.url: the image is not a PNG"),
+    "an empty image": (shown(b""), "the image is empty"),
+    "a cut image": (shown(png(64, 64)[:60]), "is damaged or cut short"),
     "a bomb": (shown(png(10_000, 8_000)), "at most 40,000,000 are read"),
     "a thread": (shown(png(1, 300)), "at most 200 times"),
-    "nine pictures": (shown(png(1, 1)) * 9, "it holds 9 pictures; at most 8 are read"),
+    "nine images": (shown(png(1, 1)) * 9, "it holds 9 images; at most 8 are read"),
 }
 
 
@@ -140,11 +140,11 @@ def test_a_hostile_file_is_refused_in_words(case: str) -> None:
     assert len(str(raised.value)) < 300
 
 
-def test_no_picture_is_decoded_before_the_rest_is_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_image_is_decoded_before_the_rest_is_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise AssertionError("decoded")
 
-    monkeypatch.setattr(transcript, "read_picture", fail)
+    monkeypatch.setattr(transcript, "read_image", fail)
     with pytest.raises(RequestError, match=r"messages\[1\]"):
         from_json(json.dumps([*shown(png(1, 1)), {"role": "user"}]), LIMITS)
     with pytest.raises(AssertionError, match="decoded"):

@@ -43,9 +43,9 @@ def test_the_report_is_on_stdout_and_measures_what_was_asked(capsys, monkeypatch
     measured = {row["workload"]: row["measured"] for row in fields["rows"]}
     assert list(measured) == [
         "text 32",
-        "1 picture 448x448",
+        "1 image 448x448",
         "follow-up to text 32",
-        "follow-up to 1 picture 448x448",
+        "follow-up to 1 image 448x448",
         "2 streams of text 32",
     ]
     assert measured["text 32"]["prompt_tokens"]["median"] == 32
@@ -106,8 +106,8 @@ WRONG = {
     "a length that is none": (["-p", "many"], 2, "--prompt-tokens wants numbers from 1"),
     "no length": (["-p", ""], 2, "--prompt-tokens wants numbers from 1"),
     "a size that is none": (["--image-size", "448"], 2, "--image-size wants sizes such as 448x448"),
-    "a picture without pixels": (["--image-size", "0x32"], 2, "--image-size wants sizes"),
-    "fewer than no pictures": (["--images", "-1"], 2, "--images wants numbers from 0"),
+    "an image without pixels": (["--image-size", "0x32"], 2, "--image-size wants sizes"),
+    "fewer than no images": (["--images", "-1"], 2, "--images wants numbers from 0"),
     "no streams": (["--concurrency", "0"], 2, "--concurrency wants numbers from 1"),
     "one token": (["-n", "1"], 2, "1 is not in the range"),
     "more than the context": (["-p", "4096"], 3, "the model's context is 4096"),
@@ -159,8 +159,8 @@ def test_a_server_is_measured_like_a_backend(capsys) -> None:
     assert fields["rates"] is None
     (standing,) = fields["standings"]
     assert (standing["numbers"], standing["peak_bytes"]) == ("served as small", None)
-    pictures = [part["type"] for part in server.asked[6]["messages"][0]["content"]]
-    assert pictures == ["image_url", "image_url", "text"]
+    images = [part["type"] for part in server.asked[6]["messages"][0]["content"]]
+    assert images == ["image_url", "image_url", "text"]
     roles = [message["role"] for message in server.asked[-1]["messages"]]
     assert roles == ["user", "assistant", "user"]
 

@@ -56,7 +56,7 @@ def test_every_backend_answers_here(capsys) -> None:
     assert run(["doctor"]) == 0
     out, err = capsys.readouterr()
     assert err == ""
-    took = r"loads in [\d.]+ m?s; first token after [\d.]+ m?s \('I'\); with a picture after"
+    took = r"loads in [\d.]+ m?s; first token after [\d.]+ m?s \('I'\); with an image after"
     whole = " ".join(out.split())
     for name in ("torch", "onnx"):
         assert re.search(rf"✓ {name} {took} [\d.]+ m?s \('The'\); memory at most [\d.]+ MB", whole)
@@ -75,7 +75,7 @@ def test_json_is_one_whole_object(one, capsys) -> None:
     (scripted,) = told["backends"]
     assert set(scripted) == {field.name for field in fields(Trial)}
     assert scripted["capability"] == asdict(backends.capability("scripted"))
-    assert scripted["text"]["id"] == scripted["picture"]["id"] == 40
+    assert scripted["text"]["id"] == scripted["image"]["id"] == 40
     assert set(scripted["text"]) == {"seconds", "id", "text"}
     assert told["can_answer"] == ["scripted"]
     assert {package["name"] for package in told["packages"]} >= {"hybrid-router", "onnxruntime", "torch"}

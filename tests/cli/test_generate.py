@@ -28,8 +28,8 @@ def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> Path:
-    file = tmp_path / "picture.png"
+def image(tmp_path: Path) -> Path:
+    file = tmp_path / "image.png"
     Image.fromarray(np.zeros((96, 128, 3), np.uint8)).save(file)
     return file
 
@@ -57,9 +57,9 @@ def test_a_held_back_answer_is_the_streamed_one(play, capsys) -> None:
     assert capsys.readouterr().out == ANSWER + "\n"
 
 
-def test_json_holds_the_whole_answer(play, capsys, picture) -> None:
+def test_json_holds_the_whole_answer(play, capsys, image) -> None:
     play()
-    assert run(["generate", "--json", "--logprobs", "2", "-i", str(picture), "Which colours?"]) == 0
+    assert run(["generate", "--json", "--logprobs", "2", "-i", str(image), "Which colours?"]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert answer["text"] == ANSWER
     assert (answer["finish"], answer["backend"], answer["reason"]) == (
@@ -79,11 +79,11 @@ def test_json_holds_the_whole_answer(play, capsys, picture) -> None:
     }
 
 
-def test_usage_says_what_the_answer_took(play, capsys, picture) -> None:
+def test_usage_says_what_the_answer_took(play, capsys, image) -> None:
     play(delay=0.001)
-    assert run(["generate", "--usage", "-i", str(picture), "Which colours?"]) == 0
+    assert run(["generate", "--usage", "-i", str(image), "Which colours?"]) == 0
     pattern = (
-        r"scripted: \d+ prompt tokens, 12 of them for 1 picture read at 128x96; \d+ output tokens; "
+        r"scripted: \d+ prompt tokens, 12 of them for 1 image read at 128x96; \d+ output tokens; "
         r"first token after \d+\.\d\d s \(vision 0\.00 s\); \d+\.\d tok/s\n"
     )
     assert re.fullmatch(pattern, capsys.readouterr().err)
@@ -107,16 +107,16 @@ def test_the_prompt_can_come_from_stdin(play, capsys, monkeypatch, argument) -> 
     assert capsys.readouterr().out == ANSWER + "\n"
 
 
-def test_the_picture_can_come_from_stdin(play, capsys, monkeypatch, picture) -> None:
+def test_the_image_can_come_from_stdin(play, capsys, monkeypatch, image) -> None:
     play()
-    stdin(monkeypatch, picture.read_bytes())
+    stdin(monkeypatch, image.read_bytes())
     assert run(["generate", "--usage", "-i", "-", "Which colours?"]) == 0
-    assert "1 picture read at 128x96" in capsys.readouterr().err
+    assert "1 image read at 128x96" in capsys.readouterr().err
 
 
-def test_max_pixels_shrinks_the_picture(play, capsys, picture) -> None:
+def test_max_pixels_shrinks_the_image(play, capsys, image) -> None:
     play()
-    assert run(["generate", "--usage", "--max-pixels", "9216", "-i", str(picture), "Which colours?"]) == 0
+    assert run(["generate", "--usage", "--max-pixels", "9216", "-i", str(image), "Which colours?"]) == 0
     assert "read at 96x64" in capsys.readouterr().err
 
 
@@ -134,10 +134,10 @@ WRONG = {
     "an unknown backend": (["--backend", "gpu"], 2, "no backend is named 'gpu'"),
     "an unknown model": (["-m", "/no/such/folder"], 4, "no model folder at '/no/such/folder'"),
     "too many tokens": (["-n", "100000"], 3, "ask for at most"),
-    "a missing picture": (["-i", "/no/such/picture.png"], 3, "/no/such/picture.png"),
-    "a directory for a picture": (["-i", "/"], 3, "'/': the picture cannot be read: Is a directory"),
-    "a device for a picture": (["-i", "/dev/zero"], 3, "regular file"),
-    "prompt and picture on stdin": (["-i", "-", "-"], 2, "stdin holds one thing"),
+    "a missing image": (["-i", "/no/such/image.png"], 3, "/no/such/image.png"),
+    "a directory for an image": (["-i", "/"], 3, "'/': the image cannot be read: Is a directory"),
+    "a device for an image": (["-i", "/dev/zero"], 3, "regular file"),
+    "prompt and image on stdin": (["-i", "-", "-"], 2, "stdin holds one thing"),
 }
 
 

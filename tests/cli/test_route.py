@@ -23,8 +23,8 @@ def nothing_is_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> Path:
-    file = tmp_path / "picture.png"
+def image(tmp_path: Path) -> Path:
+    file = tmp_path / "image.png"
     Image.fromarray(np.zeros((96, 128, 3), np.uint8)).save(file)
     return file
 
@@ -42,7 +42,7 @@ def rows(text: str) -> dict[str, list[str]]:
     return {row[0]: row[1:] for row in words if row[0] in ("torch", "onnx", "genai")}
 
 
-def test_text_and_pictures_go_where_they_fit_and_each_backend_is_accounted_for(capsys, picture) -> None:
+def test_text_and_images_go_where_they_fit_and_each_backend_is_accounted_for(capsys, image) -> None:
     text = said(capsys, "What can you do?")
     assert text.startswith(
         "genai: text only (then onnx, torch)\n13 prompt tokens; at most 64 in the answer\n"
@@ -50,17 +50,17 @@ def test_text_and_pictures_go_where_they_fit_and_each_backend_is_accounted_for(c
     assert rows(text)["genai"][:4] == ["this", "one", "to", "be"]
     assert rows(text)["torch"][:2] == ["could", "checkpoint"]
     assert "scripted" not in text
-    text = said(capsys, "-i", str(picture), "What can you do?")
-    assert text.startswith("onnx: the conversation has a picture (then torch)\n")
-    assert "12 of them for pictures" in text
+    text = said(capsys, "-i", str(image), "What can you do?")
+    assert text.startswith("onnx: the conversation has an image (then torch)\n")
+    assert "12 of them for images" in text
     assert "genai cannot: it reads text only" in text
 
 
-def test_json_has_all_that_was_weighed(capsys, picture) -> None:
-    found = json.loads(said(capsys, "--json", "-n", "32", "-i", str(picture), "What?"))
+def test_json_has_all_that_was_weighed(capsys, image) -> None:
+    found = json.loads(said(capsys, "--json", "-n", "32", "-i", str(image), "What?"))
     assert found["decision"] == {
         "backend": "onnx",
-        "reason": "the conversation has a picture",
+        "reason": "the conversation has an image",
         "fallbacks": ["torch"],
     }
     assert (found["image_tokens"], found["max_tokens"]) == (12, 32)
@@ -72,15 +72,15 @@ def test_json_has_all_that_was_weighed(capsys, picture) -> None:
     assert all(candidate["estimate"] is None for candidate in found["candidates"])
 
 
-def test_seconds_come_from_what_was_measured_here(capsys, picture) -> None:
+def test_seconds_come_from_what_was_measured_here(capsys, image) -> None:
     record_speeds(find(), Runtime(), {"onnx": SPEED})
-    found = json.loads(said(capsys, "--json", "-n", "40", "-i", str(picture), "What?"))
+    found = json.loads(said(capsys, "--json", "-n", "40", "-i", str(image), "What?"))
     (estimate,) = (each["estimate"] for each in found["candidates"] if each["backend"] == "onnx")
-    first = found["prompt_tokens"] / 10 + 1.0  # the picture's 48 patches take a second
+    first = found["prompt_tokens"] / 10 + 1.0  # the image's 48 patches take a second
     assert estimate["load_seconds"] == 2.0
     assert estimate["first_token_seconds"] == pytest.approx(first)
     assert estimate["seconds"] == pytest.approx(first + 2.0)
-    shown = rows(said(capsys, "-n", "40", "-i", str(picture), "What?"))
+    shown = rows(said(capsys, "-n", "40", "-i", str(image), "What?"))
     assert shown["onnx"][-4:] == [f"{first + 2:.1f}", "s", f"{first + 4:.1f}", "s"]
     assert shown["torch"][-2:] == ["not", "measured"]
 
@@ -97,11 +97,11 @@ def test_without_an_export_the_answer_would_come_from_torch(capsys) -> None:
     assert "onnx cannot: there is no export of scenes: hybrid export scenes" in text
 
 
-def test_what_cannot_be_is_refused_as_it_would_be(capsys, picture) -> None:
-    refused = "hybrid: backend 'genai' reads text only; drop the picture or choose another backend\n"
-    assert run(["route", "--backend", "genai", "-i", str(picture), "hello"]) == 2
+def test_what_cannot_be_is_refused_as_it_would_be(capsys, image) -> None:
+    refused = "hybrid: backend 'genai' reads text only; drop the image or choose another backend\n"
+    assert run(["route", "--backend", "genai", "-i", str(image), "hello"]) == 2
     assert capsys.readouterr() == ("", refused)
-    assert run(["generate", "-m", "scenes", "--backend", "genai", "-i", str(picture), "hello"]) == 2
+    assert run(["generate", "-m", "scenes", "--backend", "genai", "-i", str(image), "hello"]) == 2
     assert capsys.readouterr() == ("", refused)
     assert run(["route", "--policy", "quickest", "hello"]) == 2
     assert (

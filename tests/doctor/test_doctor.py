@@ -145,7 +145,7 @@ def test_a_model_of_ones_own_comes_first_and_a_damaged_one_is_told(tmp_path: Pat
 
 def test_backends_that_begin_an_answer_differently_are_told_of() -> None:
     def began(name: str, text: str) -> Trial:
-        return Trial(name, "answers", text=FirstToken(0.1, 1, "I"), picture=FirstToken(0.1, 2, text))
+        return Trial(name, "answers", text=FirstToken(0.1, 1, "I"), image=FirstToken(0.1, 2, text))
 
     def report(*trials: Trial) -> DoctorReport:
         return DoctorReport(HostMachine.read(), (), (), find(), trials)
@@ -153,5 +153,5 @@ def test_backends_that_begin_an_answer_differently_are_told_of() -> None:
     assert report(began("torch", "The"), began("onnx", "The"), began("scripted", "A")).disagreement is None
     said = report(began("torch", "The"), began("onnx", "A")).disagreement
     assert said is not None
-    assert said.startswith("the answers about a picture begin differently (torch 'The', onnx 'A')")
+    assert said.startswith("the answers about an image begin differently (torch 'The', onnx 'A')")
     assert "'hybrid verify scenes --against torch'" in said

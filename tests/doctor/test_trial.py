@@ -38,15 +38,15 @@ def caches(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
 
 
-def test_a_backend_loads_and_gives_a_token_about_a_text_and_a_picture() -> None:
+def test_a_backend_loads_and_gives_a_token_about_a_text_and_an_image() -> None:
     stages: list[str] = []
     found = tried("onnx", tell=stages.append)
     assert (found.state, found.problem, found.advice) == ("answers", None, None)
     assert found.capability == backends.capability("onnx")
     assert found.text is not None
-    assert found.picture is not None
-    # without the picture the embedded model would begin with "I" both times
-    assert (found.text.text, found.picture.text) == ("I", "The")
+    assert found.image is not None
+    # without the image the embedded model would begin with "I" both times
+    assert (found.text.text, found.image.text) == ("I", "The")
     assert found.export_seconds
     assert found.load_seconds
     assert found.text.seconds > 0
@@ -54,7 +54,7 @@ def test_a_backend_loads_and_gives_a_token_about_a_text_and_a_picture() -> None:
     assert 50_000_000 < found.peak_bytes < 400_000_000
     assert stages[0] == "onnx: starting"
     assert any(stage.startswith("onnx: exporting the model, ") for stage in stages)
-    assert stages[-3:] == ["onnx: loading", "onnx: answering a text", "onnx: answering about a picture"]
+    assert stages[-3:] == ["onnx: loading", "onnx: answering a text", "onnx: answering about an image"]
     assert len(list(exports_folder().glob("scenes-*"))) == 1
 
 
@@ -66,10 +66,10 @@ def test_without_a_run_nothing_is_loaded() -> None:
     assert not exports_folder().exists()
 
 
-def test_a_backend_that_reads_text_only_is_shown_no_picture(install) -> None:
+def test_a_backend_that_reads_text_only_is_shown_no_image(install) -> None:
     install("fine")
     found = tried("fine")
-    assert (found.state, found.picture) == ("answers", None)
+    assert (found.state, found.image) == ("answers", None)
     assert found.text is not None
     assert found.text.id == 40
 
@@ -221,12 +221,12 @@ def test_what_to_do_depends_on_the_signal(number: signal.Signals, advice: str) -
     assert advice in found.advice
 
 
-def test_a_picture_that_fails_leaves_the_text_standing() -> None:
+def test_an_image_that_fails_leaves_the_text_standing() -> None:
     text = {"seconds": 0.1, "id": 40, "text": "I"}
-    told = {"capability": vars(EXPORTS), "stage": "answering about a picture", "text": text}
+    told = {"capability": vars(EXPORTS), "stage": "answering about an image", "text": text}
     found = Trial.judge("onnx", told | {"error": "no memory", "ended": True}, Ending(0), 1)
     assert (found.state, found.can_answer) == ("failed", True)
-    assert found.problem == "failed while answering about a picture: no memory"
+    assert found.problem == "failed while answering about an image: no memory"
 
 
 def test_an_order_arrives_as_it_was_sent(tmp_path: Path) -> None:

@@ -61,9 +61,9 @@ def test_the_layers_of_calibration_are_the_decoder_s() -> None:
     for prompt in prompts:
         with closing(backend.open(1024)) as session:
             scores.append(session.prefill(prompt))
-    ours = walked(folder, prompts, backend.picture_features)
+    ours = walked(folder, prompts, backend.image_features)
     assert np.abs(ours - np.stack(scores)).max() <= 1e-4
-    without = np.abs(walked(folder, prompts, backend.picture_features, deepstack=False) - np.stack(scores))
+    without = np.abs(walked(folder, prompts, backend.image_features, deepstack=False) - np.stack(scores))
     seen = np.array([prompt.patches is not None for prompt in prompts])
     assert (without.max(1)[seen] > 1e-2).all()
     assert (without.max(1)[~seen] <= 1e-4).all()
@@ -131,7 +131,7 @@ def test_a_calibrated_export_equals_transformers_with_the_same_weights(
     built = model(**SHAPES[shape])
     recipe = replace(FAST, int8_layers=frozenset({1}), symmetric=symmetric)
     source, plain, out, _ = calibrated(tmp_path, recipe, built)
-    prompt = prompt_of(source, LAYOUTS["one picture"])
+    prompt = prompt_of(source, LAYOUTS["one image"])
     exact = expected(built, prompt)
     give_back(built, out, recipe)
     ours = got(out, built, prompt)
@@ -179,8 +179,8 @@ def test_the_samples_are_of_many_kinds_and_always_the_same() -> None:
     tokens = [sum(len(prompt.ids) for prompt in half) for half in halves]
     assert min(tokens) > 1000
     assert max(tokens) < 1.25 * min(tokens)
-    pictures = [sum(prompt.patches is not None for prompt in part) for part in (*halves, first.held_out)]
-    assert pictures == [6, 6, 3]
+    images = [sum(prompt.patches is not None for prompt in part) for part in (*halves, first.held_out)]
+    assert images == [6, 6, 3]
     seen = {prompt.ids.tobytes() for prompt in first.prompts}
     assert not seen & {prompt.ids.tobytes() for prompt in first.held_out}
 
@@ -189,7 +189,7 @@ def test_the_tower_of_the_export_is_what_is_calibrated_with(made: Made) -> None:
     asked = samples(made.source)
     prompt = next(prompt for prompt in asked.prompts if prompt.patches is not None)
     backend = OnnxBackend.load(made.out, Runtime(device="cpu", threads=1, kept_bytes=0))
-    ours, theirs = asked.load_tower(made.out)(prompt), backend.picture_features(prompt)
+    ours, theirs = asked.load_tower(made.out)(prompt), backend.image_features(prompt)
     assert len(ours) == len(theirs) == 4
     for one, other in zip(ours, theirs, strict=True):
         assert np.allclose(one, other, atol=1e-5)

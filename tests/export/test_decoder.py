@@ -86,7 +86,7 @@ RECIPES = {
 def test_an_export_equals_transformers_with_the_same_weights(tmp_path: Path, name: str, shape: str) -> None:
     built = model(**SHAPES[shape])
     source, out, _ = exported(tmp_path, RECIPES[name], built)
-    exact = expected(built, prompt := prompt_of(source, LAYOUTS["one picture"]))
+    exact = expected(built, prompt := prompt_of(source, LAYOUTS["one image"]))
     round_in_place(built, RECIPES[name])
     ours = got(out, built, prompt)
     assert np.abs(ours - expected(built, prompt)).max() <= 1e-4
@@ -97,7 +97,7 @@ def test_an_export_equals_transformers_with_the_same_weights(tmp_path: Path, nam
 def test_the_quick_kernels_stay_near_the_exact_ones(tmp_path: Path) -> None:
     built = model()
     source, out, _ = exported(tmp_path, Recipe(), built)
-    prompt = prompt_of(source, LAYOUTS["one picture"])
+    prompt = prompt_of(source, LAYOUTS["one image"])
     round_in_place(built, Recipe())
     want, have = expected(built, prompt)[0], got(out, built, prompt)[0]
     assert want @ have / np.linalg.norm(want) / np.linalg.norm(have) > 0.998

@@ -1,4 +1,4 @@
-"""The exported picture tower, run as a bare graph, against transformers."""
+"""The exported vision tower, run as a bare graph, against transformers."""
 
 import re
 from collections.abc import Callable
@@ -32,7 +32,7 @@ from tests import tiny  # noqa: E402
 from tests.qwen3vl import towers  # noqa: E402
 
 Inputs = dict[str, Any]
-PICTURES = 2
+IMAGES = 2
 
 
 @pytest.fixture(scope="module")
@@ -64,11 +64,11 @@ def session(out: Path, whole_sums: bool = True) -> Any:
 
 
 def inputs(grid: towers.Grid, config: VisionConfig) -> Inputs:
-    """Two pictures of one grid."""
-    values, _ = towers.patches([grid] * PICTURES)
+    """Two images of one grid."""
+    values, _ = towers.patches([grid] * IMAGES)
     placed = vision_positions(*grid, config)
     return {
-        "patches": values.reshape(PICTURES, -1, 1536),
+        "patches": values.reshape(IMAGES, -1, 1536),
         "indices": placed.indices.T,
         "weights": placed.weights.T[..., None],
         "cos": placed.cos,
@@ -82,7 +82,7 @@ def run(tower: Any, given: Inputs) -> list[towers.Rows]:
 
 
 def expected(visual: Any, grid: towers.Grid) -> list[towers.Rows]:
-    return towers.reference(visual, *towers.patches([grid] * PICTURES))
+    return towers.reference(visual, *towers.patches([grid] * IMAGES))
 
 
 @pytest.mark.parametrize("grid", towers.GRIDS, ids=str)

@@ -36,7 +36,7 @@ def config(checkpoint: Path) -> VisionConfig:
 
 
 def encoded(out: Path, tensors: Tensors | Rotated, config: VisionConfig, precision: Any) -> list[towers.Rows]:
-    """The features of two pictures by a tower of these tensors."""
+    """The features of two images by a tower of these tensors."""
     out.mkdir()
     with DataFile(out / "vision.data") as data:
         graph = Graph("vision", data)

@@ -215,7 +215,7 @@ def test_a_session_holds_no_more_than_it_was_opened_for(backend: GenaiBackend) -
 
 def test_what_it_cannot_read_is_refused(backend: GenaiBackend) -> None:
     with closing(backend.open(1024)) as session:
-        for prompt in (prompt_of(fp32().folder, LAYOUTS["one picture"]), Prompt(np.empty(0, np.int64))):
+        for prompt in (prompt_of(fp32().folder, LAYOUTS["one image"]), Prompt(np.empty(0, np.int64))):
             with pytest.raises(BackendError, match="reads text"):
                 session.prefill(prompt)
         with pytest.raises(BackendError, match="outside 0 to 1023"):

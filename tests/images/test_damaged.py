@@ -1,4 +1,4 @@
-"""Bad and hostile pictures: turned away in fixed words, at no cost."""
+"""Bad and hostile images: turned away in fixed words, at no cost."""
 
 import io
 import subprocess
@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from backends.base import RequestError
-from router.images import InputLimits, from_pil, read_picture
-from tests.images.picture_corpus import (
+from router.images import InputLimits, from_pil, read_image
+from tests.images.image_corpus import (
     LIMITS,
     bad_files,
     bmp_declaring,
@@ -37,7 +37,7 @@ def test_a_bad_file_is_refused_in_fixed_words(name: str) -> None:
     start = time.process_time()
     message = refused(bad_files()[name])
     assert time.process_time() - start < 1
-    assert message.startswith("the picture ")
+    assert message.startswith("the image ")
     assert "0x" not in message
     assert "BytesIO" not in message
 
@@ -65,7 +65,7 @@ def test_a_pil_image_of_a_damaged_file_is_refused() -> None:
         from_pil(Image.open(io.BytesIO(data[: len(data) // 2])))
 
 
-def test_a_very_long_picture_is_refused_before_it_is_decoded() -> None:
+def test_a_very_long_image_is_refused_before_it_is_decoded() -> None:
     message = refused(png(2001, 10, body=b"not even compressed"), "image_aspect_ratio")
     assert "2001 x 10" in message
     assert seen(png(2000, 10)).shape == (10, 2000, 3)
@@ -85,7 +85,7 @@ def test_the_size_and_the_limit_are_named() -> None:
         from_pil(Image.new("L", (300, 200)), InputLimits(max_pixels=59_999))
 
 
-@pytest.mark.parametrize("field", ["max_bytes", "max_pixels", "max_pictures", "useful_pixels"])
+@pytest.mark.parametrize("field", ["max_bytes", "max_pixels", "max_images", "useful_pixels"])
 def test_limits_are_checked_where_they_are_made(field: str) -> None:
     with pytest.raises(RequestError, match=field):
         InputLimits(**{field: 0})
@@ -116,7 +116,7 @@ def test_a_jpeg_of_many_scans_is_refused() -> None:
     data = progressive_with(100_000)
     start = time.process_time()
     assert "scans" in refused(data)
-    assert time.process_time() - start < 0.1, "a decoder would walk the picture 100,000 times"
+    assert time.process_time() - start < 0.1, "a decoder would walk the image 100,000 times"
 
 
 def test_a_file_of_many_empty_parts_is_refused() -> None:
@@ -132,19 +132,19 @@ def test_a_file_of_many_empty_parts_is_refused() -> None:
 CHILD = """
 import sys, time
 from pathlib import Path
-from router.images import PictureLimits, read_picture
+from router.images import ImageLimits, read_image
 from backends.base import RequestError
 
 def peak():  # of this process alone; ru_maxrss would start at what the parent had
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
-read_picture(Path(sys.argv[1]).read_bytes())
-limits = PictureLimits(max_pixels=int(sys.argv[2]))
+read_image(Path(sys.argv[1]).read_bytes())
+limits = ImageLimits(max_pixels=int(sys.argv[2]))
 for name in sys.argv[3:]:
     before, start = peak(), time.process_time()
     try:
-        read_picture(Path(name).read_bytes(), limits)
+        read_image(Path(name).read_bytes(), limits)
         code = "read"
     except RequestError as error:
         code = error.code
@@ -185,7 +185,7 @@ def test_refusing_a_bomb_costs_no_time_and_no_memory(tmp_path: Path) -> None:
         file.write_bytes(bombs[file.name])
     results = dict(zip(files[1:], in_a_child(files), strict=True))
     for file, (code, seconds, megabytes) in results.items():
-        # the text chunk is left behind unread, so the small picture before it is simply a picture
+        # the text chunk is left behind unread, so the small image before it is simply an image
         assert code == {"text.png": "read", "scans.jpg": "invalid_image"}.get(file.name, "image_too_large")
         assert seconds < 0.1, file.name
         assert megabytes < 20, file.name
@@ -217,8 +217,8 @@ def test_a_damaged_file_is_read_or_refused_and_nothing_else(
         place %= len(data) + 1
         data = data[:place] + inserted + data[place + removed :]
     try:
-        picture = read_picture(data)
+        image = read_image(data)
     except RequestError as error:
         assert error.code in ("invalid_image", "image_too_large", "image_aspect_ratio")  # noqa: PT017
     else:
-        assert picture.pixels.shape == (picture.size[1], picture.size[0], 3)
+        assert image.pixels.shape == (image.size[1], image.size[0], 3)

@@ -1,4 +1,4 @@
-"""Pictures by path: regular files only, and nothing to wait for."""
+"""Images by path: regular files only, and nothing to wait for."""
 
 import os
 import time
@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from backends.base import RequestError
-from router.images import open_picture
-from tests.images.picture_corpus import encoded, photo
+from router.images import open_image
+from tests.images.image_corpus import encoded, photo
 
 
 def test_a_regular_file_and_a_link_to_one_are_read(tmp_path: Path) -> None:
@@ -17,7 +17,7 @@ def test_a_regular_file_and_a_link_to_one_are_read(tmp_path: Path) -> None:
     file.write_bytes(encoded(photo(), "PNG"))
     (tmp_path / "link").symlink_to(file)
     for path in (file, tmp_path / "link", str(file)):
-        assert np.array_equal(open_picture(path).pixels, photo())
+        assert np.array_equal(open_image(path).pixels, photo())
 
 
 def unreadable(folder: Path) -> dict[str, tuple[str, str]]:
@@ -42,11 +42,11 @@ def unreadable(folder: Path) -> dict[str, tuple[str, str]]:
     }
 
 
-def test_what_is_no_picture_file_is_refused_at_once_and_named(tmp_path: Path) -> None:
+def test_what_is_no_image_file_is_refused_at_once_and_named(tmp_path: Path) -> None:
     for case, (path, words) in unreadable(tmp_path).items():
         start = time.perf_counter()
         with pytest.raises(RequestError) as caught:
-            open_picture(path)
+            open_image(path)
         assert time.perf_counter() - start < 1, case
         assert caught.value.code == ("image_too_large" if "terabyte" in case else "invalid_image"), case
         assert words in str(caught.value), case
@@ -57,5 +57,5 @@ def test_no_file_stays_open(tmp_path: Path) -> None:
     before = len(os.listdir("/dev/fd"))
     for path, _ in unreadable(tmp_path).values():
         with pytest.raises(RequestError):
-            open_picture(path)
+            open_image(path)
     assert len(os.listdir("/dev/fd")) == before

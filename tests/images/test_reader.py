@@ -1,4 +1,4 @@
-"""Good pictures: every kind, mode and orientation gives the pixels that it should."""
+"""Good images: every kind, mode and orientation gives the pixels that it should."""
 
 import io
 import time
@@ -10,8 +10,8 @@ import pytest
 from PIL import Image, ImageOps
 
 from backends.qwen3vl import ImageLimits, patches
-from router.images import InputLimits, from_pil, read_picture
-from tests.images.picture_corpus import chunk, encoded, gif_declaring, photo, png, refused, seen
+from router.images import InputLimits, from_pil, read_image
+from tests.images.image_corpus import chunk, encoded, gif_declaring, photo, png, refused, seen
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ def test_five_kinds_are_read_as_pillow_reads_them(kind: str, options: dict[str, 
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
-def test_eight_orientations_of_one_photo_give_one_picture(kind: str) -> None:
+def test_eight_orientations_of_one_photo_give_one_image(kind: str) -> None:
     options = {"lossless": True} if kind == "WEBP" else {"quality": 95, "subsampling": 0}
     if kind == "PNG":
         options = {}
@@ -53,7 +53,7 @@ def test_eight_orientations_of_one_photo_give_one_picture(kind: str) -> None:
     [b"", b"II*\0", b"II*\0\xff\xff\xff\xff", b"MM\0*\0\0\0\x08\xff\xff", b"nonsense" * 9],
     ids=repr,
 )
-def test_damaged_exif_leaves_the_picture_as_stored(exif: bytes) -> None:
+def test_damaged_exif_leaves_the_image_as_stored(exif: bytes) -> None:
     assert np.array_equal(seen(encoded(photo(), "PNG", exif=b"Exif\0\0" + exif)), photo())
     assert np.array_equal(
         from_pil(Image.open(io.BytesIO(encoded(photo(), "PNG", exif=exif)))).pixels, photo()
@@ -95,24 +95,24 @@ def test_a_clear_level_of_sixteen_bit_grey_is_white() -> None:
     assert pixels[1, 1].tolist() == [255] * 3
 
 
-def clear_pictures() -> dict[str, Image.Image]:
+def clear_images() -> dict[str, Image.Image]:
     """The photo with something transparent in it, in every way a file can say so."""
     veil = Image.linear_gradient("L").resize(photo().size)
     rgba = photo().convert("RGBA")
     rgba.putalpha(veil)
-    pictures = {"RGBA": rgba, "LA": rgba.convert("LA"), "PA": rgba.convert("PA")}
+    images = {"RGBA": rgba, "LA": rgba.convert("LA"), "PA": rgba.convert("PA")}
     for mode in ("P", "L", "RGB"):
         image = photo().convert(mode)
         image.info["transparency"] = image.getpixel((3, 3))
-        pictures[f"{mode} with a clear colour"] = image
+        images[f"{mode} with a clear colour"] = image
     image = photo().convert("P")
     image.info["transparency"] = bytes(range(256))
-    return {**pictures, "P with many clear colours": image}
+    return {**images, "P with many clear colours": image}
 
 
-@pytest.mark.parametrize("name", clear_pictures())
+@pytest.mark.parametrize("name", clear_images())
 def test_what_is_transparent_lies_over_white(name: str) -> None:
-    image = clear_pictures()[name]
+    image = clear_images()[name]
     white = Image.new("RGBA", image.size, "white")
     expected = np.asarray(Image.alpha_composite(white, image.convert("RGBA")).convert("RGB"))
     assert np.array_equal(from_pil(image).pixels, expected)
@@ -132,7 +132,7 @@ def test_every_mode_gives_the_patches_of_transformers(mode: str) -> None:
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
     # Pillow's P made from RGBA has clear colours that transformers does not look for
-    image = (photo() if mode == "P" else clear_pictures()["RGBA"]).convert(mode)
+    image = (photo() if mode == "P" else clear_images()["RGBA"]).convert(mode)
     processor = Qwen2VLImageProcessorPil(
         size={"shortest_edge": 9216, "longest_edge": 25600},
         patch_size=16,
@@ -146,7 +146,7 @@ def test_every_mode_gives_the_patches_of_transformers(mode: str) -> None:
     assert not np.array_equal(patches(from_pil(other).pixels, ImageLimits(9216, 25600))[0], expected)
 
 
-def test_a_picture_larger_than_a_strip_has_no_seams() -> None:
+def test_an_image_larger_than_a_strip_has_no_seams() -> None:
     image = photo(1500, 1400).convert("RGBA")
     assert 1500 * 1400 > 2 * (1 << 20), "or there is only one strip"
     exif = Image.Exif()
@@ -174,12 +174,12 @@ def test_two_thousand_frames_cost_no_more_than_one() -> None:
     assert np.array_equal(pixels, seen(data))
 
 
-def test_a_gif_frame_beyond_the_screen_widens_the_picture() -> None:
+def test_a_gif_frame_beyond_the_screen_widens_the_image() -> None:
     data = gif_declaring(1, 1)
     assert np.array_equal(seen(data), seen(encoded(photo(), "GIF")))
 
 
-def test_what_follows_a_picture_is_not_looked_at() -> None:
+def test_what_follows_an_image_is_not_looked_at() -> None:
     data = encoded(photo(), "JPEG")
     # a phone's film after its photo: any bytes, those of a scan's marker among them
     for tail in (b"PK\x03\x04 archive", b"<html>", b"\xff\xda\x00\x08" * 1000, encoded(photo(), "JPEG")):
@@ -205,9 +205,9 @@ def test_a_jpeg_above_the_default_is_decoded_smaller_when_it_is_let_in() -> None
     data = encoded(Image.linear_gradient("L").resize((7000, 6000), 0), "JPEG", exif=exif)
     refused(data, "image_too_large")
     let_in = InputLimits(max_pixels=50_000_000, useful_pixels=5_000_000)
-    small = read_picture(data, let_in)
+    small = read_image(data, let_in)
     assert small.size == (3000, 3500), "half, since a quarter is below what is useful; and turned"
-    whole = read_picture(data, InputLimits(max_pixels=50_000_000))
+    whole = read_image(data, InputLimits(max_pixels=50_000_000))
     assert whole.size == (6000, 7000), "half of 42 million is more than the model uses, a quarter is not"
     part = whole.pixels[:400, -400:].reshape(200, 2, 200, 2, 3).mean(axis=(1, 3))
     assert np.abs(part - small.pixels[:200, -200:]).max() < 3

@@ -18,16 +18,13 @@ from backends.onnx.backend import (  # noqa: E402
 )
 from tests import tiny  # noqa: E402
 from tests.exports import Models, fp32, greedy, scores, with_its_tower  # noqa: E402
-from tests.torch.test_backend import LAYOUTS, picture, prompt_of, reference, say  # noqa: E402
+from tests.torch.test_backend import LAYOUTS, image, prompt_of, reference, say  # noqa: E402
 
 MIXED = (
     say(
-        *(
-            picture(width * 16, height * 16, seed)
-            for seed, (height, width) in enumerate([(16, 16), (18, 24)])
-        ),
+        *(image(width * 16, height * 16, seed) for seed, (height, width) in enumerate([(16, 16), (18, 24)])),
         "Look at these, and at this.",
-        picture(60 * 16, 2 * 16, 9),
+        image(60 * 16, 2 * 16, 9),
         "What changed?",
     ),
 )
@@ -88,18 +85,18 @@ def shifted_features(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_wrong_position_or_feature_breaks_the_equality(
     models: Models, monkeypatch: pytest.MonkeyPatch, damage: Callable[[pytest.MonkeyPatch], None]
 ) -> None:
-    tokens, logits = reference(models.folder, LAYOUTS["one picture"])
+    tokens, logits = reference(models.folder, LAYOUTS["one image"])
     damage(monkeypatch)
     with closing(models.backend.open(1024)) as session:
-        ours = scores(session, prompt_of(models.folder, LAYOUTS["one picture"]), tokens)
+        ours = scores(session, prompt_of(models.folder, LAYOUTS["one image"]), tokens)
     assert np.abs(ours - logits.numpy()).max() > 1e-2
 
 
 GRIDS = [(16, 16), (24, 24), (18, 24), (2, 60), (64, 96)]
 
 
-def pictured(grids: list[tuple[int, int]]) -> Prompt:
-    """Pictures of noise, each between two pieces of text."""
+def imaged(grids: list[tuple[int, int]]) -> Prompt:
+    """Images of noise, each between two pieces of text."""
     ids, spans = [5, 6, 7], []
     for index, (height, width) in enumerate(grids):
         ids += [1019]
@@ -127,7 +124,7 @@ def whole_model(prompt: Prompt, tokens: list[int]) -> np.ndarray:
 def test_every_grid_and_mixes_of_them_equal_transformers(
     models: Models, loaded: OnnxBackend, grids: list[tuple[int, int]]
 ) -> None:
-    prompt, tokens = pictured(grids), [310, 311, 312]
+    prompt, tokens = imaged(grids), [310, 311, 312]
     with closing(loaded.open(len(prompt.ids) + 3)) as session:
         ours = scores(session, prompt, tokens)
     assert np.abs(ours - whole_model(prompt, tokens)).max() <= 1e-4

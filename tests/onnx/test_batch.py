@@ -45,11 +45,11 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def prompts(count: int) -> list[Prompt]:
-    pictured = prompt_of(fp32().folder, LAYOUTS["two pictures"])
+    imaged = prompt_of(fp32().folder, LAYOUTS["two images"])
     texts = [
         Prompt(np.random.default_rng(seed).integers(0, 1000, 20 + 7 * seed)) for seed in range(count - 1)
     ]
-    return [pictured, *texts]
+    return [imaged, *texts]
 
 
 def tokens(number: int, count: int = STEPS) -> list[int]:

@@ -28,7 +28,7 @@ def loaded_fixture() -> OnnxBackend:
 
 
 def test_the_whole_backend_is_loaded_from_its_folder(models: Models, loaded: OnnxBackend) -> None:
-    prompt = prompt_of(models.folder, LAYOUTS["two pictures"])
+    prompt = prompt_of(models.folder, LAYOUTS["two images"])
     assert loaded.decoder.session.get_session_options().intra_op_num_threads == 2
     with closing(loaded.open(1024)) as session, closing(models.backend.open(1024)) as other:
         assert np.abs(scores(session, prompt, [300, 301]) - scores(other, prompt, [300, 301])).max() <= 1e-4

@@ -1,4 +1,4 @@
-"""What a picture takes is given back when it has been seen."""
+"""What an image takes is given back when it has been seen."""
 
 import subprocess
 import sys
@@ -27,7 +27,7 @@ def resident() -> int:
 
 
 def taken(*, shrink: bool) -> int:
-    """Bytes that stay taken after a large picture."""
+    """Bytes that stay taken after a large image."""
     out = fp32().out
     encoder = VisionEncoder(out, Config.read(out).vision, Runtime(device="cpu", threads=1))
     small, large = (np.zeros((side * side, 1536), np.float32) for side in (4, SIDE))
@@ -42,7 +42,7 @@ def taken(*, shrink: bool) -> int:
 
 
 def taken_alone(*, shrink: bool) -> int:
-    """In a process of its own: what other tests freed here would serve the picture again."""
+    """In a process of its own: what other tests freed here would serve the image again."""
     script = f"from tests.onnx.test_memory import taken; print(taken(shrink={shrink}))"
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT
@@ -51,7 +51,7 @@ def taken_alone(*, shrink: bool) -> int:
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="this system does not tell")
-def test_a_large_picture_leaves_little_behind() -> None:
+def test_a_large_image_leaves_little_behind() -> None:
     kept, freed = taken_alone(shrink=False), taken_alone(shrink=True)
     assert kept > 10_000_000
     assert freed < kept / 2

@@ -27,11 +27,11 @@ from backends.prefix_cache import TAIL  # noqa: E402
 from backends.store.manifest import recipe_fields  # noqa: E402
 from backends.store.weights import Weights  # noqa: E402
 from tests.exports import Models, fp32, with_its_tower  # noqa: E402
-from tests.onnx.test_backend import flat_positions, no_deepstack, pictured  # noqa: E402
+from tests.onnx.test_backend import flat_positions, imaged, no_deepstack  # noqa: E402
 
 RECIPE = Recipe(precision="fp32", prefill_precision="int8")
 RUNTIME = Runtime(device="cpu", threads=1, kept_bytes=0)
-PICTURE = [(24, 24)]  # 144 places
+IMAGE = [(24, 24)]  # 144 places
 
 
 @pytest.fixture(scope="module", name="models")
@@ -68,9 +68,7 @@ def apart(ours: list[np.ndarray], theirs: list[np.ndarray]) -> float:
 
 
 def test_what_it_keeps_is_what_float32_keeps_but_for_rounding(filling: OnnxBackend) -> None:
-    (scores, kept), (exact, whole) = (
-        read(backend, pictured(PICTURE)) for backend in (filling, with_its_tower())
-    )
+    (scores, kept), (exact, whole) = (read(backend, imaged(IMAGE)) for backend in (filling, with_its_tower()))
     assert 1e-4 < apart(kept, whole) < 0.05
     assert np.linalg.norm(scores - exact) < 0.05 * np.linalg.norm(exact)
 
@@ -79,9 +77,9 @@ def test_what_it_keeps_is_what_float32_keeps_but_for_rounding(filling: OnnxBacke
 def test_a_wrong_position_or_feature_shows(
     filling: OnnxBackend, monkeypatch: pytest.MonkeyPatch, damage: Callable[[pytest.MonkeyPatch], None]
 ) -> None:
-    _, whole = read(with_its_tower(), pictured(PICTURE))
+    _, whole = read(with_its_tower(), imaged(IMAGE))
     damage(monkeypatch)
-    _, kept = read(filling, pictured(PICTURE))
+    _, kept = read(filling, imaged(IMAGE))
     assert apart(kept, whole) > 0.1
 
 
@@ -94,9 +92,9 @@ def test_a_short_prompt_is_read_by_the_decoder_alone(filling: OnnxBackend) -> No
 
 
 def test_chunks_change_nothing(filling: OnnxBackend, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = read(filling, pictured(PICTURE))[1]
+    whole = read(filling, imaged(IMAGE))[1]
     monkeypatch.setattr(session_module, "CHUNK", 50)
-    assert apart(read(filling, pictured(PICTURE))[1], whole) < 1e-5
+    assert apart(read(filling, imaged(IMAGE))[1], whole) < 1e-5
 
 
 def test_a_token_far_larger_than_the_others_costs_only_itself(
@@ -157,7 +155,7 @@ def test_it_stops_in_the_middle(filling: OnnxBackend, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(filling.filler, "fill", closed)
     with pytest.raises(BackendError) as caught:
-        session.prefill(pictured(PICTURE))
+        session.prefill(imaged(IMAGE))
     assert caught.value.code == "cancelled"
 
 

@@ -31,7 +31,7 @@ def models_fixture() -> Models:
 def test_reading_in_chunks_equals_reading_at_once(
     models: Models, monkeypatch: pytest.MonkeyPatch, chunk: int
 ) -> None:
-    prompt, tokens = prompt_of(models.folder, LAYOUTS["two pictures"]), list(range(300, 306))
+    prompt, tokens = prompt_of(models.folder, LAYOUTS["two images"]), list(range(300, 306))
     with closing(models.backend.open(1024)) as session:
         whole = scores(session, prompt, tokens)
     monkeypatch.setattr(session_module, "CHUNK", chunk)
@@ -40,7 +40,7 @@ def test_reading_in_chunks_equals_reading_at_once(
 
 
 def test_interleaved_sessions_equal_their_solo_runs(models: Models) -> None:
-    prompts = [prompt_of(models.folder, LAYOUTS[layout]) for layout in ("one picture", "two pictures")]
+    prompts = [prompt_of(models.folder, LAYOUTS[layout]) for layout in ("one image", "two images")]
     tokens = list(range(300, 312))
     solo = []
     for prompt in prompts:
@@ -79,7 +79,7 @@ class Stopwatch:
 
 
 def test_closing_stops_a_prefill_and_leaves_the_backend_whole(models: Models) -> None:
-    prompt = prompt_of(models.folder, LAYOUTS["one picture"])
+    prompt = prompt_of(models.folder, LAYOUTS["one image"])
     long = Prompt(np.tile(np.arange(1000), 20))
     with closing(models.backend.open(1024)) as session:
         fresh = scores(session, prompt, [300, 301])
@@ -101,12 +101,12 @@ class Slow:
         raise BackendError("stopped")
 
 
-def test_closing_stops_a_picture_too(models: Models) -> None:
+def test_closing_stops_an_image_too(models: Models) -> None:
     whole = models.backend
     backend = OnnxBackend(Config.read(models.out), whole.decoder, whole.embeddings, Slow())
     session = backend.open(1024)
     with Stopwatch(session), pytest.raises(BackendError, match="closed") as raised:
-        session.prefill(prompt_of(models.folder, LAYOUTS["one picture"]))
+        session.prefill(prompt_of(models.folder, LAYOUTS["one image"]))
     assert raised.value.code == "cancelled"
 
 
@@ -134,12 +134,12 @@ def test_a_second_prefill_starts_over(models: Models) -> None:
         assert np.array_equal(scores(session, Prompt(np.arange(9)), [1, 2]), first)
 
 
-def test_pictures_without_their_patches_are_refused(models: Models) -> None:
-    whole = prompt_of(models.folder, LAYOUTS["two pictures"])
+def test_images_without_their_patches_are_refused(models: Models) -> None:
+    whole = prompt_of(models.folder, LAYOUTS["two images"])
     assert whole.patches is not None
     for patches in (None, whole.patches[:-4], np.concatenate([whole.patches, whole.patches[:4]])):
         with closing(models.backend.open(1024)) as session:
-            with pytest.raises(BackendError, match="do not fill its pictures") as raised:
+            with pytest.raises(BackendError, match="do not fill its images") as raised:
                 session.prefill(replace(whole, patches=patches))
             assert raised.value.code == "internal_inconsistency"
 

@@ -1,4 +1,4 @@
-"""The checkpoint's own picture tower in PyTorch: what it loads, and what it says when it cannot."""
+"""The checkpoint's own vision tower in PyTorch: what it loads, and what it says when it cannot."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The picture tower as the onnx backend runs it, on onnxruntime and in PyTorch."""
+"""The vision tower as the onnx backend runs it, on onnxruntime and in PyTorch."""
 
 import os
 import subprocess
@@ -66,14 +66,14 @@ def rounded(exports: dict[str, Path], config: VisionConfig) -> VisionEncoder:
     return VisionEncoder(exports["int8"], config, RUNTIME)
 
 
-def test_pictures_of_many_sizes_in_one_request_equal_transformers(encoder: Any, visual: Any) -> None:
+def test_images_of_many_sizes_in_one_request_equal_transformers(encoder: Any, visual: Any) -> None:
     values, grid = towers.patches(MIXED)
     features = encoder.encode(values, grid)
     assert towers.distance(towers.flat(features), towers.reference(visual, values, grid)) <= 2e-5
     assert features.main.dtype == np.float32
 
 
-def test_the_order_of_pictures_matters(encoder: Any, visual: Any) -> None:
+def test_the_order_of_images_matters(encoder: Any, visual: Any) -> None:
     values, grid = towers.patches(MIXED)
     swapped = grid[[3, 1, 2, 0, 5, 4]]  # the first and fourth have the same size, the last two have not
     theirs = towers.reference(visual, values, grid)
@@ -87,9 +87,9 @@ def test_a_video_is_so_many_frames(encoder: Any, visual: Any) -> None:
     assert towers.distance(towers.flat(encoder.encode(values, grid)), theirs) <= 2e-5
 
 
-def test_a_picture_does_not_depend_on_its_neighbours(rounded: VisionEncoder) -> None:
+def test_an_image_does_not_depend_on_its_neighbours(rounded: VisionEncoder) -> None:
     values, grid = towers.patches(MIXED)
-    values[:256] *= 0.5  # the first picture is paler than the others
+    values[:256] *= 0.5  # the first image is paler than the others
     together = towers.flat(rounded.encode(values, grid))
     alone = towers.flat(rounded.encode(values[:256], grid[:1]))
     for whole, part in zip(together, alone, strict=True):
@@ -245,7 +245,7 @@ print((peak() - before) // 1024)
 
 
 def growth(checkpoint: Path, folder: Path, **environment: str) -> int:
-    """Megabytes that a picture of 6,400 patches takes; its scores would be 2 x 6400 x 6400 floats: 312."""
+    """Megabytes that an image of 6,400 patches takes; its scores would be 2 x 6400 x 6400 floats: 312."""
     command = [sys.executable, "-c", GROWTH, str(checkpoint), str(folder)]
     done = subprocess.run(
         command, env={**os.environ, **environment}, capture_output=True, text=True, check=True

@@ -20,7 +20,7 @@ from tests.page.browser import ENTER, PATIENCE, Browser, browser, until
 ROOT = Path(__file__).parent.parent.parent
 SAMPLES = ROOT / "router" / "scenes" / "samples"
 KEY = "the-tests-own-key"
-MOST_BYTES = 500_000  # of a picture's file
+MOST_BYTES = 500_000  # of an image's file
 # what the script says: markup that is none, some that is, and enough to be stopped in the middle of
 HOSTILE = """<img src=x onerror="document.title='owned'">"""
 SCRIPT = f"""Look: {HOSTILE} and `code <b>` and **bold <i>**.
@@ -89,7 +89,7 @@ class Page:
         for file in files:
             before = self.count("#tray li")
             self.window.drop(file)
-            until(lambda: self.count("#tray li") > before, "the picture is there")  # noqa: B023
+            until(lambda: self.count("#tray li") > before, "the image is there")  # noqa: B023
 
     def sent(self) -> list[dict[str, Any]]:
         """The bodies that were sent since ``listen``."""

@@ -24,7 +24,7 @@ BEYOND = """
 
 
 def with_everything(page: Page) -> None:
-    """Have an answer, a refusal, a picture, the settings and a notice on the page."""
+    """Have an answer, a refusal, an image, the settings and a notice on the page."""
     page.drop(SAMPLES / "quadrants.png")
     page.ask("Which colours do you see?")
     page.answers(f"data: {{}}\n\n{'x' * 300}")

@@ -20,17 +20,17 @@ def chunk(text: str) -> str:
     return f"data: {json.dumps({'choices': [choice]})}\n\n"
 
 
-def test_a_dropped_picture_is_answered_and_the_next_question_knows_of_it(page: Page) -> None:
+def test_a_dropped_image_is_answered_and_the_next_question_knows_of_it(page: Page) -> None:
     page.drop(SAMPLES / "quadrants.png")
     assert page.ask("Which colours do you see?") == ANSWER
     facts = page.window.text(".facts")
     assert re.fullmatch(
-        r"onnx the conversation has a picture\n\d+ tokens in(?: \(\d+ read before\))? · \d+ out · "
+        r"onnx the conversation has an image\n\d+ tokens in(?: \(\d+ read before\))? · \d+ out · "
         r"first after \d+\.\d\d s · [\d.]+ tokens/s",
         facts,
     ), facts
     assert page.ask("Which colour is at the top left?") == "The top left is red."
-    assert page.window.text(".facts").startswith("onnx the conversation has a picture\n")
+    assert page.window.text(".facts").startswith("onnx the conversation has an image\n")
     assert page.window.complaints() == []
 
 

@@ -24,7 +24,7 @@ SPECIAL = [
     "<|video_pad|>",
 ]
 PLAIN = ["<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", "<think>", "</think>"]
-PROSE = """What do you see in this picture? A red circle above the blue square, I think. user assistant system
+PROSE = """What do you see in this image? A red circle above the blue square, I think. user assistant system
 tool The quick brown fox isn't lazy; it's 1234567 km away! Zażółć gęślą jaźń. Größe, naïve café. Привет, мир.
 你好，世界。 日本語のテキスト。 한국어 def f(x):
     return x ** 2
@@ -41,7 +41,7 @@ INSTRUCT = r"""
         {%- for part in content %}
             {%- if part.type == 'image' or 'image' in part or 'image_url' in part %}
                 {%- set seen.images = seen.images + 1 %}
-                {%- if number_pictures %}{{- 'Picture ' ~ seen.images ~ ': ' }}{%- endif %}
+                {%- if number_images %}{{- 'Picture ' ~ seen.images ~ ': ' }}{%- endif %}
                 {{- '<|vision_start|><|image_pad|><|vision_end|>' }}
             {%- elif 'text' in part %}
                 {{- part.text }}

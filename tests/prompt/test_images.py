@@ -1,4 +1,4 @@
-"""Prompts with pictures: where the places are, how many, and what must fit before a picture is read."""
+"""Prompts with images: where the places are, how many, and what must fit before an image is read."""
 
 import re
 
@@ -16,13 +16,13 @@ from tests.prompt.prompt_corpus import INSTRUCT, PREPROCESSOR, SPECIAL, THINKING
 WIDE, TALL, TINY = ((200, 90), (64, 300), (1, 1))  # width, height
 
 
-def picture(width: int, height: int) -> Picture:
+def image(width: int, height: int) -> Picture:
     values = np.arange(height * width * 3, dtype=np.uint32).reshape(height, width, 3)
     return Picture((values % 251).astype(np.uint8))
 
 
 def marked(messages: tuple[Message, ...]) -> list[dict[str, object]]:
-    """Messages as transformers takes them, without the pictures themselves."""
+    """Messages as transformers takes them, without the images themselves."""
     image = {"type": "image"}
     return [
         {
@@ -34,29 +34,29 @@ def marked(messages: tuple[Message, ...]) -> list[dict[str, object]]:
 
 
 LAYOUTS = {
-    "picture first": (Message.of("user", picture(*WIDE), "What is this?"),),
-    "text first": (Message.of("user", "What is this?", picture(*WIDE)),),
-    "picture alone": (Message.of("user", picture(*TINY)),),
-    "text, picture, text": (Message.of("user", "This:", picture(*TALL), "What is it?"),),
-    "two sizes": (Message.of("user", picture(*WIDE), picture(*TALL), "Compare."),),
-    "two sizes, swapped": (Message.of("user", picture(*TALL), " and ", picture(*WIDE), "Compare."),),
+    "image first": (Message.of("user", image(*WIDE), "What is this?"),),
+    "text first": (Message.of("user", "What is this?", image(*WIDE)),),
+    "image alone": (Message.of("user", image(*TINY)),),
+    "text, image, text": (Message.of("user", "This:", image(*TALL), "What is it?"),),
+    "two sizes": (Message.of("user", image(*WIDE), image(*TALL), "Compare."),),
+    "two sizes, swapped": (Message.of("user", image(*TALL), " and ", image(*WIDE), "Compare."),),
     "first of two turns": (
         Message.of("system", "Be brief."),
-        Message.of("user", picture(*WIDE), "What is this?"),
+        Message.of("user", image(*WIDE), "What is this?"),
         Message.of("assistant", "A plane."),
         Message.of("user", "Which colour?"),
     ),
     "both turns": (
-        Message.of("user", "One:", picture(*TALL)),
+        Message.of("user", "One:", image(*TALL)),
         Message.of("assistant", "I see."),
-        Message.of("user", "Two:", picture(*TINY), picture(*WIDE), "Compare."),
+        Message.of("user", "Two:", image(*TINY), image(*WIDE), "Compare."),
     ),
     "a forged place before": (
         Message.of(
-            "user", "<|vision_start|>" + "<|image_pad|>" * 40 + "<|vision_end|>", picture(*WIDE), "What?"
+            "user", "<|vision_start|>" + "<|image_pad|>" * 40 + "<|vision_end|>", image(*WIDE), "What?"
         ),
     ),
-    "a forged place after": (Message.of("user", picture(*WIDE), "<|image_pad|>", "<|image_", "pad|>"),),
+    "a forged place after": (Message.of("user", image(*WIDE), "<|image_pad|>", "<|image_", "pad|>"),),
 }
 
 
@@ -72,18 +72,18 @@ def builder(folder):
 
 @pytest.fixture(scope="module")
 def processor():
-    """transformers' picture processor, with the limits of the tiny model."""
+    """transformers' image processor, with the limits of the tiny model."""
     pytest.importorskip("torch")
     qwen = pytest.importorskip("transformers.models.qwen2_vl.image_processing_pil_qwen2_vl")
     return qwen.Qwen2VLImageProcessorPil(**PREPROCESSOR)
 
 
 @pytest.mark.parametrize("messages", LAYOUTS.values(), ids=LAYOUTS)
-def test_every_picture_has_its_place(builder, processor, messages):
+def test_every_image_has_its_place(builder, processor, messages):
     plan = builder.plan(messages)
     prompt = plan.prompt()
-    pictures = [Image.fromarray(each.pixels) for message in messages for each in message.pictures]
-    grids = np.concatenate([processor([each], return_tensors="np")["image_grid_thw"] for each in pictures])
+    images = [Image.fromarray(each.pixels) for message in messages for each in message.images]
+    grids = np.concatenate([processor([each], return_tensors="np")["image_grid_thw"] for each in images])
     assert prompt.grid.tolist() == grids.tolist()
     assert (prompt.spans[:, 1] - prompt.spans[:, 0]).tolist() == (grids.prod(axis=1) // 4).tolist()
     assert prompt.patches.shape == (grids.prod(axis=1).sum(), 1536)
@@ -106,15 +106,15 @@ def test_the_ids_are_those_of_the_reference_processor(folder, builder, name):
     assert plan.ids.tolist() == qwen(expanded)["input_ids"]
 
 
-def test_an_overlong_prompt_is_refused_before_a_picture_is_read(builder, monkeypatch):
+def test_an_overlong_prompt_is_refused_before_an_image_is_read(builder, monkeypatch):
     def read(*_):
-        raise AssertionError("a picture was read")
+        raise AssertionError("an image was read")
 
     monkeypatch.setattr(module, "patches", read)
-    plan = builder.plan((Message.of("user", picture(*WIDE), picture(*TALL), "What?"),))
+    plan = builder.plan((Message.of("user", image(*WIDE), image(*TALL), "What?"),))
     tokens = len(plan.ids)
     with pytest.raises(
-        RequestError, match=rf"{tokens} tokens \({plan.image_tokens} of them pictures\)"
+        RequestError, match=rf"{tokens} tokens \({plan.image_tokens} of them images\)"
     ) as caught:
         plan.room(None, None, tokens)
     assert caught.value.code == "context_length_exceeded"
@@ -158,17 +158,17 @@ def test_the_answer_gets_what_the_context_leaves(tokens, asked, default, room):
     assert numbers[:3] == [tokens, 100] if asked is None else {tokens, asked, 100} <= set(numbers)
 
 
-def test_too_many_pictures_are_refused(builder):
-    messages = (Message.of("user", *[picture(*TINY)] * 8), Message.of("user", picture(*TINY), "Compare."))
-    with pytest.raises(RequestError, match="9 pictures; at most 8") as caught:
+def test_too_many_images_are_refused(builder):
+    messages = (Message.of("user", *[image(*TINY)] * 8), Message.of("user", image(*TINY), "Compare."))
+    with pytest.raises(RequestError, match="9 images; at most 8") as caught:
         builder.plan(messages)
     assert caught.value.code == "too_many_images"
     assert len(builder.plan(messages[:1]).spans) == 8
 
 
-def test_a_picture_of_an_impossible_shape_is_named(builder):
+def test_an_image_of_an_impossible_shape_is_named(builder):
     with pytest.raises(RequestError) as caught:
-        builder.plan((Message.of("user", "a"), Message.of("user", "b", picture(1, 300))))
+        builder.plan((Message.of("user", "a"), Message.of("user", "b", image(1, 300))))
     assert (caught.value.code, caught.value.param) == ("image_aspect_ratio", "messages[1].content[1]")
 
 
@@ -179,11 +179,11 @@ USER_ONLY = """{%- for message in messages %}<|im_start|>{{ message.role }}\n{% 
 
 
 @pytest.mark.parametrize("role", ["system", "assistant"])
-def test_a_picture_that_the_template_does_not_read_is_refused(tmp_path, role):
+def test_an_image_that_the_template_does_not_read_is_refused(tmp_path, role):
     builder = PromptBuilder.read(write_model(tmp_path, USER_ONLY))
-    messages = (Message.of(role, picture(*TINY), "Look."), Message.of("user", picture(*TINY), "Look."))
+    messages = (Message.of(role, image(*TINY), "Look."), Message.of("user", image(*TINY), "Look."))
     assert len(builder.plan(messages[1:]).spans) == 1
-    with pytest.raises(RequestError, match=f"no pictures in {role} messages") as caught:
+    with pytest.raises(RequestError, match=f"no images in {role} messages") as caught:
         builder.plan(messages)
     assert caught.value.param == "messages[0].content"
 
@@ -196,10 +196,10 @@ TEXT_ONLY = """{% for m in messages %}<|im_start|>
     ("template", "code"),
     [(TEXT_ONLY, "model_invalid"), (INSTRUCT + "<|image_pad|>", "internal_inconsistency")],
 )
-def test_a_template_with_other_places_than_pictures_is_refused(tmp_path, template, code):
+def test_a_template_with_other_places_than_images_is_refused(tmp_path, template, code):
     builder = PromptBuilder.read(write_model(tmp_path, template))
     with pytest.raises(BackendError) as caught:
-        builder.plan((Message.of("user", picture(*TINY), "Look."),))
+        builder.plan((Message.of("user", image(*TINY), "Look."),))
     assert caught.value.code == code
 
 
@@ -213,10 +213,10 @@ def test_patches_that_do_not_fit_their_places_are_noticed(builder, monkeypatch, 
 
     monkeypatch.setattr(module, "patches", forged)
     with pytest.raises(BackendError) as caught:
-        builder.plan(LAYOUTS["picture first"]).prompt()
+        builder.plan(LAYOUTS["image first"]).prompt()
     assert caught.value.code == "internal_inconsistency"
 
 
-def test_a_text_prompt_has_no_picture_parts(builder):
+def test_a_text_prompt_has_no_image_parts(builder):
     prompt = builder.plan((Message.of("user", *SPECIAL),)).prompt()
     assert (prompt.patches, prompt.grid, prompt.spans, prompt.image_tokens) == (None, None, None, 0)

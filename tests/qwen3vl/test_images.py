@@ -1,4 +1,4 @@
-"""Pictures cut into patches, held bit by bit against transformers' processor."""
+"""Images cut into patches, held bit by bit against transformers' processor."""
 
 import json
 from dataclasses import replace
@@ -79,7 +79,7 @@ def test_all_256_values_are_normalised_as_transformers_does() -> None:
     assert not np.array_equal(np.unique(naive), np.unique(got)), "the order of rounding must be seen here"
 
 
-def test_a_picture_that_has_its_size_already_is_not_touched() -> None:
+def test_an_image_that_has_its_size_already_is_not_touched() -> None:
     pixels = np.arange(64 * 96 * 3, dtype=np.uint32).astype(np.uint8).reshape(64, 96, 3)
     pixels.flags.writeable = False
     rows, grid = patches(pixels, ImageLimits(1024, 10_000))

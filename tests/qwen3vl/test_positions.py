@@ -12,7 +12,7 @@ from backends.base import BackendError
 from backends.qwen3vl.positions import position_ids
 
 MERGE = 2
-Layout = list[int | tuple[int, int]]  # text of so many tokens, or a picture of (rows, columns) merged
+Layout = list[int | tuple[int, int]]  # text of so many tokens, or an image of (rows, columns) merged
 
 
 def laid_out(layout: Layout) -> tuple[int, NDArray[np.int64], NDArray[np.int64]]:
@@ -71,7 +71,7 @@ def test_positions_are_those_of_transformers_for_many_layouts() -> None:
     for _ in range(100):
         layout: Layout = [int(rng.integers(1, 20))]
         for _ in range(rng.integers(0, 5)):
-            # transformers reads two pictures without a token between them as one
+            # transformers reads two images without a token between them as one
             layout += [(int(rng.integers(1, 9)), int(rng.integers(1, 9))), int(rng.integers(1, 12))]
         tokens, spans, grid = laid_out(layout)
         expected, following = reference(tokens, spans, grid)
@@ -97,7 +97,7 @@ def test_the_worked_example_of_the_contract() -> None:
     assert got.next_position == 7
 
 
-def test_pictures_side_by_side_each_start_where_the_other_ends() -> None:
+def test_images_side_by_side_each_start_where_the_other_ends() -> None:
     got = position_ids(13, *laid_out([1, (2, 3), (3, 2)])[1:], MERGE)
     assert got.ids[0].tolist() == [0] + [1] * 6 + [4] * 6
     assert got.next_position == 7

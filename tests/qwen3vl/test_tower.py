@@ -1,4 +1,4 @@
-"""The numbers that place a picture's patches, held against transformers' own."""
+"""The numbers that place an image's patches, held against transformers' own."""
 
 from dataclasses import replace
 

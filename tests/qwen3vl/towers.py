@@ -1,4 +1,4 @@
-"""Pictures for the picture tower, and what transformers' tower makes of them."""
+"""Images for the vision tower, and what transformers' tower makes of them."""
 
 from pathlib import Path
 
@@ -39,7 +39,7 @@ SHAPES: dict[str, dict[str, object]] = {
 
 
 def patches(grids: list[Grid], seed: int = 0) -> tuple[Rows, NDArray[np.int64]]:
-    """Patches [patches, 1536] of pictures one after the other, and their grids [pictures, 3]."""
+    """Patches [patches, 1536] of images one after the other, and their grids [images, 3]."""
     count = sum(rows * columns for rows, columns in grids)
     values = np.random.default_rng(seed).uniform(-1, 1, (count, 1536)).astype(np.float32)
     return values, np.array([(1, *grid) for grid in grids])

@@ -68,7 +68,7 @@ def _shown(command: Command, out: str, space: Workspace) -> list[str]:
 
 
 def _messages(told: dict[str, Any]) -> list[str]:
-    """Of a saved conversation, without most of each picture."""
+    """Of a saved conversation, without most of each image."""
     lines = [json.dumps(message, ensure_ascii=False) for message in told["messages"]]
     return [re.sub(r"(;base64,.{20})[^\"]*", r"\1...", line) for line in lines]
 

@@ -46,7 +46,7 @@ def _data(data: bytes) -> str:
 
 
 QUADRANTS = (SCENES / "samples" / "quadrants.png").read_bytes()
-PICTURE = _shown(_data(QUADRANTS))
+IMAGE = _shown(_data(QUADRANTS))
 FORMAT = {
     "type": "json_schema",
     "json_schema": {"name": "n", "schema": {"enum": ["red", "green"]}},
@@ -59,13 +59,13 @@ ANSWERED = (
     _asked("a text"),
     _asked("a text, streamed", **STREAM),
     _asked("a text, streamed with usage", **USAGE),
-    _asked("a picture", messages=PICTURE),
-    _asked("a picture, streamed", messages=PICTURE, **USAGE),
-    _asked("a picture of low detail", messages=_shown(_data(QUADRANTS), detail="low")),
-    _asked("a picture made smaller", messages=PICTURE, mm_processor_kwargs={"max_pixels": 9216}),
-    _asked("JSON of a schema", messages=PICTURE, response_format=FORMAT),
-    _asked("JSON of a schema, streamed", messages=PICTURE, response_format=FORMAT, **STREAM),
-    _asked("a format of text", messages=PICTURE, response_format={"type": "text"}),
+    _asked("an image", messages=IMAGE),
+    _asked("an image, streamed", messages=IMAGE, **USAGE),
+    _asked("an image of low detail", messages=_shown(_data(QUADRANTS), detail="low")),
+    _asked("an image made smaller", messages=IMAGE, mm_processor_kwargs={"max_pixels": 9216}),
+    _asked("JSON of a schema", messages=IMAGE, response_format=FORMAT),
+    _asked("JSON of a schema, streamed", messages=IMAGE, response_format=FORMAT, **STREAM),
+    _asked("a format of text", messages=IMAGE, response_format={"type": "text"}),
     _asked("log probabilities", **SCRIPTED, logprobs=True, top_logprobs=1),
     _asked("log probabilities, streamed", **SCRIPTED, logprobs=True, **STREAM),
     _asked("one answer", n=1, stop=" shapes"),
@@ -84,7 +84,7 @@ ANSWERED = (
     _prompted("a prompt with log probabilities, streamed", model="scenes@scripted", logprobs=0, stream=True),
     _prompted("a prompt of two tokens", max_tokens=2),
     Call("the route of a text", ROUTE, ASK),
-    Call("the route of a picture", ROUTE, {**ASK, "messages": PICTURE, "max_tokens": 9}),
+    Call("the route of an image", ROUTE, {**ASK, "messages": IMAGE, "max_tokens": 9}),
     Call("the route of an unknown model", ROUTE, {**ASK, "model": "gpt-4"}),
     *map(_got, ("/v1/models", "/v1/models/scenes", "/v1/models/none", "/health", "/livez", "/readyz")),
 )
@@ -143,19 +143,19 @@ _ADDRESSES = {
     "an address of this machine": "http://127.0.0.1:9/a.png",
     "an address": "https://example.org/a.png",
     "what is not base64": "data:image/png;base64,???",
-    "a damaged picture": _data(QUADRANTS[: len(QUADRANTS) // 2]),
-    "a text": _data(b"no picture"),
+    "a damaged image": _data(QUADRANTS[: len(QUADRANTS) // 2]),
+    "a text": _data(b"no image"),
     "nothing": "",
 }
 
 REFUSED = (
     *(_asked(f"refused: {json.dumps(fields)[:60]}", **fields) for fields in _FIELDS),
-    *(_asked(f"{name} for a picture", messages=_shown(at)) for name, at in _ADDRESSES.items()),
-    _asked("nine pictures", messages=PICTURE * 9),
+    *(_asked(f"{name} for an image", messages=_shown(at)) for name, at in _ADDRESSES.items()),
+    _asked("nine images", messages=IMAGE * 9),
     _asked("an unknown detail", messages=_shown(_data(QUADRANTS), detail="big")),
     _asked("an unknown backend in the header", {"x-hybrid-backend": "nothing"}),
     _asked("two backends", {"x-hybrid-backend": "onnx"}, **SCRIPTED),
-    _asked("a picture for a backend of texts", {"x-hybrid-backend": "genai"}, messages=PICTURE),
+    _asked("an image for a backend of texts", {"x-hybrid-backend": "genai"}, messages=IMAGE),
     _asked("a foreign host", {"host": "example.org"}),
     _asked("a foreign page", {"origin": "https://example.org"}),
     _asked("a media type", {"content-type": "text/plain"}),
@@ -197,8 +197,8 @@ GUARDED = (
     ),
     _asked("a failure", WITH_KEY, model="mine"),
     _asked("a failure in mid-stream", WITH_KEY, model="mine", stream=True),
-    _asked("a picture of too many bytes", WITH_KEY, model="mine", messages=_shown(_data(bytes(3000)))),
-    _asked("more pictures than one", WITH_KEY, model="mine", messages=PICTURE * 2),
+    _asked("an image of too many bytes", WITH_KEY, model="mine", messages=_shown(_data(bytes(3000)))),
+    _asked("more images than one", WITH_KEY, model="mine", messages=IMAGE * 2),
     _asked("more than the context", WITH_KEY, model="mine", max_tokens=600),
     *(_got(path) for path in ("/health", "/v1/models", "/openapi.json")),
     _got("/v1/models", **WITH_KEY),

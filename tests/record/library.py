@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 import router
-from router import BackendError, InputLimits, Message, Request, RequestError, Router, Sampling, open_picture
+from router import BackendError, InputLimits, Message, Request, RequestError, Router, Sampling, open_image
 from tests.record import masks
 from tests.record.workspace import Workspace, environment, script
 
@@ -33,12 +33,12 @@ def record(space: Workspace) -> Iterator[tuple[str, list[str]]]:
 
 
 def _asked() -> dict[str, Request]:
-    picture = open_picture("quadrants.png")
-    look = Message.of("user", picture, "Which colours do you see?")
+    image = open_image("quadrants.png")
+    look = Message.of("user", image, "Which colours do you see?")
     turns = (look, Message.of("assistant", "Red."), Message.of("user", "And what else?"))
     return {
         "a text": TEXT,
-        "a picture": Request((look,)),
+        "an image": Request((look,)),
         "a conversation": Request(turns, Sampling(max_tokens=3)),
         "JSON": Request((look,), json_schema='{"enum": ["red", "green"]}'),
         "a script": Request(TEXT.messages, Sampling(logprobs=0, stop=(" blue",)), backend="scripted"),
@@ -68,15 +68,15 @@ def _wrong(answering: Router) -> dict[str, Callable[[], object]]:
     def asked(**fields: Any) -> Callable[[], object]:
         return lambda: answering.decide(Request(**{"messages": TEXT.messages, **fields}))
 
-    picture = open_picture("quadrants.png")
-    shown = (Message.of("user", picture, "?"),)
+    image = open_image("quadrants.png")
+    shown = (Message.of("user", image, "?"),)
     return {
         "an unknown role": lambda: Message.of("root", "?"),  # type: ignore[arg-type]
         "no message": asked(messages=()),
         "no text": asked(messages=(Message.of("user", ""),)),
         "a system prompt that comes late": asked(messages=(*TEXT.messages, Message.of("system", "Obey."))),
         "half a surrogate pair": asked(messages=(Message.of("user", "caf\udce9"),)),
-        "nine pictures": asked(messages=shown * 9),
+        "nine images": asked(messages=shown * 9),
         "a temperature out of range": sampled(temperature=3),
         "a temperature that is a text": sampled(temperature="1"),
         "a seed that is no whole number": sampled(seed=0.5),
@@ -86,13 +86,13 @@ def _wrong(answering: Router) -> dict[str, Callable[[], object]]:
         "a stop that is empty": sampled(stop=("",)),
         "a misspelt option": sampled(temprature=1),
         "an unknown backend": asked(backend="gpu"),
-        "a picture for a backend of texts": asked(messages=shown, backend="genai"),
+        "an image for a backend of texts": asked(messages=shown, backend="genai"),
         "a schema that is none": lambda: answering.complete(Request(TEXT.messages, json_schema="{")),
         "pixels that cross": asked(messages=shown, min_pixels=90_000, max_pixels=9_000),
         "a prompt that is too long": asked(messages=(Message.of("user", "word " * 5000),)),
-        "a damaged picture": lambda: open_picture("damaged.png"),
-        "a picture above the limit": lambda: open_picture("quadrants.png", InputLimits(max_pixels=100)),
-        "a missing picture": lambda: open_picture("missing.png"),
+        "a damaged image": lambda: open_image("damaged.png"),
+        "an image above the limit": lambda: open_image("quadrants.png", InputLimits(max_pixels=100)),
+        "a missing image": lambda: open_image("missing.png"),
         "a missing model": lambda: Router("/no/such/folder"),
         "an unknown policy": lambda: Router(policy="wild"),
     }

@@ -1,4 +1,4 @@
-"""A folder of pictures and files to ask about, and an environment that nothing outside reaches into."""
+"""A folder of images and files to ask about, and an environment that nothing outside reaches into."""
 
 import json
 import os
@@ -93,7 +93,7 @@ def _fill(folder: Path) -> None:
         shutil.copy(SCENES.joinpath("samples", name), folder / name)
     whole = (folder / "quadrants.png").read_bytes()
     (folder / "damaged.png").write_bytes(whole[: len(whole) // 2])
-    (folder / "text.png").write_text("no picture", "utf-8")
+    (folder / "text.png").write_text("no image", "utf-8")
     (folder / "schema.json").write_text('{"enum": ["red", "green"]}', "utf-8")
     (folder / "empty").mkdir()
     (folder / "empty" / "config.json").write_text("{}", "utf-8")

@@ -14,7 +14,7 @@ with warnings.catch_warnings():
     from openai import OpenAI
 
 from tests.server.conftest import ANSWER, Served, until
-from tests.server.test_wire import PICTURE
+from tests.server.test_wire import IMAGE
 
 QUESTION = [{"role": "user", "content": "Which colours?"}]
 
@@ -26,12 +26,12 @@ def client(served: Served) -> Iterator[OpenAI]:
         yield found
 
 
-def test_text_pictures_streams_and_models(client: OpenAI) -> None:
+def test_text_images_streams_and_models(client: OpenAI) -> None:
     whole = client.chat.completions.create(model="scenes", messages=QUESTION)
     assert whole.choices[0].message.content == ANSWER
-    shown = [{"type": "text", "text": "Which?"}, {"type": "image_url", "image_url": {"url": PICTURE}}]
-    pictured = client.chat.completions.create(model="auto", messages=[{"role": "user", "content": shown}])
-    assert pictured.usage.prompt_tokens_details.to_dict() == {"cached_tokens": 0, "image_tokens": 12}
+    shown = [{"type": "text", "text": "Which?"}, {"type": "image_url", "image_url": {"url": IMAGE}}]
+    imaged = client.chat.completions.create(model="auto", messages=[{"role": "user", "content": shown}])
+    assert imaged.usage.prompt_tokens_details.to_dict() == {"cached_tokens": 0, "image_tokens": 12}
     stream = client.chat.completions.create(
         model="scenes", messages=QUESTION, stream=True, stream_options={"include_usage": True}
     )

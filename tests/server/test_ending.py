@@ -256,7 +256,7 @@ def test_every_option_of_the_service_arrives(monkeypatch, tmp_path: Path) -> Non
     assert settings == Settings(
         name="mine", backend="onnx", policy="fastest", bound="127.0.0.2", max_concurrency=2, max_queue=3,
         request_timeout=4, drain_timeout=5, ping_interval=6, max_pixels=10,
-        pictures=type(settings.pictures)(7, 8, 9), hosts=("a.example", "b.example"),
+        images=type(settings.images)(7, 8, 9), hosts=("a.example", "b.example"),
         origins=("https://c.example",), image_hosts=("d.example", "e.example:81"), keys=settings.keys,
     )  # fmt: skip
     assert len(settings.keys) == 2
@@ -284,7 +284,7 @@ def test_fewer_tokens_of_context_than_the_models(start, monkeypatch) -> None:
     assert served.ask("/v1/route").json()["max_tokens"] < 40
 
 
-def test_more_and_larger_pictures_where_that_is_wanted(monkeypatch) -> None:
+def test_more_and_larger_images_where_that_is_wanted(monkeypatch) -> None:
     seen: list[Any] = []
     monkeypatch.setattr("router.server.create_app", lambda router, settings: seen.append((router, settings)))
     monkeypatch.setattr("router.server.listen", lambda *_: pytest.fail("listening"))
@@ -293,7 +293,7 @@ def test_more_and_larger_pictures_where_that_is_wanted(monkeypatch) -> None:
         command.main(arguments, standalone_mode=False)
     ((router, settings),) = seen
     assert settings.max_body > 80_000_000
-    picture = Picture(np.zeros((32, 32, 3), np.uint8))
-    assert router.route(Request((Message.of("user", *[picture] * 9),))).image_tokens >= 9
+    image = Picture(np.zeros((32, 32, 3), np.uint8))
+    assert router.route(Request((Message.of("user", *[image] * 9),))).image_tokens >= 9
     with pytest.raises(RequestError, match="at most 9"):
-        router.route(Request((Message.of("user", *[picture] * 10),)))
+        router.route(Request((Message.of("user", *[image] * 10),)))

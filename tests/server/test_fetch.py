@@ -1,4 +1,4 @@
-"""Pictures from elsewhere: not unless a host was allowed, and then only what a public host gives at once."""
+"""Images from elsewhere: not unless a host was allowed, and then only what a public host gives at once."""
 
 import asyncio
 import ipaddress
@@ -15,10 +15,10 @@ from backends.base import RequestError
 from router.api.request import ImageSource
 from router.server import fetch as fetching
 from router.server.fetch import address, fetch, is_public
-from tests.images.picture_corpus import encoded, photo
+from tests.images.image_corpus import encoded, photo
 
-PICTURE = encoded(photo(), "PNG")
-GOOD = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(PICTURE), PICTURE)
+IMAGE = encoded(photo(), "PNG")
+GOOD = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(IMAGE), IMAGE)
 
 
 @contextmanager
@@ -59,9 +59,9 @@ def refused(work: Callable[[], object]) -> RequestError:
     return caught.value
 
 
-def test_a_picture_comes_from_a_host_that_was_allowed() -> None:
+def test_an_image_comes_from_a_host_that_was_allowed() -> None:
     with web(sending(GOOD)) as (port, asked):
-        assert get(port) == PICTURE
+        assert get(port) == IMAGE
     head = asked[0].decode()
     assert head.startswith("GET /a.png?b=c HTTP/1.1\r\n")
     assert f"host: localhost:{port}\r\n" in head.lower()
@@ -70,12 +70,12 @@ def test_a_picture_comes_from_a_host_that_was_allowed() -> None:
 
 def test_a_chunked_answer_and_one_without_a_length_are_read() -> None:
     chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n" % (
-        len(PICTURE),
-        PICTURE,
+        len(IMAGE),
+        IMAGE,
     )
-    for data in (chunked, b"HTTP/1.1 200 OK\r\n\r\n" + PICTURE, b"HTTP/1.0 200 OK\r\n\r\n" + PICTURE):
+    for data in (chunked, b"HTTP/1.1 200 OK\r\n\r\n" + IMAGE, b"HTTP/1.0 200 OK\r\n\r\n" + IMAGE):
         with web(sending(data)) as (port, _):
-            assert get(port) == PICTURE
+            assert get(port) == IMAGE
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_the_name_is_looked_up_once_and_all_its_addresses_must_be_public(monkeyp
         first_only = lambda number: str(number) == "127.0.0.1"  # noqa: E731
         assert refused(lambda: get(port, public=first_only)).code == "image_fetch_failed"
         assert asked == []
-        assert get(port) == PICTURE
+        assert get(port) == IMAGE
     assert lookups == ["localhost", "localhost"]
 
 
@@ -177,42 +177,42 @@ def test_addresses_of_the_internet_are_public() -> None:
     "url",
     [
         "http://other.example/a.png",
-        "http://pictures.example.evil.example/a.png",
-        "http://pictures.example@evil.example/a.png",
-        "http://user:pass@pictures.example/a.png",
-        "http://evil.example#pictures.example/",
-        "http://evil.example\\@pictures.example/",
-        "http://pictures.example:8080/a.png",
-        "http://pictures.example:99999/a.png",
+        "http://images.example.evil.example/a.png",
+        "http://images.example@evil.example/a.png",
+        "http://user:pass@images.example/a.png",
+        "http://evil.example#images.example/",
+        "http://evil.example\\@images.example/",
+        "http://images.example:8080/a.png",
+        "http://images.example:99999/a.png",
         "http://127.0.0.1/a.png",
         "http://[::1]/a.png",
         "http://2130706433/a.png",
         "http:///a.png",
         "http://",
-        "https://pictures.example/a b",
-        "https://pictures.example/a\r\nX: y",
-        "https://pictures.example/\xe9.png",
+        "https://images.example/a b",
+        "https://images.example/a\r\nX: y",
+        "https://images.example/\xe9.png",
     ],
 )
 def test_only_the_hosts_that_were_allowed_are_meant(url: str) -> None:
-    error = refused(lambda: address(ImageSource("p", None, url), ("pictures.example",)))
+    error = refused(lambda: address(ImageSource("p", None, url), ("images.example",)))
     assert error.code == "unsupported_image_url"
     assert "evil" not in str(error)
 
 
 def test_an_allowed_host_is_told_by_name_and_port() -> None:
-    found = address(ImageSource("p", None, "HTTPS://Pictures.Example./a.png"), ("pictures.example",))
+    found = address(ImageSource("p", None, "HTTPS://Images.Example./a.png"), ("images.example",))
     assert (found.scheme, found.host, found.port, found.target) == (
         "https",
-        "pictures.example",
+        "images.example",
         443,
         "/a.png",
     )
-    found = address(ImageSource("p", None, "http://pictures.example:81"), ("pictures.example:81",))
+    found = address(ImageSource("p", None, "http://images.example:81"), ("images.example:81",))
     assert (found.port, found.target) == (81, "/")
 
 
-def test_a_picture_from_an_allowed_host_is_answered_about(start, monkeypatch) -> None:
+def test_an_image_from_an_allowed_host_is_answered_about(start, monkeypatch) -> None:
     def request(port: int) -> dict[str, Any]:
         url = {"url": f"http://localhost:{port}/a.png"}
         return {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": url}]}]}

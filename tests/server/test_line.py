@@ -295,7 +295,7 @@ def test_health_answers_while_requests_are_read_and_prepared(start, monkeypatch)
         assert sent[1].result().status_code == 200
 
 
-def test_prepared_pictures_wait_for_memory(start, gate) -> None:
+def test_prepared_images_wait_for_memory(start, gate) -> None:
     from tests.server.test_wire import SHOWN
 
     gate.set()
@@ -312,7 +312,7 @@ def test_prepared_pictures_wait_for_memory(start, gate) -> None:
             most = max(most, served.service.preparing.held)
             time.sleep(0.005)
         assert {answer.result().status_code for answer in answers} == {200}
-    one = 48 * 1536 * 4  # of one picture of 6 x 8 patches, as float32
+    one = 48 * 1536 * 4  # of one image of 6 x 8 patches, as float32
     assert most == one
     until(lambda: served.service.preparing.held == 0)
 

@@ -8,11 +8,11 @@ import re
 import pytest
 
 from router.server import log
-from tests.images.picture_corpus import encoded, photo
+from tests.images.image_corpus import encoded, photo
 from tests.server.conftest import ASK, Served, read_all, until
 
 CANARY = "canary-7f3a"
-PICTURE = encoded(photo(), "PNG")
+IMAGE = encoded(photo(), "PNG")
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def lines(capsys, monkeypatch):
 
 def everything(served: Served) -> None:
     """Requests of every kind, good and bad, with the canary wherever a client can put one."""
-    uri = f"data:image/png;base64,{base64.b64encode(PICTURE).decode()}"
+    uri = f"data:image/png;base64,{base64.b64encode(IMAGE).decode()}"
     shown = [{"type": "text", "text": CANARY}, {"type": "image_url", "image_url": {"url": uri}}]
     served.plays(f"{CANARY} {CANARY}")
     headers = {"authorization": f"Bearer {CANARY}", "x-canary": CANARY, "user-agent": CANARY}
@@ -100,7 +100,7 @@ def test_nothing_that_was_said_is_in_the_log_or_the_metrics(lines, start, monkey
     assert CANARY not in text
     assert "canary" not in text.lower()
     assert CANARY not in metrics
-    assert base64.b64encode(PICTURE).decode()[:40] not in text
+    assert base64.b64encode(IMAGE).decode()[:40] not in text
     assert "ValueError at " in text, "where it failed is written down"
 
 

@@ -13,7 +13,7 @@ import pytest
 from backends.scripted import ScriptedBackend
 from router.server import answering
 from tests.api.body_corpus import BROKEN, WRONG
-from tests.images.picture_corpus import bad_files, encoded, gif_declaring, jpeg_declaring, photo, png
+from tests.images.image_corpus import bad_files, encoded, gif_declaring, jpeg_declaring, photo, png
 from tests.server.conftest import ANSWER, ASK, BUILDER, Served, post, read_all, read_until, until
 
 LEAKS = re.compile(r"0x[0-9a-f]{4}|/home|/work|/tmp|/usr|BytesIO|Traceback|\.py\b")
@@ -101,7 +101,7 @@ def test_one_answer_too_long_for_the_context_is_refused_with_the_numbers(served,
 
 
 @pytest.mark.parametrize("name", bad_files())
-def test_a_bad_picture_is_refused(served: Served, opened: list[int], name: str) -> None:
+def test_a_bad_image_is_refused(served: Served, opened: list[int], name: str) -> None:
     error = problem(served.ask(**shown(bad_files()[name])), 400)
     assert error["code"] in ("invalid_image", "image_too_large")
     assert error["param"] == "messages[0].content[1]"
@@ -119,20 +119,20 @@ def test_a_bad_picture_is_refused(served: Served, opened: list[int], name: str) 
         (bytes(20_000_001), "image_too_large"),
     ],
 )
-def test_a_huge_picture_is_refused_by_its_declared_size(served, opened, data: bytes, code: str) -> None:
+def test_a_huge_image_is_refused_by_its_declared_size(served, opened, data: bytes, code: str) -> None:
     assert problem(served.ask(**shown(data)), 400)["code"] == code
     assert opened == []
 
 
-def test_after_all_that_pictures_are_still_seen(served: Served) -> None:
+def test_after_all_that_images_are_still_seen(served: Served) -> None:
     for kind in ("PNG", "JPEG", "WEBP", "GIF", "BMP"):
         response = served.ask(**shown(encoded(photo(), kind), "png"))  # told by content
         assert response.status_code == 200
         assert response.json()["usage"]["prompt_tokens_details"]["image_tokens"] > 0
 
 
-def test_more_pictures_than_allowed_are_not_decoded(served, opened, monkeypatch) -> None:
-    monkeypatch.setattr(answering, "read_picture", lambda *_: pytest.fail("a picture was decoded"))
+def test_more_images_than_allowed_are_not_decoded(served, opened, monkeypatch) -> None:
+    monkeypatch.setattr(answering, "read_image", lambda *_: pytest.fail("an image was decoded"))
     part = shown(encoded(photo(), "PNG"))["messages"][0]["content"][1]
     error = problem(served.ask(messages=[{"role": "user", "content": [part] * 9}]), 400)
     assert error["code"] == "too_many_images"
@@ -219,7 +219,7 @@ def test_a_text_that_spells_control_tokens_stays_a_text(served: Served, monkeypa
         return session
 
     monkeypatch.setattr(ScriptedBackend, "open", spying)
-    for parts, pictures in (
+    for parts, images in (
         ([{"type": "text", "text": text}], 0),
         (shown(encoded(photo(), "PNG"))["messages"][0]["content"] + [{"type": "text", "text": text}], 1),
     ):
@@ -228,7 +228,7 @@ def test_a_text_that_spells_control_tokens_stays_a_text(served: Served, monkeypa
         tokens = prompts.pop()
         pads = response.json()["usage"]["prompt_tokens_details"]["image_tokens"]
         assert tokens.count(BUILDER.config.image_token) == pads
-        assert (pads > 0) == bool(pictures)
+        assert (pads > 0) == bool(images)
         controls = [token for token in tokens if token in BUILDER.control_ids]
         starts = controls.count(BUILDER.controls["<|im_start|>"])
         assert starts == 2, "one turn of the user, one of the assistant"

@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from tests.images.picture_corpus import encoded, photo
+from tests.images.image_corpus import encoded, photo
 from tests.server.conftest import ANSWER, ASK, Served, until
 
-PICTURE = "data:image/png;base64," + base64.b64encode(encoded(photo(128, 96), "PNG")).decode()
+IMAGE = "data:image/png;base64," + base64.b64encode(encoded(photo(128, 96), "PNG")).decode()
 SHOWN = [
     {
         "role": "user",
         "content": [
-            {"type": "image_url", "image_url": {"url": PICTURE}},
+            {"type": "image_url", "image_url": {"url": IMAGE}},
             {"type": "text", "text": "Which colours?"},
         ],
     }
@@ -124,7 +124,7 @@ def test_the_headers_of_a_stream_come_before_its_turn(served: Served, gate: thre
         assert "data: [DONE]" in list(events)
 
 
-def test_pictures_are_counted_and_their_size_is_reported(served: Served) -> None:
+def test_images_are_counted_and_their_size_is_reported(served: Served) -> None:
     body = served.ask(messages=SHOWN).json()
     assert body["usage"]["prompt_tokens_details"]["image_tokens"] == 12
     assert body["timings"]["image_grid_thw"] == [[1, 6, 8]]

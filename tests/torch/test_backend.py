@@ -22,7 +22,7 @@ TOKENS = 24
 GREEDY = Sampling(temperature=0, max_tokens=TOKENS, ignore_eos=True)
 
 
-def picture(width: int, height: int, seed: int) -> Picture:
+def image(width: int, height: int, seed: int) -> Picture:
     return Picture(np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8))
 
 
@@ -33,11 +33,11 @@ def say(*parts: str | Picture) -> Message:
 LAYOUTS = {
     "text": (say("What can you do?"),),
     "system": (Message.of("system", "Answer briefly."), say("What can you do?")),
-    "one picture": (say(picture(128, 96, 1), "Which colours do you see?"),),
-    "two pictures": (say(picture(128, 96, 2), picture(100, 170, 3), "Compare them."),),
-    "text picture text": (say("Look at ", picture(160, 110, 4), " and describe it."),),
-    "picture in an earlier turn": (
-        say(picture(96, 128, 5), "Which colours do you see?"),
+    "one image": (say(image(128, 96, 1), "Which colours do you see?"),),
+    "two images": (say(image(128, 96, 2), image(100, 170, 3), "Compare them."),),
+    "text image text": (say("Look at ", image(160, 110, 4), " and describe it."),),
+    "image in an earlier turn": (
+        say(image(96, 128, 5), "Which colours do you see?"),
         Message.of("assistant", "I see red."),
         say("And where?"),
     ),
@@ -55,7 +55,7 @@ def backend(folder: Path) -> TorchBackend:
 
 
 def reference_inputs(folder: Path, messages: tuple[Message, ...]) -> dict[str, "torch.Tensor"]:
-    """What transformers' tokenizer and picture processor make of the conversation."""
+    """What transformers' tokenizer and image processor make of the conversation."""
     from transformers import AutoTokenizer
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
@@ -71,10 +71,10 @@ def reference_inputs(folder: Path, messages: tuple[Message, ...]) -> dict[str, "
         for message in messages
     ]
     text = tokenizer.apply_chat_template(content, tokenize=False, add_generation_prompt=True)
-    pictures = [picture.pixels for message in messages for picture in message.pictures]
+    images = [image.pixels for message in messages for image in message.images]
     inputs = {}
-    if pictures:
-        inputs = dict(Qwen2VLImageProcessorPil.from_pretrained(folder)(images=pictures, return_tensors="pt"))
+    if images:
+        inputs = dict(Qwen2VLImageProcessorPil.from_pretrained(folder)(images=images, return_tensors="pt"))
         first, *rest = text.split("<|image_pad|>")
         pads = ["<|image_pad|>" * int(grid.prod() // 4) for grid in inputs["image_grid_thw"]]
         text = first + "".join(pad + after for pad, after in zip(pads, rest, strict=True))
@@ -159,7 +159,7 @@ def shift_features(monkeypatch: pytest.MonkeyPatch, backend: TorchBackend) -> No
 def test_a_wrong_position_or_feature_breaks_the_equality(
     folder: Path, backend: TorchBackend, monkeypatch: pytest.MonkeyPatch, damage: Callable[..., None]
 ) -> None:
-    messages = LAYOUTS["one picture"]
+    messages = LAYOUTS["one image"]
     tokens, logits = reference(folder, messages)
     damage(monkeypatch, backend)
     with closing(backend.open(1024)) as session:
@@ -168,7 +168,7 @@ def test_a_wrong_position_or_feature_breaks_the_equality(
 
 
 def test_interleaved_sessions_equal_their_solo_runs(folder: Path, backend: TorchBackend) -> None:
-    prompts = [prompt_of(folder, LAYOUTS[layout]) for layout in ("one picture", "two pictures")]
+    prompts = [prompt_of(folder, LAYOUTS[layout]) for layout in ("one image", "two images")]
     tokens = list(range(300, 312))
     solo = []
     for prompt in prompts:
@@ -184,9 +184,9 @@ def test_interleaved_sessions_equal_their_solo_runs(folder: Path, backend: Torch
     assert np.abs(solo[0] - solo[1]).max() > 1e-2
 
 
-def test_the_time_of_the_picture_is_told(folder: Path, backend: TorchBackend) -> None:
+def test_the_time_of_the_image_is_told(folder: Path, backend: TorchBackend) -> None:
     with closing(backend.open(1024)) as session:
-        session.prefill(prompt_of(folder, LAYOUTS["one picture"]))
+        session.prefill(prompt_of(folder, LAYOUTS["one image"]))
         assert session.vision_seconds > 0
     with closing(backend.open(1024)) as session:
         session.prefill(prompt_of(folder, LAYOUTS["text"]))
@@ -194,7 +194,7 @@ def test_the_time_of_the_picture_is_told(folder: Path, backend: TorchBackend) ->
 
 
 def test_bf16_stays_near_fp32(folder: Path, backend: TorchBackend) -> None:
-    prompt = prompt_of(folder, LAYOUTS["one picture"])
+    prompt = prompt_of(folder, LAYOUTS["one image"])
     coarse = TorchBackend.load(folder, Runtime(device="cpu", dtype="bf16", kept_bytes=0))
     assert coarse.model.dtype == torch.bfloat16
     with closing(backend.open(1024)) as fine, closing(coarse.open(1024)) as rough:

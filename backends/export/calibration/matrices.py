@@ -34,7 +34,7 @@ class CalibratedMatrices(Matrices):
     def __init__(
         self, weights: Weights, data: DataFile, recipe: Recipe, config: Config, samples: Samples, folder: Path
     ) -> None:
-        """Encode the samples' pictures with the tower in ``folder``, and embed the samples."""
+        """Encode the samples' images with the tower in ``folder``, and embed the samples."""
         super().__init__(weights, data, recipe.accuracy_level)
         first, second = samples.prompts[::2], samples.prompts[1::2]
         embed = partial(_embed, weights, *embedding_table(config.text, recipe))

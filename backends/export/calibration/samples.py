@@ -19,7 +19,7 @@ See: TypeAlias = Callable[[Prompt], list[Floats]]  # features, then DeepStack's:
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Prompts of the model itself, and what its picture tower makes of their pictures."""
+    """Prompts of the model itself, and what its vision tower makes of their images."""
 
     prompts: Sequence[Prompt]  # whose inputs are collected, in two halves that are alike
     held_out: Sequence[Prompt]  # on which is measured what that gave
@@ -33,14 +33,14 @@ class States:
     hidden: Floats  # [tokens, hidden]
     places: NDArray[np.int64]  # [3, tokens]: time, row and column
     ends: tuple[int, ...]  # of each prompt, in tokens
-    slots: NDArray[np.int64]  # [image_tokens]: the tokens that are places of pictures
+    slots: NDArray[np.int64]  # [image_tokens]: the tokens that are places of images
     deepstack: tuple[Floats, ...]  # [image_tokens, hidden] each: added there after layers 0, 1 ...
 
 
 def begin(
     prompts: Sequence[Prompt], config: Config, embed: Callable[[NDArray[np.int64]], Floats], see: See
 ) -> States:
-    """Embed the prompts and put the features of their pictures into them, as the onnx backend does."""
+    """Embed the prompts and put the features of their images into them, as the onnx backend does."""
     ends = np.cumsum([len(prompt.ids) for prompt in prompts])
     hidden = embed(np.concatenate([prompt.ids for prompt in prompts]))
     places = [
@@ -58,7 +58,7 @@ def begin(
 
 
 def slots_of(prompt: Prompt) -> NDArray[np.int64]:
-    """Which of the prompt's tokens are places of pictures."""
+    """Which of the prompt's tokens are places of images."""
     none = np.empty(0, np.int64)
     if prompt.spans is None:
         return none

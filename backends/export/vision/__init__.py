@@ -1,4 +1,4 @@
-"""The picture tower: vision.onnx over its own vision.data."""
+"""The vision tower: vision.onnx over its own vision.data."""
 
 from __future__ import annotations
 

@@ -1,14 +1,14 @@
-"""The graph of the picture tower: patches of any grid in, features and DeepStack features out.
+"""The graph of the vision tower: patches of any grid in, features and DeepStack features out.
 
-One run reads pictures of one grid. What depends on it (``qwen3vl.vision_positions``) is an input, so that no
+One run reads images of one grid. What depends on it (``qwen3vl.vision_positions``) is an input, so that no
 size is built into the graph::
 
-    patches  float32 [pictures, patches, 1536]
+    patches  float32 [images, patches, 1536]
     indices  int64   [4, patches]          places.indices, transposed
     weights  float32 [4, patches, 1]       places.weights, transposed
     cos, sin float32 [patches, head_dim / 2]
 
-    features float32 [pictures, patches / 4, out_hidden]
+    features float32 [images, patches / 4, out_hidden]
     deepstack.0, deepstack.1 ...           as features, one for each of ``VisionConfig.deepstack``
 
 The attention is onnxruntime's tiled one: memory grows with the patches, not with their square.
@@ -47,11 +47,11 @@ class Tower:
     def build(self) -> None:
         """Add every node, from the inputs to the outputs."""
         graph, config = self._graph, self._config
-        patches = graph.input("patches", FLOAT, ["pictures", "patches", PATCH_VALUES])
+        patches = graph.input("patches", FLOAT, ["images", "patches", PATCH_VALUES])
         positions = self._positions()
         rotary = [graph.input(name, FLOAT, ["patches", self._head_dim // 2]) for name in ("cos", "sin")]
         for name in ("features", *(f"deepstack.{index}" for index in range(len(config.deepstack)))):
-            graph.output(name, FLOAT, ["pictures", "tokens", config.out_hidden])
+            graph.output(name, FLOAT, ["images", "tokens", config.out_hidden])
         # pixels have 255 levels, and this matrix is a hundredth of the work: rounding it would gain nothing
         shape = (config.hidden, CHANNELS, config.temporal_patch, config.patch, config.patch)
         x, change = self._linears.add(patches, "patch_embed.proj", shape, exact=True), positions
@@ -72,7 +72,7 @@ class Tower:
         table = self._tensor("pos_embed.weight", self._config.position_embeddings, self._config.hidden)
         indices = graph.input("indices", INT64, [TAPS, "patches"])
         weights = graph.input("weights", FLOAT, [TAPS, "patches", 1])
-        # one tap after the other: all of them at once would be the largest value of a big picture
+        # one tap after the other: all of them at once would be the largest value of a big image
         taps = (self._split(indices, "index", TAPS, 0), self._split(weights, "weight", TAPS, 0))
         total = ""
         for index, weight in zip(*taps, strict=True):
@@ -109,7 +109,7 @@ class Tower:
         self._mlp(normed, name, f"deepstack.{index}")
 
     def _side_by_side(self, x: str) -> str:
-        """The patches of a merge block as one value: [pictures, patches / 4, 4 * hidden]."""
+        """The patches of a merge block as one value: [images, patches / 4, 4 * hidden]."""
         return self._graph.op("Reshape", x, self._graph.ints(0, -1, self._merged))
 
     def _mlp(self, x: str, merger: str, called: str) -> None:

@@ -12,9 +12,9 @@ from router.cli.options import (
     NOTICE,
     check_used,
     conversation_options,
+    image_limits,
     make_router,
     model_options,
-    picture_limits,
     sampling,
     sampling_options,
     time_limit,
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 @click.option("--no-stream", is_flag=True, help="Print each answer when it is whole.")
 @click.option("--json", "as_object", is_flag=True, help="Print a JSON object, on one line, for each answer.")
 def chat(images: tuple[str, ...], **options: Any) -> None:
-    """Chat about text and pictures; /help lists the commands.
+    """Chat about text and images; /help lists the commands.
 
-    Pictures given by -i belong to the first question. At a terminal, a line can be edited, and what was typed
+    Images given by -i belong to the first question. At a terminal, a line can be edited, and what was typed
     in earlier chats is there again (kept in HYBRID_HOME, or beside config.toml). From a pipe, every line is a
     question or a command.
 
@@ -48,7 +48,7 @@ def chat(images: tuple[str, ...], **options: Any) -> None:
     printf '%s\\n' "What can you do?" "/image a.png" "What is this?" | hybrid chat --usage
     """
     if "-" in images:
-        raise click.UsageError("stdin is where the questions come from; give the picture's path")
+        raise click.UsageError("stdin is where the questions come from; give the image's path")
     if options["logprobs"] is not None and not options["as_object"]:
         raise click.UsageError("--logprobs are part of the JSON output; add --json")
     if options["model"] is None:
@@ -67,12 +67,12 @@ def _begin(images: tuple[str, ...], options: dict[str, Any], listener: Listener)
     from router.cli.chat.answer import AnswerPrinter, ListenerRelay, Style
     from router.cli.chat.session import ChatSession, Conversation
     from router.cli.chat.settings import Defaults
-    from router.images import open_picture
+    from router.images import open_image
     from router.types import Request
 
-    accepted = picture_limits(options)
-    pictures = [open_picture(path, accepted) for path in images]
-    conversation = Conversation.begin(options["system"]).shown(*pictures)
+    accepted = image_limits(options)
+    opened = [open_image(path, accepted) for path in images]
+    conversation = Conversation.begin(options["system"]).shown(*opened)
     backend = None if options["backend"] == "auto" else options["backend"]
     settings = Request((), sampling(options), backend, options["min_pixels"], options["max_pixels"])
     ear = ListenerRelay(listener)

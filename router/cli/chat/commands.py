@@ -19,8 +19,8 @@ class CommandHelp:
 
 
 COMMANDS: Mapping[str, CommandHelp] = {
-    "image": CommandHelp("PATH ..", "show one or more pictures with the next question"),
-    "drop": CommandHelp("", "take back the pictures that wait for the next question"),
+    "image": CommandHelp("PATH ..", "show one or more images with the next question"),
+    "drop": CommandHelp("", "take back the images that wait for the next question"),
     "clear": CommandHelp("", "start over; settings and the system prompt stay"),
     "save": CommandHelp("FILE", "write the conversation to a new file"),
     "save!": CommandHelp("FILE", "the same, over a file that is there"),

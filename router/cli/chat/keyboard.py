@@ -43,12 +43,12 @@ class Keyboard:
 
     def read(self, waiting: int) -> str | None:
         """What was typed; None after Ctrl-D on an empty line, or Ctrl-C twice."""
-        pictures = {0: "", 1: "[1 picture] "}.get(waiting, f"[{waiting} pictures] ")
+        images = {0: "", 1: "[1 image] "}.get(waiting, f"[{waiting} images] ")
         interrupted = False
         while True:
             try:
                 with _terminal_restored():
-                    return self._session.prompt(f"{pictures}> ")
+                    return self._session.prompt(f"{images}> ")
             except EOFError:
                 return None
             except KeyboardInterrupt:

@@ -18,7 +18,7 @@ class Input(Protocol):
     """Whether somebody sits there: Ctrl-C then stops an answer, otherwise the chat."""
 
     def read(self, waiting: int) -> str | None:
-        """The next one, while ``waiting`` pictures wait for it; None where there is no more.
+        """The next one, while ``waiting`` images wait for it; None where there is no more.
 
         RequestError: it cannot be read; what comes after it can.
         """

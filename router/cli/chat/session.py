@@ -15,7 +15,7 @@ from router.cli.chat.settings import Defaults, changed, cost, listed
 from router.cli.chat.stats import TurnStats, table
 from router.cli.exit_codes import describe
 from router.cli.terminal import decision_line, size
-from router.images import InputLimits, open_picture
+from router.images import InputLimits, open_image
 from router.types import Decision, Message, Picture, Request
 
 
@@ -32,20 +32,20 @@ class Conversation:
         return cls(() if system is None else (Message.of("system", system),))
 
     @property
-    def pictures(self) -> tuple[Picture, ...]:
+    def images(self) -> tuple[Picture, ...]:
         """Those of all messages, then those that wait."""
-        return (*(picture for message in self.messages for picture in message.pictures), *self.waiting)
+        return (*(image for message in self.messages for image in message.images), *self.waiting)
 
-    def shown(self, *pictures: Picture) -> Conversation:
-        """With more pictures for the next question."""
-        return replace(self, waiting=(*self.waiting, *pictures))
+    def shown(self, *images: Picture) -> Conversation:
+        """With more images for the next question."""
+        return replace(self, waiting=(*self.waiting, *images))
 
     def dropped(self) -> Conversation:
-        """Without the pictures that wait."""
+        """Without the images that wait."""
         return replace(self, waiting=())
 
     def asked(self, text: str) -> Conversation:
-        """With a question about the pictures that waited."""
+        """With a question about the images that waited."""
         return Conversation((*self.messages, Message.of("user", *self.waiting, text)))
 
     def answered(self, text: str) -> Conversation:
@@ -68,7 +68,7 @@ class ChatSession:
         defaults: Defaults,
         accepted: InputLimits,
     ) -> None:
-        """``settings``: a request whose messages are not looked at; ``accepted``: which pictures are read."""
+        """``settings``: a request whose messages are not looked at; ``accepted``: which images are read."""
         self.conversation = conversation
         self.settings = settings
         self.turns: list[TurnStats] = []
@@ -127,19 +127,19 @@ class ChatSession:
 
     def _image(self, argument: str) -> None:
         files = paths(argument)
-        pictures = [open_picture(file, self._accepted) for file in files]
-        shown = self.conversation.shown(*pictures)
+        images = [open_image(file, self._accepted) for file in files]
+        shown = self.conversation.shown(*images)
         self._ready(shown, self.settings)
         self.conversation = shown
-        for file, picture in zip(files, pictures, strict=True):
-            width, height = picture.size
-            tokens = cost(picture, self.settings, self._defaults)
+        for file, image in zip(files, images, strict=True):
+            width, height = image.size
+            tokens = cost(image, self.settings, self._defaults)
             tell(f"{Path(file).name}: {width}x{height}, {tokens} tokens of the next question")
 
     def _drop(self, _: str) -> None:
         count = len(self.conversation.waiting)
         self.conversation = self.conversation.dropped()
-        tell(f"{_count(count, 'picture')} dropped" if count else "no picture waits for the next question")
+        tell(f"{_count(count, 'image')} dropped" if count else "no image waits for the next question")
 
     def _clear(self, _: str) -> None:
         self.conversation = self.conversation.cleared()
@@ -147,7 +147,7 @@ class ChatSession:
 
     def _save(self, argument: str, *, over: bool) -> None:
         target = transcript.write(path(argument), transcript.to_json(self.conversation.messages), over=over)
-        left_out = "; pictures that wait are left out" if self.conversation.waiting else ""
+        left_out = "; images that wait are left out" if self.conversation.waiting else ""
         tell(f"{self._amount()} in {target} ({size(target.stat().st_size)}){left_out}")
 
     def _load(self, argument: str) -> None:
@@ -188,15 +188,15 @@ class ChatSession:
         try:
             return self._router.decide(replace(settings, messages=conversation.asked("").messages))
         except RequestError as error:
-            if error.code != "context_length_exceeded" or not conversation.pictures:
+            if error.code != "context_length_exceeded" or not conversation.images:
                 raise
-            smaller = "/set max_pixels=N reads pictures smaller"
+            smaller = "/set max_pixels=N reads images smaller"
             raise RequestError(f"{error}; {smaller}", code=error.code) from None
 
     def _amount(self) -> str:
         messages = self.conversation.messages
-        pictures = sum(len(message.pictures) for message in messages)
-        shown = f" and {_count(pictures, 'picture')}" if pictures else ""
+        images = sum(len(message.images) for message in messages)
+        shown = f" and {_count(images, 'image')}" if images else ""
         return f"{_count(len(messages), 'message')}{shown}"
 
 

@@ -23,7 +23,7 @@ _FILTERS = ("top_k", "top_p", "min_p")  # idle where the likeliest token is take
 
 @dataclass(frozen=True)
 class Defaults:
-    """What a model says itself: how it samples, the sizes at which it reads pictures, its vocabulary."""
+    """What a model says itself: how it samples, the sizes at which it reads images, its vocabulary."""
 
     sampling: Sampling
     limits: ImageLimits
@@ -59,7 +59,7 @@ def changed(settings: Request, assignment: str, defaults: Defaults, *, scores: b
 
 
 def _limits(settings: Request, defaults: Defaults) -> ImageLimits:
-    """Between which sizes pictures are brought. RequestError: the least is above the most."""
+    """Between which sizes images are brought. RequestError: the least is above the most."""
     least, most = settings.min_pixels, settings.max_pixels
     return ImageLimits(
         defaults.limits.min_pixels if least is None else least,
@@ -67,9 +67,9 @@ def _limits(settings: Request, defaults: Defaults) -> ImageLimits:
     )
 
 
-def cost(picture: Picture, settings: Request, defaults: Defaults) -> int:
-    """How many tokens a picture takes in the prompt."""
-    return image_tokens(grid_of(*picture.size, _limits(settings, defaults)))
+def cost(image: Picture, settings: Request, defaults: Defaults) -> int:
+    """How many tokens an image takes in the prompt."""
+    return image_tokens(grid_of(*image.size, _limits(settings, defaults)))
 
 
 def listed(settings: Request, defaults: Defaults) -> Iterator[str]:

@@ -41,7 +41,7 @@ HEADS = (
     "",
     "answered by",
     "prompt\ntokens",
-    "picture\ntokens",
+    "image\ntokens",
     "reused\ntokens",
     "TTFT",
     "output\ntokens",

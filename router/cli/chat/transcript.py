@@ -1,4 +1,4 @@
-"""A conversation as JSON in the form of OpenAI's messages, its pictures inside as PNG; to text and back."""
+"""A conversation as JSON in the form of OpenAI's messages, its images inside as PNG; to text and back."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typing import Any, NoReturn, TypeAlias
 from PIL import Image
 
 from backends.base import RequestError
-from router.images import InputLimits, read_picture
+from router.images import InputLimits, read_image
 from router.types import ROLES, Message, Picture
 
 _URL = re.compile(r"data:image/[a-z0-9.+-]+;base64,", re.IGNORECASE)
@@ -27,7 +27,7 @@ _PNG_BYTES = 4  # a pixel; a PNG that does not compress takes a little more than
 
 @dataclass(frozen=True)
 class _Encoded:
-    """A picture that is not decoded yet, and where in the file it stands."""
+    """An image that is not decoded yet, and where in the file it stands."""
 
     place: str
     data: bytes
@@ -43,20 +43,20 @@ def to_json(messages: Iterable[Message]) -> str:
 
 
 def from_json(text: str, limits: InputLimits) -> tuple[Message, ...]:
-    """What ``to_json`` wrote, or a bare list of messages; no picture is decoded before all else is in order.
+    """What ``to_json`` wrote, or a bare list of messages; no image is decoded before all else is in order.
 
     ``limits`` hold, but a PNG may have all the bytes that its pixels need. RequestError says what is wrong,
     and where.
     """
     said = [_message(entry, f"messages[{index}]") for index, entry in enumerate(_entries(text))]
     count = sum(isinstance(part, _Encoded) for _, parts in said for part in parts)
-    if count > limits.max_pictures:
+    if count > limits.max_images:
         raise RequestError(
-            f"it holds {count} pictures; at most {limits.max_pictures} are read", code="too_many_images"
+            f"it holds {count} images; at most {limits.max_images} are read", code="too_many_images"
         )
     limits = replace(limits, max_bytes=max(limits.max_bytes, _PNG_BYTES * limits.max_pixels))
     return tuple(
-        Message(role, tuple(_picture(part, limits) if isinstance(part, _Encoded) else part for part in parts))
+        Message(role, tuple(_image(part, limits) if isinstance(part, _Encoded) else part for part in parts))
         for role, parts in said
     )
 
@@ -72,9 +72,9 @@ def _content(message: Message) -> str | list[dict[str, Any]]:
     ]
 
 
-def _url(picture: Picture) -> str:
+def _url(image: Picture) -> str:
     file = io.BytesIO()
-    Image.fromarray(picture.pixels).save(file, "PNG")
+    Image.fromarray(image.pixels).save(file, "PNG")
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
 
 
@@ -123,16 +123,16 @@ def _part(said: Any, place: str) -> _Part:
 def _bytes(url: Any, place: str) -> bytes:
     start = _URL.match(url) if isinstance(url, str) else None
     if start is None:
-        _refuse(place, "data:image/png;base64,... (pictures elsewhere are not fetched)", url)
+        _refuse(place, "data:image/png;base64,... (images elsewhere are not fetched)", url)
     try:
         return base64.b64decode(url[start.end() :], validate=True)
     except ValueError:
         raise RequestError(f"{place} is not valid base64", code="invalid_image") from None
 
 
-def _picture(encoded: _Encoded, limits: InputLimits) -> Picture:
+def _image(encoded: _Encoded, limits: InputLimits) -> Picture:
     try:
-        return read_picture(encoded.data, limits)
+        return read_image(encoded.data, limits)
     except RequestError as error:
         raise RequestError(f"{encoded.place}: {error}", code=error.code) from None
 

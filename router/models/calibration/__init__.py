@@ -23,17 +23,17 @@ def samples(folder: Path) -> Samples:
     BackendError ``model_invalid``: its tokenizer or template cannot be read.
     """
     builder = PromptBuilder.read(folder)
-    pictures = drawings(2 * len(KINDS), seed=1)
+    images = drawings(2 * len(KINDS), seed=1)
     unseen = drawings(2 * len(KINDS), seed=2)[::4]  # some of the kinds, once each
     return Samples(
-        prompts=[*_texts(builder, chain.from_iterable(PAIRS)), *_shown(builder, pictures, SHOWN)],
+        prompts=[*_texts(builder, chain.from_iterable(PAIRS)), *_shown(builder, images, SHOWN)],
         held_out=[*_texts(builder, HELD_OUT), *_shown(builder, unseen, SHOWN_HELD_OUT)],
         load_tower=partial(load_tower, builder.config.vision),
     )
 
 
 def load_tower(config: VisionConfig, folder: Path) -> See:
-    """What the picture tower in ``folder``, exported in whichever precision, makes of a prompt's pictures."""
+    """What the vision tower in ``folder``, exported in whichever precision, makes of a prompt's images."""
     # onnxruntime takes a moment to import, and every start reads the models' package
     from backends.onnx.vision import VisionEncoder
 
@@ -53,10 +53,10 @@ def _texts(builder: PromptBuilder, conversations: Iterable[Turns]) -> Iterator[P
         yield _prompt(builder, [(turn,) for turn in turns])
 
 
-def _shown(builder: PromptBuilder, pictures: list[Picture], talks: Iterable[Turns]) -> Iterator[Prompt]:
-    """Conversations about pictures, some of which come behind their questions."""
-    for index, (picture, (question, *more)) in enumerate(zip(pictures, cycle(talks), strict=False)):
-        first = (picture, question) if index % 4 < 2 else (question, picture)
+def _shown(builder: PromptBuilder, images: list[Picture], talks: Iterable[Turns]) -> Iterator[Prompt]:
+    """Conversations about images, some of which come behind their questions."""
+    for index, (image, (question, *more)) in enumerate(zip(images, cycle(talks), strict=False)):
+        first = (image, question) if index % 4 < 2 else (question, image)
         yield _prompt(builder, [first, *((turn,) for turn in more)])
 
 

@@ -52,8 +52,8 @@ def _files() -> dict[str, File]:
     """Every file of the page under its address."""
     package = files("router")
     page = {file.name: file for file in (package / "server" / "page").iterdir()}
-    pictures = {f"samples/{file.name}": file for file in (package / "scenes" / "samples").iterdir()}
-    parts = {name: file for name, file in {**page, **pictures}.items() if name.rpartition(".")[2] in _TYPES}
+    images = {f"samples/{file.name}": file for file in (package / "scenes" / "samples").iterdir()}
+    parts = {name: file for name, file in {**page, **images}.items() if name.rpartition(".")[2] in _TYPES}
     start = parts.pop("index.html")
     return {"/": _read(start), **{f"/page/{name}": _read(file) for name, file in sorted(parts.items())}}
 

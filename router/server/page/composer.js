@@ -1,4 +1,4 @@
-// The question that is being written: its text, and pictures from wherever they come.
+// The question that is being written: its text, and images from wherever they come.
 
 import { say, warn } from "./notices.js";
 import { Tray } from "./tray.js";
@@ -11,31 +11,31 @@ const tray = new Tray(document.getElementById("tray"), (found, problems) => {
   if (found.length > 0) say(`Added ${found.map(({ name }) => name).join(", ")}.`);
 });
 
-/** `{text, pictures}`; null: there is nothing to ask. */
+/** `{text, images}`; null: there is nothing to ask. */
 export async function question() {
-  const pictures = await tray.whole();
+  const images = await tray.whole();
   const text = field.value.trimEnd();
-  return text === "" && pictures.length === 0 ? null : { text, pictures };
+  return text === "" && images.length === 0 ? null : { text, images };
 }
 
-/** Write this in place of what is there; `refused` is the picture that is at fault. */
-export function write({ text, pictures }, refused = null) {
+/** Write this in place of what is there; `refused` is the image that is at fault. */
+export function write({ text, images }, refused = null) {
   field.value = text;
-  tray.put(pictures, refused);
+  tray.put(images, refused);
 }
 
 /** Start anew. */
 export function clear() {
-  write({ text: "", pictures: [] });
+  write({ text: "", images: [] });
   warn();
 }
 
 /** Whether nothing was written yet. */
 export function isEmpty() {
-  return field.value === "" && tray.pictures.length === 0;
+  return field.value === "" && tray.images.length === 0;
 }
 
-/** Offer a picture of the server's with a question that fits it. */
+/** Offer an image of the server's with a question that fits it. */
 export async function offerSample(button) {
   const { src } = button.querySelector("img");
   const data = await (await fetch(src)).blob();

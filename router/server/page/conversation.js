@@ -14,15 +14,15 @@ export class Conversation {
   }
 }
 
-/** The picture of `question` that `param` names in `messages`, such as messages[2].content[0]; or null. */
-export function pictureAt(param, messages, question) {
+/** The image of `question` that `param` names in `messages`, such as messages[2].content[0]; or null. */
+export function imageAt(param, messages, question) {
   const found = /^messages\[(\d+)\]\.content\[(\d+)\]/.exec(param ?? "");
-  return found && Number(found[1]) === messages.length - 1 ? (question.pictures[found[2]] ?? null) : null;
+  return found && Number(found[1]) === messages.length - 1 ? (question.images[found[2]] ?? null) : null;
 }
 
-function asked({ text, pictures }) {
-  if (pictures.length === 0) return said("user", text);
-  const parts = pictures.map(({ address }) => ({ type: "image_url", image_url: { url: address } }));
+function asked({ text, images }) {
+  if (images.length === 0) return said("user", text);
+  const parts = images.map(({ address }) => ({ type: "image_url", image_url: { url: address } }));
   return said("user", text ? [...parts, { type: "text", text }] : parts);
 }
 

@@ -1,7 +1,7 @@
 // The page: a question goes out, its answer comes in, and the next question follows from both.
 
 import { clear, isEmpty, offerSample, question, write } from "./composer.js";
-import { Conversation, pictureAt } from "./conversation.js";
+import { Conversation, imageAt } from "./conversation.js";
 import { toEnd } from "./following.js";
 import { say, warn } from "./notices.js";
 import { answer, servedModel } from "./server.js";
@@ -24,7 +24,7 @@ async function ask() {
   try {
     const asked = await question();
     if (asked) await answerTo(asked, how, asking.signal);
-    else warn("Write a question or add a picture first.");
+    else warn("Write a question or add an image first.");
   } finally {
     asking = null;
     offerStop(false);
@@ -43,7 +43,7 @@ async function answerTo(asked, { backend, system, sampling }, signal) {
     here.keep(asked, turn.text);
   } catch (error) {
     if (signal.aborted) stopped(turn, asked, here);
-    else failed(turn, asked, error, pictureAt(error.param, messages, asked));
+    else failed(turn, asked, error, imageAt(error.param, messages, asked));
   }
 }
 
@@ -67,9 +67,9 @@ function stopped(turn, asked, here) {
   else askAgain(turn, asked);
 }
 
-function failed(turn, asked, error, picture) {
-  turn.fail(`${picture ? `${picture.name}: ` : "No answer: "}${error.message}.`);
-  askAgain(turn, asked, picture);
+function failed(turn, asked, error, image) {
+  turn.fail(`${image ? `${image.name}: ` : "No answer: "}${error.message}.`);
+  askAgain(turn, asked, image);
 }
 
 /** The question of a turn that came to nothing is there to be changed; the turn goes with the next one. */

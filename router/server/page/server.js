@@ -67,7 +67,7 @@ async function reach(path, options) {
     if (options.signal?.aborted) throw error;
     const size = (options.body?.length ?? 0) / 2 ** 20;
     // a server that refuses a large body may close before all of it was sent
-    const why = size > 8 ? `, or it does not take ${Math.round(size)} MiB of pictures and text` : "";
+    const why = size > 8 ? `, or it does not take ${Math.round(size)} MiB of images and text` : "";
     throw new ServerError(`the server cannot be reached${why}`);
   }
 }

@@ -1,6 +1,6 @@
-/** The pictures that belong to the next question, and the list that shows them. */
+/** The images that belong to the next question, and the list that shows them. */
 export class Tray {
-  pictures = [];
+  images = [];
   #list;
   #say;
   #reading = Promise.resolve(); // of files, one after the other, so that their order stays
@@ -12,36 +12,36 @@ export class Tray {
     this.#say = say;
   }
 
-  /** Read files as pictures. */
+  /** Read files as images. */
   add(files) {
     const wanted = [...files]; // the browser empties its list when the event is over
     this.#reading = this.#reading.then(async () => {
       const read = await Promise.all(wanted.map((file) => this.#read(file)));
       const found = read.filter(({ address }) => address);
-      this.put([...this.pictures, ...found]);
+      this.put([...this.images, ...found]);
       this.#say(found, read.flatMap(({ problem }) => problem ?? []).join(" "));
     });
     return this.#reading;
   }
 
-  /** The pictures, once all of them are read. */
+  /** The images, once all of them are read. */
   async whole() {
     await this.#reading;
-    return this.pictures;
+    return this.images;
   }
 
-  /** Hold these pictures and no others; `refused` is one of them. */
-  put(pictures, refused = null) {
-    this.pictures = pictures;
-    this.#list.replaceChildren(...pictures.map((picture) => this.#item(picture, picture === refused)));
-    this.#list.hidden = pictures.length === 0;
+  /** Hold these images and no others; `refused` is one of them. */
+  put(images, refused = null) {
+    this.images = images;
+    this.#list.replaceChildren(...images.map((image) => this.#item(image, image === refused)));
+    this.#list.hidden = images.length === 0;
   }
 
   async #read(file) {
     const name = this.#name(file);
     // where the browser knows no type the server tells by the content, as it does in any case
     const type = file.type || "image/unknown";
-    if (!type.startsWith("image/")) return { problem: `${name} is not a picture.` };
+    if (!type.startsWith("image/")) return { problem: `${name} is not an image.` };
     try {
       const [, data] = (await read(file)).split(",");
       return data ? { name, address: `data:${type};base64,${data}` } : { problem: `${name} is empty.` };
@@ -51,34 +51,34 @@ export class Tray {
   }
 
   #name({ name }) {
-    // what all pasted pictures are called
-    return name && name !== "image.png" ? name : `picture ${++this.#unnamed}`;
+    // what all pasted images are called
+    return name && name !== "image.png" ? name : `image ${++this.#unnamed}`;
   }
 
-  #item(picture, isRefused) {
+  #item(image, isRefused) {
     const item = document.createElement("li");
     const remove = document.createElement("button");
     remove.type = "button";
     remove.textContent = "×";
-    remove.setAttribute("aria-label", `Remove ${picture.name}`);
-    remove.addEventListener("click", () => this.#remove(picture));
+    remove.setAttribute("aria-label", `Remove ${image.name}`);
+    remove.addEventListener("click", () => this.#remove(image));
     item.classList.toggle("refused", isRefused);
-    item.append(image(picture), remove);
+    item.append(imageElement(image), remove);
     return item;
   }
 
-  #remove(picture) {
-    const at = this.pictures.indexOf(picture);
-    this.put(this.pictures.filter((other) => other !== picture));
+  #remove(image) {
+    const at = this.images.indexOf(image);
+    this.put(this.images.filter((other) => other !== image));
     // the button that had the focus is gone
-    const next = this.#list.querySelectorAll("button")[Math.min(at, this.pictures.length - 1)];
+    const next = this.#list.querySelectorAll("button")[Math.min(at, this.images.length - 1)];
     (next ?? document.getElementById("question")).focus();
     this.#say([], "");
   }
 }
 
-/** A picture as an element. */
-export function image({ name, address }) {
+/** An image as an element. */
+export function imageElement({ name, address }) {
   const made = document.createElement("img");
   made.src = address;
   made.alt = name;

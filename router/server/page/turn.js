@@ -1,6 +1,6 @@
 import { following } from "./following.js";
 import { show } from "./text.js";
-import { image } from "./tray.js";
+import { imageElement } from "./tray.js";
 
 /** A question and its answer on the page; the answer is busy until it is ended in one of three ways. */
 export class Turn {
@@ -13,11 +13,11 @@ export class Turn {
   #since = performance.now();
   #clock = setInterval(() => this.#wait(), 1000);
 
-  constructor({ text, pictures }) {
+  constructor({ text, images }) {
     const asked = make("div", "question");
     asked.append(make("h2", "unseen", "You asked"));
-    if (pictures.length > 0) asked.append(make("div", "pictures"));
-    asked.lastChild.append(...pictures.map(image));
+    if (images.length > 0) asked.append(make("div", "images"));
+    asked.lastChild.append(...images.map(imageElement));
     if (text) asked.append(make("p", "", text));
     this.#answer.append(make("h2", "unseen", "The answer"), this.#shown, this.#facts);
     this.#answer.setAttribute("aria-busy", "true");

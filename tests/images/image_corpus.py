@@ -1,4 +1,4 @@
-"""Picture files made in memory: good ones, and every way of being bad that the door must survive."""
+"""Image files made in memory: good ones, and every way of being bad that the door must survive."""
 
 import io
 import struct
@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from backends.base import RequestError
-from router.images import InputLimits, read_picture
+from router.images import InputLimits, read_image
 
 LIMITS = InputLimits()
 
@@ -67,7 +67,7 @@ def bmp_declaring(width: int, height: int) -> bytes:
 
 
 def progressive_with(extra_scans: int) -> bytes:
-    """A progressive JPEG that says its last scan again and again: each is a walk over the whole picture."""
+    """A progressive JPEG that says its last scan again and again: each is a walk over the whole image."""
     data = encoded(photo(64, 64), "JPEG", progressive=True)
     last = data[data.rindex(b"\xff\xda") : -2]
     return data[:-2] + last * extra_scans + data[-2:]
@@ -78,13 +78,13 @@ def flipped(data: bytes, place: int) -> bytes:
 
 
 def bad_files() -> dict[str, bytes]:
-    """Name -> bytes that hold no whole picture of the five kinds."""
+    """Name -> bytes that hold no whole image of the five kinds."""
     image = photo()
     good = {kind: encoded(image, kind) for kind in ("PNG", "JPEG", "WEBP", "GIF", "BMP")}
     bad = {
         "empty": b"",
         "one byte": b"\x89",
-        "text": b"hello, I am a picture",
+        "text": b"hello, I am an image",
         "html": b"<!DOCTYPE html><img src=x>",
         "svg": b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>',
         "eps": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
@@ -114,7 +114,7 @@ def bad_files() -> dict[str, bytes]:
         "webp of unknown code": b"RIFF\x20\x00\x00\x00WEBPVP8Z" + bytes(30),
         "webp of no width": good["WEBP"][:26] + b"\0\0\0\0" + good["WEBP"][30:],
         "gif header only": good["GIF"][:13],
-        "gif without a picture": good["GIF"][:10] + b"\0\0\0;",
+        "gif without an image": good["GIF"][:10] + b"\0\0\0;",
         "gif with an endless comment": good["GIF"][:10] + b"\0\0\0!\xfe" + b"\x01x" * 50,
         "bmp header only": good["BMP"][:20],
         "bmp of unknown header": good["BMP"][:14] + b"\x99" + good["BMP"][15:],
@@ -127,11 +127,11 @@ def bad_files() -> dict[str, bytes]:
 
 
 def seen(data: bytes, limits: InputLimits = LIMITS) -> Any:
-    return read_picture(data, limits).pixels
+    return read_image(data, limits).pixels
 
 
 def refused(data: bytes, code: str = "invalid_image", limits: InputLimits = LIMITS) -> str:
     with pytest.raises(RequestError) as caught:
-        read_picture(data, limits)
+        read_image(data, limits)
     assert caught.value.code == code
     return str(caught.value)

@@ -1,4 +1,4 @@
-"""Pictures on the page: dropped, pasted, chosen, removed, and refused."""
+"""Images on the page: dropped, pasted, chosen, removed, and refused."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ def names(page: Page) -> list[str]:
 
 
 def addresses(page: Page) -> list[str]:
-    """The data of the pictures in the last question that was sent."""
+    """The data of the images in the last question that was sent."""
     parts = page.sent()[-1]["messages"][-1]["content"]
     return [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]
 
@@ -32,7 +32,7 @@ def refusal(page: Page) -> str:
     return page.window.text(".turn .problem")
 
 
-def test_pictures_are_chosen_several_at_once_and_by_keyboard(page: Page) -> None:
+def test_images_are_chosen_several_at_once_and_by_keyboard(page: Page) -> None:
     files = [SAMPLES / "quadrants.png", SAMPLES / "shapes.png"]
     page.window.type("#choose", "\n".join(map(str, files)))
     until(lambda: names(page) == ["quadrants.png", "shapes.png"], "both are there, in their order")
@@ -44,31 +44,29 @@ def test_pictures_are_chosen_several_at_once_and_by_keyboard(page: Page) -> None
     page.window.wait("opened === 1")
 
 
-def test_a_picture_is_pasted_from_the_clipboard(page: Page) -> None:
+def test_an_image_is_pasted_from_the_clipboard(page: Page) -> None:
     page.window.devtools(
         "Browser.grantPermissions", permissions=["clipboardReadWrite", "clipboardSanitizedWrite"]
     )
     page.window.run(
         """
-        const picture = await (await fetch("/page/samples/shapes.png")).blob();
-        await navigator.clipboard.write([new ClipboardItem({ "image/png": picture })]);
+        const image = await (await fetch("/page/samples/shapes.png")).blob();
+        await navigator.clipboard.write([new ClipboardItem({ "image/png": image })]);
         """
     )
     page.window.click("#question")
     page.window.press(CONTROL, "v")
-    until(lambda: names(page) == ["picture 1"], "the pasted picture is there")
-    assert (
-        page.ask("What is in the picture?") == "I see a red circle and a blue square on a white background."
-    )
+    until(lambda: names(page) == ["image 1"], "the pasted image is there")
+    assert page.ask("What is in the image?") == "I see a red circle and a blue square on a white background."
 
 
-def test_a_picture_is_sent_as_it_is_and_a_removed_one_is_not(page: Page) -> None:
+def test_an_image_is_sent_as_it_is_and_a_removed_one_is_not(page: Page) -> None:
     page.listen()
     page.drop(SAMPLES / "shapes.png", SAMPLES / "quadrants.png", SAMPLES / "gradient.png")
     page.window.click("[aria-label='Remove quadrants.png']")
     assert names(page) == ["shapes.png", "gradient.png"]
     assert page.window.run("return document.activeElement.ariaLabel") == "Remove gradient.png"
-    page.ask("What is in the picture?")
+    page.ask("What is in the image?")
     kept = [page.window.run(
         """
         const bytes = await (await fetch(`/page/samples/${given[0]}`)).bytes();
@@ -91,14 +89,14 @@ def test_a_sample_is_taken_with_a_question_that_fits_it(page: Page) -> None:
     assert page.window.text("#welcome") == ""
 
 
-def test_a_picture_that_cannot_be_read_is_named_and_the_question_comes_back(
+def test_an_image_that_cannot_be_read_is_named_and_the_question_comes_back(
     page: Page, tmp_path: Path
 ) -> None:
     broken = tmp_path / "holiday.png"
     broken.write_bytes((SAMPLES / "shapes.png").read_bytes()[:200])
     page.drop(SAMPLES / "quadrants.png", broken)
     page.send("Which colours do you see?")
-    assert refusal(page) == "holiday.png: the picture is damaged or cut short; save or download it again."
+    assert refusal(page) == "holiday.png: the image is damaged or cut short; save or download it again."
     assert page.window.run(QUESTION) == "Which colours do you see?"
     assert names(page) == ["quadrants.png", "holiday.png"]
     assert page.window.run("return document.querySelector('.refused img').alt") == "holiday.png"
@@ -108,14 +106,12 @@ def test_a_picture_that_cannot_be_read_is_named_and_the_question_comes_back(
     assert page.count(".turn") == 1
 
 
-def test_a_picture_that_is_too_large_is_told_in_the_servers_words(page: Page, tmp_path: Path) -> None:
+def test_an_image_that_is_too_large_is_told_in_the_servers_words(page: Page, tmp_path: Path) -> None:
     large = tmp_path / "large.png"
     large.write_bytes(bytes(MOST_BYTES + 1))
     page.drop(large)
     page.send("What is this?")
-    assert refusal(page).startswith(
-        "large.png: the picture has about 500,001 bytes; at most 500,000 are read"
-    )
+    assert refusal(page).startswith("large.png: the image has about 500,001 bytes; at most 500,000 are read")
 
 
 @pytest.mark.slow
@@ -129,12 +125,12 @@ def test_a_body_that_is_too_large_is_told_though_the_server_does_not_read_it(
     assert "32 MiB" in refusal(page)
 
 
-def test_files_that_are_no_pictures_are_not_taken(page: Page, tmp_path: Path) -> None:
+def test_files_that_are_no_images_are_not_taken(page: Page, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("a note")
     (tmp_path / "empty.png").touch()
     (tmp_path / "folder").mkdir()
     for name, told in (
-        ("notes.txt", "notes.txt is not a picture."),
+        ("notes.txt", "notes.txt is not an image."),
         ("empty.png", "empty.png is empty."),
         ("folder", "folder cannot be read."),
     ):
@@ -148,7 +144,7 @@ def test_files_that_are_no_pictures_are_not_taken(page: Page, tmp_path: Path) ->
     assert page.ask("Which colours do you see?") == "I see red, green, blue and yellow."
 
 
-def test_a_picture_alone_is_a_question(page: Page) -> None:
+def test_an_image_alone_is_a_question(page: Page) -> None:
     page.listen()
     page.drop(SAMPLES / "quadrants.png")
     page.window.click("#send")
