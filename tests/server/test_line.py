@@ -82,8 +82,8 @@ def test_turns_come_in_the_order_of_arrival(start, gate, monkeypatch) -> None:
         thread.start()
         until(lambda number=number: served.service.line.inside > number)
     assert served.ask().status_code == 429
-    assert gauge(served, "requests_running") == 1
-    assert gauge(served, "requests_waiting") == 5
+    until(lambda: gauge(served, "requests_running") == 1)
+    until(lambda: gauge(served, "requests_waiting") == 5)
     gate.set()
     for thread in threads:
         thread.join(30)
