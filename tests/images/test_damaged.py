@@ -132,7 +132,7 @@ def test_a_file_of_many_empty_parts_is_refused() -> None:
 CHILD = """
 import sys, time
 from pathlib import Path
-from router.images import ImageLimits, read_image
+from router.images import InputLimits, read_image
 from backends.base import RequestError
 
 def peak():  # of this process alone; ru_maxrss would start at what the parent had
@@ -140,7 +140,7 @@ def peak():  # of this process alone; ru_maxrss would start at what the parent h
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 read_image(Path(sys.argv[1]).read_bytes())
-limits = ImageLimits(max_pixels=int(sys.argv[2]))
+limits = InputLimits(max_pixels=int(sys.argv[2]))
 for name in sys.argv[3:]:
     before, start = peak(), time.process_time()
     try:

@@ -58,7 +58,7 @@ def flat_positions(monkeypatch: pytest.MonkeyPatch) -> None:
     def flat(tokens: int, *_: object) -> object:
         return position_ids(tokens, None, None, 2)
 
-    monkeypatch.setattr(session_module, "positions", flat)
+    monkeypatch.setattr(session_module, "position_ids", flat)
 
 
 def no_deepstack(monkeypatch: pytest.MonkeyPatch) -> None:
