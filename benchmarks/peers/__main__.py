@@ -29,7 +29,7 @@ from router.bench.files import as_json
 from router.bench.report import BenchReport, Setting
 from router.bench.runner import Bench, BenchPlan
 from router.bench.workloads import Size, Workload, Writer, check_room, workloads
-from router.cli.terminal import listening
+from router.cli.terminal import progress_bar
 from router.models import Listener, Model, find
 from router.prompt import PromptBuilder
 
@@ -75,9 +75,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _measured(said: argparse.Namespace) -> BenchReport:
     """Convert, load and measure; Ctrl-C ends with what was found so far."""
-    with listening("reading the model") as listener:
+    with progress_bar("reading the model") as listener:
         plan = _plan(find(said.model, listener), said, listener)
-    with listening("starting", counted=True) as listener:
+    with progress_bar("starting", steps=True) as listener:
         bench = Bench(plan, listener)
         try:
             bench.run()

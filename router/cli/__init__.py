@@ -16,11 +16,11 @@ from router.cli.chat import chat
 from router.cli.doctor import doctor
 from router.cli.exit_codes import describe, exit_code
 from router.cli.export import export
+from router.cli.fields import read_defaults
 from router.cli.generate import generate
 from router.cli.models import models
 from router.cli.route import route
 from router.cli.serve import serve
-from router.cli.settings import read_settings
 from router.cli.verify import verify
 
 
@@ -37,7 +37,7 @@ def hybrid(context: click.Context, debug: bool) -> None:
     Every long option can be set in the environment (HYBRID_MODEL, HYBRID_TEMPERATURE ...) or in config.toml
     (model = "..."); a flag wins over the environment, and that over the file.
     """
-    context.default_map = read_settings(hybrid)
+    context.default_map = read_defaults(hybrid.commands)
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
-from router.cli.bench_options import DRAWN, SAVED, bench_options, command_of, numbers, sizes
-from router.cli.options import runtime
-from router.cli.terminal import listening, write
+from router.cli.bench_options import DRAWN, SAVED, BenchOptions, command_of, numbers, sizes
+from router.cli.fields import takes
+from router.cli.terminal import progress_bar, write
 
 if TYPE_CHECKING:
     from router.bench.contenders import Contender
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@bench_options
+@takes(BenchOptions)
 @click.pass_context
-def bench(context: click.Context, /, **options: Any) -> None:
+def bench(context: click.Context, options: BenchOptions) -> None:
     """Measure how fast each backend answers on this machine, and print a report.
 
     All backends get the same requests in turns, each in a process of its own: texts of several lengths,
@@ -36,84 +36,84 @@ def bench(context: click.Context, /, **options: Any) -> None:
     """
     from router.bench.runner import Bench
 
-    _check_together(context, options)
+    options = _checked(context, options)
     old = _check_files(options)
     interrupted = False
-    with listening("reading the model") as listener:
+    with progress_bar("reading the model") as listener:
         model = _model(options, listener)
         plan = _plan(model, options, command_of(context), listener)
-    with listening("starting", counted=True) as listener:
-        found = Bench(plan, listener)
+    with progress_bar("starting", steps=True) as listener:
+        bench = Bench(plan, listener)
         try:
-            found.run()
+            bench.run()
         except KeyboardInterrupt:
             interrupted = True
-    report = found.report()
+    report = bench.report()
     if interrupted:
         if report.rows:
-            write(_text(report, options["output"], old))
+            write(_text(report, options.output, old))
         raise KeyboardInterrupt
-    _show(report, options, old)
-    _keep(report, model, options)
-    _check_any(found)
+    _print(report, options, old)
+    _record(report, model, options)
+    _check_measured(bench)
 
 
-def _check_together(context: click.Context, options: dict[str, Any]) -> None:
+def _checked(context: click.Context, options: BenchOptions) -> BenchOptions:
     """Refuse what says how to compute where only a server does; what is set for backends is passed over."""
-    if options["url"] is None or options["backends"] is not None:
-        return
-    said = [name for name in options if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
-    if "model" not in said:
-        options["model"] = None
+    if not options.only_server:
+        return options
+    given = [
+        name for name in context.params if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    ]
     for name in ("threads", "device", "dtype", "vision", "offline", "roofline"):
-        if name in said and options[name]:
+        if name in given and context.params[name]:
             raise click.UsageError(f"--{name} is for backends here, and --url measures a server; drop one")
+    return options if "model" in given else replace(options, model=None)
 
 
-def _check_files(options: dict[str, Any]) -> dict[str, Any] | None:
+def _check_files(options: BenchOptions) -> dict[str, Any] | None:
     """Refuse what would fail after minutes of measuring; return the report to compare with."""
     from router.bench import comparison, plot
 
-    for name, endings in (("save", SAVED), ("plot", DRAWN)):
-        file: Path | None = options[name]
+    for name, file, endings in (("save", options.save, SAVED), ("plot", options.plot, DRAWN)):
         if file is None:
             continue
         if file.suffix not in endings:
             raise click.UsageError(f"--{name} wants a name that ends with {', '.join(endings)}, got '{file}'")
         if not file.absolute().parent.is_dir():
             raise click.UsageError(f"--{name}: there is no folder {file.absolute().parent}")
-    if options["plot"] is not None:
+    if options.plot is not None:
         plot.check()
-    if options["compare"] is None:
+    if options.compare is None:
         return None
-    if options["output"] == "csv":
+    if options.output == "csv":
         raise click.UsageError("--compare adds a section that CSV cannot hold; choose -o md or -o json")
-    return comparison.read(options["compare"])
+    return comparison.read(options.compare)
 
 
-def _model(options: dict[str, Any], listener: Listener) -> Model | None:
+def _model(options: BenchOptions, listener: Listener) -> Model | None:
     """The model that is measured here; None where only a server is."""
-    if options["url"] is not None and options["backends"] is None:
+    if options.only_server:
         return None
     from router.models import find
 
-    return find(options["model"], listener, offline=options["offline"])
+    return find(options.model, listener, offline=options.offline)
 
 
-def _plan(model: Model | None, options: dict[str, Any], command: str, listener: Listener) -> BenchPlan:
+def _plan(model: Model | None, options: BenchOptions, command: str, listener: Listener) -> BenchPlan:
     from router.bench.runner import BenchPlan
     from router.bench.workloads import Writer, check_room, default_answer, default_prompts, workloads
     from router.prompt import PromptBuilder
 
     builder = None if model is None else PromptBuilder.read(model.folder)
     context = 4096 if builder is None else builder.config.text.context
-    prompts = options["prompt_tokens"]
+    prompts = options.prompt_tokens
     chosen = workloads(
         default_prompts(context) if prompts is None else numbers("--prompt-tokens", prompts, least=1),
-        options["output_tokens"] or default_answer(context),
-        sizes(options["image_size"]),
-        numbers("--images", options["images"], least=0),
-        numbers("--concurrency", options["concurrency"], least=1),
+        options.output_tokens or default_answer(context),
+        sizes(options.image_size),
+        numbers("--images", options.images, least=0),
+        numbers("--concurrency", options.concurrency, least=1),
     )
     if builder is not None:
         check_room(chosen, context)
@@ -123,46 +123,51 @@ def _plan(model: Model | None, options: dict[str, Any], command: str, listener: 
         workloads=chosen,
         writer=Writer(builder),
         config=None if builder is None else builder.config,
-        roofline=options["roofline"] and options["device"] != "cuda" and model is not None,
+        roofline=options.roofline and options.runtime.device != "cuda" and model is not None,
     )
 
 
-def _setting(model: Model | None, options: dict[str, Any], command: str) -> Setting:
+def _setting(model: Model | None, options: BenchOptions, command: str) -> Setting:
     from backends.machine import usable_cores
     from router.bench.report import Setting
 
     return Setting(
-        model=model.name if model is not None else options["model"] or options["url"],
+        model=model.name if model is not None else options.model or options.url or "",
         revision=None if model is None else model.revision,
         command=command,
-        threads=options["threads"] or usable_cores(),
-        **{name: options[name] for name in ("repeats", "warmup", "starts", "device", "dtype", "vision")},
+        threads=options.runtime.threads or usable_cores(),
+        repeats=options.repeats,
+        warmup=options.warmup,
+        starts=options.starts,
+        device=options.runtime.device,
+        dtype=options.runtime.dtype,
+        vision=options.runtime.vision,
     )
 
 
-def _contenders(model: Model | None, options: dict[str, Any], listener: Listener) -> tuple[Contender, ...]:
+def _contenders(model: Model | None, options: BenchOptions, listener: Listener) -> tuple[Contender, ...]:
     from router.bench import contenders
 
-    found: list[Contender] = []
+    chosen: list[Contender] = []
     if model is not None:
-        named = options["backends"] and [name.strip() for name in options["backends"].split(",")]
+        named = options.backends and [name.strip() for name in options.backends.split(",")]
         contenders.check_names(named or ())
         for name in dict.fromkeys(named or contenders.DEFAULT):
-            found.append(contenders.contender(name, model, runtime(options), listener))
-    if options["url"] is not None:
-        found.append(contenders.server(options["url"], options["model"] if model is None else None))
-    return tuple(found)
+            chosen.append(contenders.contender(name, model, options.runtime.to_runtime(), listener))
+    if options.url is not None:
+        chosen.append(contenders.server(options.url, options.model if model is None else None))
+    return tuple(chosen)
 
 
-def _show(report: BenchReport, options: dict[str, Any], old: dict[str, Any] | None) -> None:
+def _print(report: BenchReport, options: BenchOptions, old: dict[str, Any] | None) -> None:
     """Print the report, and write the files that were asked for."""
-    write(_text(report, options["output"], old))
-    if options["save"] is not None:
-        options["save"].write_text(_text(report, options["save"].suffix[1:], old), "utf-8")
-    if options["plot"] is not None:
+    write(_text(report, options.output, old))
+    if options.save is not None:
+        options.save.write_text(_text(report, options.save.suffix[1:], old), "utf-8")
+    if options.plot is not None:
         from router.bench.plot import plot
 
-        plot(report, options["plot"])
+        plot(report, options.plot)
 
 
 def _text(report: BenchReport, form: str, old: dict[str, Any] | None) -> str:
@@ -179,19 +184,19 @@ def _text(report: BenchReport, form: str, old: dict[str, Any] | None) -> str:
     return markdown(report) + ("" if compared is None else "\n" + compared.markdown())
 
 
-def _keep(report: BenchReport, model: Model | None, options: dict[str, Any]) -> None:
-    """Let policies and estimates know."""
+def _record(report: BenchReport, model: Model | None, options: BenchOptions) -> None:
+    """Let policies and estimates know how fast the backends are."""
     from router.bench.report import speeds
     from router.estimates import record_speeds
 
-    if options["record"] and model is not None and (found := speeds(report)):
-        record_speeds(model, runtime(options), found)
+    if options.record and model is not None and (measured := speeds(report)):
+        record_speeds(model, options.runtime.to_runtime(), measured)
 
 
-def _check_any(found: Bench) -> None:
+def _check_measured(bench: Bench) -> None:
     """BackendError: nothing at all could be measured."""
     from backends.base import BackendError
 
-    if not any(outcome.turn is not None for outcome in found.outcomes):
-        reasons = "; ".join(f"{name}: {problem}" for name, problem in found.problems().items())
+    if not any(outcome.turn is not None for outcome in bench.outcomes):
+        reasons = "; ".join(f"{name}: {problem}" for name, problem in bench.problems().items())
         raise BackendError(f"nothing could be measured ({reasons})", code="backend_unavailable")

@@ -1,15 +1,17 @@
-"""The options of ``hybrid bench``, and the values they stand for."""
+"""The options of ``hybrid bench``, and the values their texts stand for."""
 
 from __future__ import annotations
 
 import re
 import shlex
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from router.cli.options import F, option, where_options
+from router.cli.fields import group, option
+from router.cli.options import RuntimeOptions
 
 if TYPE_CHECKING:
     from router.bench.workloads import Size
@@ -20,51 +22,135 @@ _NOT_MEASURED = {"output", "save", "plot", "compare", "record"}  # options that 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
 
-def bench_options(command: F) -> F:
-    """All of them."""
-    for decorate in reversed(
-        [
-            option("-m", "--model", metavar="scenes|DIR|ID",
-                   help="The embedded model, a checkpoint or export folder, or a hub id."),
-            option("--backends", metavar="NAME,..", help="Which to measure; torch,genai,onnx by default."),
-            option("-p", "--prompt-tokens", metavar="N,..",
-                   help="Lengths of text prompts; 128 and 512, or 1024 where the context is long."),
-            option("-n", "--output-tokens", type=click.IntRange(2, 100_000), metavar="N",
-                   help="Tokens of every answer; 64, or 32 where the context is short."),
-            option("--image-size", metavar="WxH,..", default="448x448", show_default=True,
-                   help="Sizes of images in pixels."),
-            option("--images", metavar="N,..", default="1", show_default=True,
-                   help="How many images a request has; 0 for none."),
-            option("-r", "--repeats", type=click.IntRange(1, 1000), default=5, show_default=True,
-                   metavar="N", help="How often everything is measured."),
-            option("--warmup", type=click.IntRange(0, 100), default=1, show_default=True, metavar="N",
-                   help="How often before that, without measuring."),
-            option("--starts", type=click.IntRange(1, 100), default=1, show_default=True, metavar="N",
-                   help="How often all of that is done, each time in new processes: how fast one is depends "
-                   "on where its memory lies."),
-            option("--concurrency", metavar="N,..", default="1", show_default=True,
-                   help="How many requests at the same time."),
-            option("--threads", type=click.IntRange(1, 1024), metavar="N",
-                   help="Threads to compute with; all usable cores by default."),
-            *where_options(),
-            option("--offline", is_flag=True, help="Do not ask the hub."),
-            click.option("--url", metavar="URL",
-                         help="Measure an OpenAI-compatible server, -m being its name of a model; the key is "
-                         "read from HYBRID_API_KEY or OPENAI_API_KEY. With --backends, measure both."),
-            click.option("--roofline/--no-roofline", default=True, help="Measure the machine's limits too."),
-            click.option("--record/--no-record", default=True,
-                         help="Keep the medians for hybrid route and the policy fastest."),
-            click.option("-o", "--output", type=click.Choice(["md", "csv", "json"]), default="md",
-                         show_default=True, help="What to print."),
-            click.option("--save", type=_FILE, metavar="FILE", help="Keep the report as .json, .md or .csv."),
-            click.option("--plot", type=_FILE, metavar="FILE",
-                         help="Draw it as .png, .svg or .pdf; needs the extra [bench]."),
-            click.option("--compare", type=_FILE, metavar="OLD.json",
-                         help="Add the ratios to a report that --save kept."),
-        ]
-    ):  # fmt: skip
-        command = decorate(command)
-    return command
+@dataclass(frozen=True)
+class BenchOptions:
+    """What is measured, how often, and where the report goes."""
+
+    model: str | None = option(
+        "-m",
+        "--model",
+        metavar="scenes|DIR|ID",
+        help="The embedded model, a checkpoint or export folder, or a hub id.",
+    )
+    backends: str | None = option(
+        "--backends", metavar="NAME,..", help="Which to measure; torch,genai,onnx by default."
+    )
+    prompt_tokens: str | None = option(
+        "-p",
+        "--prompt-tokens",
+        metavar="N,..",
+        help="Lengths of text prompts; 128 and 512, or 1024 where the context is long.",
+    )
+    output_tokens: int | None = option(
+        "-n",
+        "--output-tokens",
+        type=click.IntRange(2, 100_000),
+        metavar="N",
+        help="Tokens of every answer; 64, or 32 where the context is short.",
+    )
+    image_size: str = option(
+        "--image-size",
+        metavar="WxH,..",
+        default="448x448",
+        show_default=True,
+        help="Sizes of images in pixels.",
+    )
+    images: str = option(
+        "--images",
+        metavar="N,..",
+        default="1",
+        show_default=True,
+        help="How many images a request has; 0 for none.",
+    )
+    repeats: int = option(
+        "-r",
+        "--repeats",
+        type=click.IntRange(1, 1000),
+        default=5,
+        show_default=True,
+        metavar="N",
+        help="How often everything is measured.",
+    )
+    warmup: int = option(
+        "--warmup",
+        type=click.IntRange(0, 100),
+        default=1,
+        show_default=True,
+        metavar="N",
+        help="How often before that, without measuring.",
+    )
+    starts: int = option(
+        "--starts",
+        type=click.IntRange(1, 100),
+        default=1,
+        show_default=True,
+        metavar="N",
+        help="How often all of that is done, each time in new processes: how fast one is depends on where "
+        "its memory lies.",
+    )
+    concurrency: str = option(
+        "--concurrency",
+        metavar="N,..",
+        default="1",
+        show_default=True,
+        help="How many requests at the same time.",
+    )
+    runtime: RuntimeOptions = group(
+        RuntimeOptions,
+        "threads",
+        "device",
+        "dtype",
+        "vision",
+        threads="Threads to compute with; all usable cores by default.",
+    )
+    offline: bool = option("--offline", is_flag=True, help="Do not ask the hub.")
+    url: str | None = option(
+        "--url",
+        environment=False,
+        metavar="URL",
+        help="Measure an OpenAI-compatible server, -m being its name of a model; the key is read from "
+        "HYBRID_API_KEY or OPENAI_API_KEY. With --backends, measure both.",
+    )
+    roofline: bool = option(
+        "--roofline/--no-roofline", environment=False, default=True, help="Measure the machine's limits too."
+    )
+    record: bool = option(
+        "--record/--no-record",
+        environment=False,
+        default=True,
+        help="Keep the medians for hybrid route and the policy fastest.",
+    )
+    output: str = option(
+        "-o",
+        "--output",
+        environment=False,
+        type=click.Choice(["md", "csv", "json"]),
+        default="md",
+        show_default=True,
+        help="What to print.",
+    )
+    save: Path | None = option(
+        "--save", environment=False, type=_FILE, metavar="FILE", help="Keep the report as .json, .md or .csv."
+    )
+    plot: Path | None = option(
+        "--plot",
+        environment=False,
+        type=_FILE,
+        metavar="FILE",
+        help="Draw it as .png, .svg or .pdf; needs the extra [bench].",
+    )
+    compare: Path | None = option(
+        "--compare",
+        environment=False,
+        type=_FILE,
+        metavar="OLD.json",
+        help="Add the ratios to a report that --save kept.",
+    )
+
+    @property
+    def only_server(self) -> bool:
+        """Whether a server is measured and no backend."""
+        return self.url is not None and self.backends is None
 
 
 def numbers(flag: str, text: str, least: int) -> list[int]:

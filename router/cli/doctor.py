@@ -3,30 +3,51 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from dataclasses import dataclass
 
 import click
 
-from router.cli.options import option, runtime
-from router.cli.terminal import telling, write
+from router.cli.fields import group, option, takes
+from router.cli.options import POSITIVE_SECONDS, RuntimeOptions
+from router.cli.terminal import progress_line, write
+
+
+@dataclass(frozen=True)
+class DoctorOptions:
+    """What the backends are tried with, and how the findings are printed."""
+
+    model: str | None = option(
+        "-m",
+        "--model",
+        metavar="scenes|DIR|ID",
+        help="Try the backends with this one; with scenes by default.",
+    )
+    runtime: RuntimeOptions = group(
+        RuntimeOptions,
+        "device",
+        "dtype",
+        "threads",
+        dtype="Of PyTorch's weights.",
+        threads="Threads to compute with.",
+    )
+    timeout: float | None = option(
+        "--timeout",
+        type=POSITIVE_SECONDS,
+        metavar="SECONDS",
+        help="Give a backend up when it loads or answers for so long; 120 by default.",
+    )
+    no_run: bool = option(
+        "--no-run",
+        environment=False,
+        is_flag=True,
+        help="Load nothing: only tell which backends could be used.",
+    )
+    as_object: bool = option("--json", environment=False, is_flag=True, help="Print one JSON object.")
 
 
 @click.command()
-@option(
-    "-m", "--model", metavar="scenes|DIR|ID", help="Try the backends with this one; with scenes by default."
-)
-@option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to compute.")
-@option("--dtype", type=click.Choice(["auto", "bf16", "fp32"]), default="auto", help="Of PyTorch's weights.")
-@option("--threads", type=click.IntRange(1, 1024), metavar="N", help="Threads to compute with.")
-@option(
-    "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
-    metavar="SECONDS",
-    help="Give a backend up when it loads or answers for so long; 120 by default.",
-)
-@click.option("--no-run", is_flag=True, help="Load nothing: only tell which backends could be used.")
-@click.option("--json", "as_object", is_flag=True, help="Print one JSON object.")
-def doctor(model: str | None, timeout: float | None, no_run: bool, as_object: bool, **options: Any) -> None:
+@takes(DoctorOptions)
+def doctor(options: DoctorOptions) -> None:
     """Tell what this machine can run: its processor and memory, the libraries, the models, every backend.
 
     Each backend loads the model and gives one token, about a text and about an image, in a process of its
@@ -38,10 +59,11 @@ def doctor(model: str | None, timeout: float | None, no_run: bool, as_object: bo
     from router.doctor import LIMIT_SECONDS, examine
     from router.models import find
 
-    limit = LIMIT_SECONDS if timeout is None else timeout
-    with telling("looking at this machine") as tell:
-        found = find(model, offline=True)
-        report = examine(found, runtime(options), run=not no_run, limit_seconds=limit, tell=tell)
-    write(json.dumps(report.fields(), indent=1) + "\n" if as_object else page(report))
+    limit = LIMIT_SECONDS if options.timeout is None else options.timeout
+    with progress_line("looking at this machine") as update:
+        model = find(options.model, offline=True)
+        runtime = options.runtime.to_runtime()
+        report = examine(model, runtime, run=not options.no_run, limit_seconds=limit, tell=update)
+    write(json.dumps(report.fields(), indent=1) + "\n" if options.as_object else page(report))
     if not report.can_answer:
         raise BackendError("no backend can answer here; beside each it says why")

@@ -4,81 +4,115 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from router.cli.options import option
-from router.cli.terminal import listening, size, write
-from router.cli.verify import examine
+from router.cli.fields import option, takes
+from router.cli.terminal import progress_bar, size, write
+from router.cli.verify import VerifyOptions, examine
 
 if TYPE_CHECKING:
     from backends.store.manifest import Manifest
-    from backends.store.recipe import MatrixError, Recipe
+    from backends.store.recipe import (
+        MatrixError,
+        Precision,
+        PrefillPrecision,
+        Recipe,
+        RecipeName,
+        VisionPrecision,
+    )
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """How matrices are rounded, and what is done about an export that is there."""
+
+    precision: Precision = option(
+        "--precision",
+        type=click.Choice(["int4", "int8", "fp32"]),
+        default="int4",
+        show_default=True,
+        help="Of the language model's matrices.",
+    )
+    recipe: RecipeName = option(
+        "--recipe",
+        type=click.Choice(["faithful", "fast"]),
+        default="faithful",
+        show_default=True,
+        help="How INT4 is rounded: no worse than Q4_0, or for speed.",
+    )
+    vision_precision: VisionPrecision | None = option(
+        "--vision-precision",
+        type=click.Choice(["int8", "w8", "fp32"]),
+        help="Of the vision tower: int8, 8-bit weights only, or float32.",
+    )
+    prefill_precision: PrefillPrecision | None = option(
+        "--prefill-precision",
+        type=click.Choice(["int8"]),
+        help="Matrices of 8 bits too, by which the onnx backend reads long prompts faster; twice the disk.",
+    )
+    block_size: int | None = option(
+        "--block-size", type=int, metavar="N", help="Values that share a scale: 16, 32, 64, 128 or 256."
+    )
+    symmetric: bool | None = option(
+        "--symmetric/--asymmetric",
+        default=None,
+        help="Without zero points (where it is fast or calibrated) or with them (elsewhere).",
+    )
+    search: bool = option(
+        "--search/--no-search", default=True, help="Choose scales that keep the error least."
+    )
+    calibrate: bool = option(
+        "--calibrate/--no-calibrate",
+        default=False,
+        help="Round each layer by what goes into it, on built-in prompts: nearer, and slower to export.",
+    )
+    head_bits: str | None = option(
+        "--head-bits", type=click.Choice(["4", "6", "8"]), help="Of the matrix that gives the scores."
+    )
+    shortlist: int | None = option(
+        "--shortlist",
+        type=int,
+        metavar="N",
+        help="How many of the best scores are computed with all bits of the head, after 4 found them; "
+        "0: all.",
+    )
+    int8_layers: str = option(
+        "--int8-layers", metavar="N,N..", default="", help="Decoder layers kept at 8 bits."
+    )
+    accuracy_level: str = option(
+        "--accuracy-level",
+        type=click.Choice(["0", "1", "4"]),
+        default="4",
+        show_default=True,
+        help="What products are computed in: 4 int8, 0 and 1 float32.",
+    )
+    verify: bool = option(
+        "--verify/--no-verify",
+        environment=False,
+        default=False,
+        help="Compare with PyTorch when it is done, as hybrid verify does.",
+    )
+    force: bool = option(
+        "--force",
+        environment=False,
+        is_flag=True,
+        help="Make it anew, and replace what is at OUT if it is an export.",
+    )
+    no_wait: bool = option(
+        "--no-wait", environment=False, is_flag=True, help="Fail when another process is exporting the same."
+    )
+    offline: bool = option("--offline", is_flag=True, help="Do not ask the hub.")
 
 
 @click.command()
 @click.argument("source")
 @click.argument("out", required=False, type=click.Path(path_type=Path))
-@option(
-    "--precision",
-    type=click.Choice(["int4", "int8", "fp32"]),
-    default="int4",
-    show_default=True,
-    help="Of the language model's matrices.",
-)
-@option(
-    "--recipe",
-    type=click.Choice(["faithful", "fast"]),
-    default="faithful",
-    show_default=True,
-    help="How INT4 is rounded: no worse than Q4_0, or for speed.",
-)
-@option(
-    "--vision-precision",
-    type=click.Choice(["int8", "w8", "fp32"]),
-    help="Of the vision tower: int8, 8-bit weights only, or float32.",
-)
-@option(
-    "--prefill-precision",
-    type=click.Choice(["int8"]),
-    help="Matrices of 8 bits too, by which the onnx backend reads long prompts faster; twice the disk.",
-)
-@option("--block-size", type=int, metavar="N", help="Values that share a scale: 16, 32, 64, 128 or 256.")
-@option(
-    "--symmetric/--asymmetric",
-    default=None,
-    help="Without zero points (where it is fast or calibrated) or with them (elsewhere).",
-)
-@option("--search/--no-search", default=True, help="Choose scales that keep the error least.")
-@option(
-    "--calibrate/--no-calibrate",
-    default=False,
-    help="Round each layer by what goes into it, on built-in prompts: nearer, and slower to export.",
-)
-@option("--head-bits", type=click.Choice(["4", "6", "8"]), help="Of the matrix that gives the scores.")
-@option(
-    "--shortlist",
-    type=int,
-    metavar="N",
-    help="How many of the best scores are computed with all bits of the head, after 4 found them; 0: all.",
-)
-@option("--int8-layers", metavar="N,N..", default="", help="Decoder layers kept at 8 bits.")
-@option(
-    "--accuracy-level",
-    type=click.Choice(["0", "1", "4"]),
-    default="4",
-    show_default=True,
-    help="What products are computed in: 4 int8, 0 and 1 float32.",
-)
-@click.option(
-    "--verify/--no-verify", default=False, help="Compare with PyTorch when it is done, as hybrid verify does."
-)
-@click.option("--force", is_flag=True, help="Make it anew, and replace what is at OUT if it is an export.")
-@click.option("--no-wait", is_flag=True, help="Fail when another process is exporting the same.")
-@option("--offline", is_flag=True, help="Do not ask the hub.")  # fmt: skip
-def export(source: str, out: Path | None, **options: Any) -> None:
+@takes(ExportOptions)
+def export(options: ExportOptions, source: str, out: Path | None) -> None:
     """Export SOURCE (scenes, a checkpoint folder, or a hub id) for the onnx backend.
 
     The export goes to the cache, where every command finds it, or to the new folder OUT. Its path is printed.
@@ -93,18 +127,19 @@ def export(source: str, out: Path | None, **options: Any) -> None:
 
     recipe = _recipe(options)
     started = time.monotonic()
-    with listening() as listener:
-        model = find(source, listener, offline=options["offline"])
+    with progress_bar() as listener:
+        model = find(source, listener, offline=options.offline)
         target = export_place(model, recipe) if out is None else out
-        made = export_to(target, model, recipe, listener, force=options["force"], wait=not options["no_wait"])
+        made = export_to(target, model, recipe, listener, force=options.force, wait=not options.no_wait)
     manifest = Manifest.read(target)
     done = f"exported in {time.monotonic() - started:.1f} s" if made else "exported before"
     click.echo(f"{size(manifest.size)}, {done}", err=True)
     for line in worst_errors(manifest):
         click.echo(line, err=True)
     write(f"{target}\n")
-    problems = examine(target, "torch", source, offline=options["offline"]) if options["verify"] else []
-    if problems:
+    if options.verify and (
+        problems := examine(target, source, VerifyOptions("torch", offline=options.offline))
+    ):
         raise BackendError("; ".join(problems), code="model_invalid")
 
 
@@ -149,22 +184,22 @@ def _kind(matrix: MatrixError) -> str:
     return f"{part}, {matrix.bits} bits, {grouped}"
 
 
-def _recipe(said: dict[str, Any]) -> Recipe:
+def _recipe(options: ExportOptions) -> Recipe:
     from backends.store.recipe import Recipe
 
     return Recipe(
-        precision=said["precision"],
-        recipe=said["recipe"],
-        block_size=said["block_size"],
-        symmetric=said["symmetric"],
-        search=said["search"],
-        accuracy_level=int(said["accuracy_level"]),  # type: ignore[arg-type]
-        head_bits=int(said["head_bits"]) if said["head_bits"] else None,  # type: ignore[arg-type]
-        shortlist=said["shortlist"],
-        int8_layers=_layers(said["int8_layers"]),
-        vision_precision=said["vision_precision"],
-        prefill_precision=said["prefill_precision"],
-        calibrate=said["calibrate"],
+        precision=options.precision,
+        recipe=options.recipe,
+        block_size=options.block_size,
+        symmetric=options.symmetric,
+        search=options.search,
+        accuracy_level=int(options.accuracy_level),  # type: ignore[arg-type]
+        head_bits=int(options.head_bits) if options.head_bits else None,  # type: ignore[arg-type]
+        shortlist=options.shortlist,
+        int8_layers=_layers(options.int8_layers),
+        vision_precision=options.vision_precision,
+        prefill_precision=options.prefill_precision,
+        calibrate=options.calibrate,
     )
 
 

@@ -4,21 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
-from typing import TYPE_CHECKING, Any, TypeAlias
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
 
 import click
 
-from router.cli.options import (
-    NOTICE,
-    check_used,
-    conversation_options,
-    make_router,
-    model_options,
-    sampling_options,
-    time_limit,
-)
-from router.cli.request import check_together, request
-from router.cli.terminal import as_json, decision_line, listening, usage_line, write
+from router.cli.fields import option, takes
+from router.cli.options import NOTICE, POSITIVE_SECONDS, RequestOptions
+from router.cli.request import check_together, read_request
+from router.cli.terminal import as_json, decision_line, progress_bar, usage_line, write
 
 if TYPE_CHECKING:
     from router.models import Listener
@@ -28,18 +22,38 @@ if TYPE_CHECKING:
 Events: TypeAlias = "Iterator[tuple[Answer, Chunk]]"
 
 
+@dataclass(frozen=True)
+class GenerateOptions(RequestOptions):
+    """What is asked, how it is answered, and what is printed."""
+
+    timeout: float | None = option(
+        "--timeout", type=POSITIVE_SECONDS, metavar="SECONDS", help="Give up after this long."
+    )
+    json_schema: str | None = option(
+        "-j",
+        "--json-schema",
+        environment=False,
+        metavar="FILE|JSON",
+        help="Answer in JSON of this schema.",
+    )
+    explain: bool = option(
+        "--explain", environment=False, is_flag=True, help="Say on stderr which backend answers and why."
+    )
+    usage: bool = option(
+        "--usage", environment=False, is_flag=True, help="Say on stderr what the answer took."
+    )
+    no_stream: bool = option(
+        "--no-stream", environment=False, is_flag=True, help="Print the answer when it is whole."
+    )
+    as_object: bool = option(
+        "--json", environment=False, is_flag=True, help="Print one JSON object instead of the text."
+    )
+
+
 @click.command()
 @click.argument("prompt", required=False)
-@conversation_options
-@model_options
-@sampling_options
-@time_limit
-@click.option("-j", "--json-schema", metavar="FILE|JSON", help="Answer in JSON of this schema.")
-@click.option("--explain", is_flag=True, help="Say on stderr which backend answers and why.")
-@click.option("--usage", is_flag=True, help="Say on stderr what the answer took.")
-@click.option("--no-stream", is_flag=True, help="Print the answer when it is whole.")
-@click.option("--json", "as_object", is_flag=True, help="Print one JSON object instead of the text.")
-def generate(prompt: str | None, images: tuple[str, ...], **options: Any) -> None:
+@takes(GenerateOptions)
+def generate(options: GenerateOptions, prompt: str | None) -> None:
     """Answer PROMPT (or stdin) about any images given, as text on stdout.
 
     \b
@@ -47,41 +61,39 @@ def generate(prompt: str | None, images: tuple[str, ...], **options: Any) -> Non
     hybrid generate -i photo.jpg "Which colours do you see?"
     cat photo.jpg | hybrid generate -i - --usage "What is this?"
     """
-    check_together(prompt, images)
-    if options["logprobs"] is not None and not options["as_object"]:
+    check_together(prompt, options.conversation.images)
+    if options.sampling.logprobs is not None and not options.as_object:
         raise click.UsageError("--logprobs are part of the JSON output; add --json")
-    if options["model"] is None:
+    if options.router.model is None:
         click.echo(NOTICE, err=True)
-    from router.cli.signals import pump
+    from router.cli.signals import iterate_in_thread
 
-    with listening("reading the model and the question") as listener:
-        events = pump(_events(prompt, images, options, listener), options["timeout"])
+    with progress_bar("reading the model and the question") as listener:
+        events = iterate_in_thread(_events(prompt, options, listener), options.timeout)
         answer, _ = next(events)
-    check_used(answer.sampling, options)
-    if options["explain"]:
+    options.sampling.check_used(answer.sampling)
+    if options.explain:
         click.echo(decision_line(answer.decision), err=True)
-    completion = _show(answer, events, stream=not options["no_stream"], quiet=options["as_object"])
-    if options["as_object"]:
+    completion = _print(answer, events, stream=not options.no_stream, quiet=options.as_object)
+    if options.as_object:
         write(as_json(completion) + "\n")
-    if options["usage"]:
+    if options.usage:
         click.echo(usage_line(completion.stats), err=True)
 
 
-def _events(
-    prompt: str | None, images: tuple[str, ...], options: dict[str, Any], listener: Listener
-) -> Events:
+def _events(prompt: str | None, options: GenerateOptions, listener: Listener) -> Events:
     """The answer as it comes; first an empty chunk, when it is known who answers."""
     from router.types import Chunk
 
-    asked = request(prompt, images, options)
-    answer = make_router(options, listener).answer(asked)
+    request = read_request(prompt, options, options.json_schema)
+    answer = options.router.make_router(listener).answer(request)
     yield answer, Chunk("")
     with closing(answer.chunks) as chunks:
         for chunk in chunks:
             yield answer, chunk
 
 
-def _show(answer: Answer, events: Events, *, stream: bool, quiet: bool) -> Completion:
+def _print(answer: Answer, events: Events, *, stream: bool, quiet: bool) -> Completion:
     """Print the answer as it comes, or when it is whole, or not at all; return it."""
     from router.router import join
 

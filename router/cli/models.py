@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from router.cli.export import worst_errors
-from router.cli.options import option
-from router.cli.terminal import listening, size, write
+from router.cli.fields import option, takes
+from router.cli.terminal import progress_bar, size, write
 
 if TYPE_CHECKING:
     from router.models.inventory import Entry
@@ -42,25 +43,34 @@ def list_models(as_object: bool) -> None:
         write(_table([("NAME", "KIND", "SIZE", "MADE FROM"), *map(_row, entries)]))
 
 
+@dataclass(frozen=True)
+class PullOptions:
+    """Which revision is wanted, and how its folder is printed."""
+
+    revision: str | None = option("--revision", metavar="REVISION", help="A branch, tag or commit.")
+    offline: bool = option(
+        "--offline", is_flag=True, help="Do not ask the hub; succeed if all of it is here."
+    )
+    as_object: bool = option("--json", environment=False, is_flag=True, help="Print JSON.")
+
+
 @models.command()
 @click.argument("name", metavar="ORG/NAME[@REVISION]")
-@option("--revision", metavar="REVISION", help="A branch, tag or commit.")
-@option("--offline", is_flag=True, help="Do not ask the hub; succeed if all of it is here.")
-@as_object
-def pull(name: str, revision: str | None, offline: bool, as_object: bool) -> None:
+@takes(PullOptions)
+def pull(options: PullOptions, name: str) -> None:
     """Download a checkpoint from the Hugging Face hub, or bring it up to date, and print its folder."""
     from router.models.hub import HubId
     from router.models.hub import pull as pull_model
     from router.models.inventory import describe
 
-    wanted = HubId.parse(name if revision is None else f"{name}@{revision}")
-    if wanted is None:
+    hub_id = HubId.parse(name if options.revision is None else f"{name}@{options.revision}")
+    if hub_id is None:
         raise click.UsageError(
             f"'{name}' is not a hub id, such as Qwen/Qwen3-VL-2B-Instruct or org/name@revision"
         )
-    with listening() as listener:
-        model = pull_model(wanted, listener, offline=offline)
-    write(_json(describe(model).fields()) if as_object else f"{model.folder}\n")
+    with progress_bar() as listener:
+        model = pull_model(hub_id, listener, offline=options.offline)
+    write(_json(describe(model).fields()) if options.as_object else f"{model.folder}\n")
 
 
 @models.command()

@@ -2,188 +2,241 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
 
 import click
 
+from router.cli.fields import group, option
+
 if TYPE_CHECKING:
-    from backends.base import Runtime
+    from backends.base import Device, DType, Runtime, Vision
     from router.images import InputLimits
     from router.models import Listener, Model
     from router.router import Router
     from router.types import Sampling
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 NOTICE = (
     "hybrid: answering with 'scenes', the small embedded model: it knows colours and shapes in simple "
     "images, nothing else. For a real one: -m Qwen/Qwen3-VL-2B-Instruct (fetched on first use), or set "
     "HYBRID_MODEL"
 )
+POSITIVE_SECONDS = click.FloatRange(min=0, min_open=True)
 
 
-def option(*names: str, **settings: Any) -> Callable[[F], F]:
-    """A click option that its longest flag's HYBRID_ variable sets too, if it takes one value."""
-    if not settings.get("multiple"):
-        longest = max((name for name in names if name.startswith("--")), key=len)
-        settings.setdefault("envvar", "HYBRID_" + longest.lstrip("-").replace("-", "_").upper())
-    return click.option(*names, **settings)
-
-
-def conversation_options(command: F) -> F:
-    """What is told and shown, and how large images may be."""
-    for decorate in reversed(
-        [
-            click.option("-i", "--image", "images", multiple=True, metavar="PATH|-",
-                         help="An image; may be repeated."),
-            option("-s", "--system", metavar="TEXT", help="What the model is told before the conversation."),
-            option("--min-pixels", type=click.IntRange(min=1), metavar="N",
-                   help="Enlarge images below N pixels."),
-            option("--max-pixels", type=click.IntRange(min=1), metavar="N",
-                   help="Shrink images above N pixels."),
-            option("--max-image-pixels", type=click.IntRange(min=1), metavar="N",
-                   help="Refuse to decode images above N pixels; 40 million by default."),
-        ]
-    ):  # fmt: skip
-        command = decorate(command)
-    return command
-
-
-def where_options() -> list[Callable[[F], F]]:
+@dataclass(frozen=True)
+class RuntimeOptions:
     """Where and in which numbers to compute."""
-    return [
-        option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto",
-               help="Where to compute."),
-        option("--dtype", type=click.Choice(["auto", "bf16", "fp32"]), default="auto",
-               help="Number format of the torch backend."),
-        option("--vision", type=click.Choice(["onnx", "torch"]), default="onnx",
-               help="What encodes images for the onnx backend."),
-    ]  # fmt: skip
 
-
-def model_options(command: F) -> F:
-    """Which model, on what."""
-    for decorate in reversed(
-        [
-            option("-m", "--model", metavar="scenes|DIR|ID",
-                   help="The embedded model, a checkpoint or export folder, or a hub id."),
-            option("--backend", default="auto", show_default=True, metavar="auto|NAME",
-                   help="Which backend answers: genai, onnx, torch, or auto to pick one by the request."),
-            option("--policy", default="auto", show_default=True, metavar="NAME",
-                   help="How auto picks: auto, fastest, prefer:a,b,c, or a backend."),
-            option("--no-export", is_flag=True, help="Do not export a model that has no export yet."),
-            option("--memory", type=click.FloatRange(min=0, min_open=True), metavar="GB",
-                   help="For loaded backends, all together; most of the machine's by default."),
-            option("--offline", is_flag=True, help="Do not ask the hub."),
-            *where_options(),
-            option("--threads", type=click.IntRange(1, 1024), metavar="N",
-                   help="Threads to compute with; the library's own choice by default."),
-        ]
-    ):  # fmt: skip
-        command = decorate(command)
-    return command
-
-
-def sampling_options(command: F) -> F:
-    """How tokens are picked and when to stop."""
-    for decorate in reversed(
-        [
-            option("-n", "--max-tokens", type=int, metavar="N", help="Most tokens of the answer."),
-            option("--preset", metavar="NAME", help="greedy, focused, balanced, creative or very-creative."),
-            option("--greedy", is_flag=True, help="Always the likeliest token: --preset greedy."),
-            option("--temp", "--temperature", "temperature", type=float, metavar="T",
-                   help="0 is greedy; 2 at most."),
-            option("--top-k", type=int, metavar="K", help="Pick among the K likeliest; 0 is off."),
-            option("--top-p", type=float, metavar="P", help="Pick among the likeliest that sum to P."),
-            option("--min-p", type=float, metavar="P", help="Drop what is below P times the likeliest."),
-            option("--repetition-penalty", type=float, metavar="X", help="Above 1: repeat less."),
-            option("--presence-penalty", type=float, metavar="X", help="Taken off tokens answered before."),
-            option("--frequency-penalty", type=float, metavar="X", help="Taken off for each time answered."),
-            option("--seed", type=int, metavar="N", help="The same seed gives the same answer."),
-            option("--stop", multiple=True, metavar="TEXT", help="End before this text."),
-            option("--min-tokens", type=int, metavar="N", help="Do not end before N tokens."),
-            option("--ignore-eos", is_flag=True, default=None, help="Go on after the model's end token."),
-            option("--logit-bias", multiple=True, metavar="ID=B", help="Add B to a token's score."),
-            option("--logprobs", type=int, metavar="N", help="With --json: log probabilities, N a token."),
-        ]
-    ):  # fmt: skip
-        command = decorate(command)
-    return command
-
-
-def time_limit(command: F) -> F:
-    """How long an answer may take."""
-    seconds = click.FloatRange(min=0, min_open=True)
-    return option("--timeout", type=seconds, metavar="SECONDS", help="Give up after this long.")(command)
-
-
-def runtime(said: dict[str, Any]) -> Runtime:
-    """Where and how to compute, as far as a command's options say."""
-    from backends.base import Runtime
-
-    return Runtime(**{name: said[name] for name in ("device", "dtype", "threads", "vision") if name in said})
-
-
-def make_router(said: dict[str, Any], listener: Listener, model: Model | None = None) -> Router:
-    """A router for ``model``, or for the one that a command's options name, found or fetched."""
-    from router.images import InputLimits
-    from router.models import find
-    from router.router import Router
-
-    return Router(
-        model or find(said["model"], listener, offline=said["offline"]),
-        runtime(said),
-        listener=listener,
-        policy=said["policy"],
-        memory=None if said["memory"] is None else int(said["memory"] * 1e9),
-        make_exports=not said["no_export"],
-        context=said.get("ctx_size"),
-        max_images=said.get("max_images") or InputLimits.max_images,
+    device: Device = option(
+        "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to compute."
+    )
+    dtype: DType = option(
+        "--dtype",
+        type=click.Choice(["auto", "bf16", "fp32"]),
+        default="auto",
+        help="Number format of the torch backend.",
+    )
+    vision: Vision = option(
+        "--vision",
+        type=click.Choice(["onnx", "torch"]),
+        default="onnx",
+        help="What encodes images for the onnx backend.",
+    )
+    threads: int | None = option(
+        "--threads",
+        type=click.IntRange(1, 1024),
+        metavar="N",
+        help="Threads to compute with; the library's own choice by default.",
     )
 
+    def to_runtime(self) -> Runtime:
+        """The same for backends."""
+        from backends.base import Runtime
 
-def sampling(said: dict[str, Any]) -> Sampling:
-    """What the sampling options among a command's options say, the preset under the single ones."""
-    from dataclasses import fields
-
-    from router.sampling import PRESETS
-    from router.types import Sampling
-
-    preset = _preset(said["preset"], said["greedy"], said["temperature"])
-    if preset is not None and preset not in PRESETS:
-        raise click.UsageError(f"--preset must be one of {', '.join(PRESETS)}, got '{preset}'")
-    values = {field.name: said.get(field.name) for field in fields(Sampling)}
-    values["stop"] = said["stop"] or None
-    values["logit_bias"] = tuple(map(_bias, said["logit_bias"])) or None
-    return Sampling(**values).over(PRESETS[preset] if preset else Sampling())
+        return Runtime(self.device, self.dtype, self.threads, self.vision)
 
 
-def image_limits(said: dict[str, Any]) -> InputLimits:
-    """What is accepted as an image."""
-    from router.images import InputLimits
+@dataclass(frozen=True)
+class ModelOptions:
+    """Which model answers, by which backends, with how much memory."""
 
-    most = said["max_image_pixels"]
-    return InputLimits() if most is None else InputLimits(max_pixels=most)
+    model: str | None = option(
+        "-m",
+        "--model",
+        metavar="scenes|DIR|ID",
+        help="The embedded model, a checkpoint or export folder, or a hub id.",
+    )
+    backend: str = option(
+        "--backend",
+        default="auto",
+        show_default=True,
+        metavar="auto|NAME",
+        help="Which backend answers: genai, onnx, torch, or auto to pick one by the request.",
+    )
+    policy: str = option(
+        "--policy",
+        default="auto",
+        show_default=True,
+        metavar="NAME",
+        help="How auto picks: auto, fastest, prefer:a,b,c, or a backend.",
+    )
+    no_export: bool = option(
+        "--no-export", is_flag=True, help="Do not export a model that has no export yet."
+    )
+    memory: float | None = option(
+        "--memory",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="GB",
+        help="For loaded backends, all together; most of the machine's by default.",
+    )
+    offline: bool = option("--offline", is_flag=True, help="Do not ask the hub.")
+    runtime: RuntimeOptions = group(RuntimeOptions)
 
+    @property
+    def named_backend(self) -> str | None:
+        """The backend that is to answer; None: the router picks."""
+        return None if self.backend == "auto" else self.backend
 
-def check_used(resolved: Sampling, options: dict[str, Any]) -> None:
-    """Refuse a filter that nothing would pass through, which is only known with the model's defaults."""
-    idle = [
-        f"--{name.replace('_', '-')}" for name in ("top_k", "top_p", "min_p") if options[name] is not None
-    ]
-    if idle and resolved.temperature == 0:
-        raise click.UsageError(
-            f"{idle[0]} does nothing at temperature 0, where this answer is; add --temp 0.7"
+    def make_router(
+        self,
+        listener: Listener,
+        model: Model | None = None,
+        *,
+        context: int | None = None,
+        max_images: int | None = None,
+    ) -> Router:
+        """A router for ``model``, or for the one that is named, found or fetched.
+
+        ``context``: most tokens of a prompt and its answer; ``max_images``: of a request.
+        """
+        from router.images import InputLimits
+        from router.models import find
+        from router.router import Router
+
+        return Router(
+            model or find(self.model, listener, offline=self.offline),
+            self.runtime.to_runtime(),
+            listener=listener,
+            policy=self.policy,
+            memory=None if self.memory is None else int(self.memory * 1e9),
+            make_exports=not self.no_export,
+            context=context,
+            max_images=max_images or InputLimits.max_images,
         )
 
 
-def _preset(name: str | None, greedy: bool, temperature: float | None) -> str | None:
-    if not greedy:
-        return name
-    if name not in (None, "greedy") or temperature:
-        raise click.UsageError("--greedy excludes --temp and other presets; drop one of them")
-    return "greedy"
+@dataclass(frozen=True)
+class ConversationOptions:
+    """What the model is told and shown, and how large images may be."""
+
+    images: tuple[str, ...] = option(
+        "-i", "--image", multiple=True, metavar="PATH|-", help="An image; may be repeated."
+    )
+    system: str | None = option(
+        "-s", "--system", metavar="TEXT", help="What the model is told before the conversation."
+    )
+    min_pixels: int | None = option(
+        "--min-pixels", type=click.IntRange(min=1), metavar="N", help="Enlarge images below N pixels."
+    )
+    max_pixels: int | None = option(
+        "--max-pixels", type=click.IntRange(min=1), metavar="N", help="Shrink images above N pixels."
+    )
+    max_image_pixels: int | None = option(
+        "--max-image-pixels",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Refuse to decode images above N pixels; 40 million by default.",
+    )
+
+    def to_limits(self) -> InputLimits:
+        """What is accepted as an image."""
+        from router.images import InputLimits
+
+        most = self.max_image_pixels
+        return InputLimits() if most is None else InputLimits(max_pixels=most)
+
+
+@dataclass(frozen=True)
+class SamplingOptions:
+    """How tokens are picked and when to stop."""
+
+    max_tokens: int | None = option(
+        "-n", "--max-tokens", type=int, metavar="N", help="Most tokens of the answer."
+    )
+    preset: str | None = option(
+        "--preset", metavar="NAME", help="greedy, focused, balanced, creative or very-creative."
+    )
+    greedy: bool = option("--greedy", is_flag=True, help="Always the likeliest token: --preset greedy.")
+    temperature: float | None = option(
+        "--temp", "--temperature", type=float, metavar="T", help="0 is greedy; 2 at most."
+    )
+    top_k: int | None = option("--top-k", type=int, metavar="K", help="Pick among the K likeliest; 0 is off.")
+    top_p: float | None = option(
+        "--top-p", type=float, metavar="P", help="Pick among the likeliest that sum to P."
+    )
+    min_p: float | None = option(
+        "--min-p", type=float, metavar="P", help="Drop what is below P times the likeliest."
+    )
+    repetition_penalty: float | None = option(
+        "--repetition-penalty", type=float, metavar="X", help="Above 1: repeat less."
+    )
+    presence_penalty: float | None = option(
+        "--presence-penalty", type=float, metavar="X", help="Taken off tokens answered before."
+    )
+    frequency_penalty: float | None = option(
+        "--frequency-penalty", type=float, metavar="X", help="Taken off for each time answered."
+    )
+    seed: int | None = option("--seed", type=int, metavar="N", help="The same seed gives the same answer.")
+    stop: tuple[str, ...] = option("--stop", multiple=True, metavar="TEXT", help="End before this text.")
+    min_tokens: int | None = option("--min-tokens", type=int, metavar="N", help="Do not end before N tokens.")
+    ignore_eos: bool | None = option(
+        "--ignore-eos", is_flag=True, default=None, help="Go on after the model's end token."
+    )
+    logit_bias: tuple[str, ...] = option(
+        "--logit-bias", multiple=True, metavar="ID=B", help="Add B to a token's score."
+    )
+    logprobs: int | None = option(
+        "--logprobs", type=int, metavar="N", help="With --json: log probabilities, N a token."
+    )
+
+    def to_sampling(self) -> Sampling:
+        """The same for the loop, single ones over the preset; click.UsageError: they exclude each other."""
+        from router.sampling import PRESETS
+        from router.types import Sampling
+
+        preset = self._preset()
+        if preset is not None and preset not in PRESETS:
+            raise click.UsageError(f"--preset must be one of {', '.join(PRESETS)}, got '{preset}'")
+        values = {each.name: getattr(self, each.name, None) for each in fields(Sampling)}
+        values["stop"] = self.stop or None
+        values["logit_bias"] = tuple(map(_bias, self.logit_bias)) or None
+        return Sampling(**values).over(PRESETS[preset] if preset else Sampling())
+
+    def check_used(self, resolved: Sampling) -> None:
+        """Refuse a filter that nothing would pass through, which is only known with the model's defaults."""
+        filters = {"--top-k": self.top_k, "--top-p": self.top_p, "--min-p": self.min_p}
+        idle = [flag for flag, value in filters.items() if value is not None]
+        if idle and resolved.temperature == 0:
+            raise click.UsageError(
+                f"{idle[0]} does nothing at temperature 0, where this answer is; add --temp 0.7"
+            )
+
+    def _preset(self) -> str | None:
+        if not self.greedy:
+            return self.preset
+        if self.preset not in (None, "greedy") or self.temperature:
+            raise click.UsageError("--greedy excludes --temp and other presets; drop one of them")
+        return "greedy"
+
+
+@dataclass(frozen=True)
+class RequestOptions:
+    """What is asked, of which model, and how tokens are picked."""
+
+    conversation: ConversationOptions = group(ConversationOptions)
+    router: ModelOptions = group(ModelOptions)
+    sampling: SamplingOptions = group(SamplingOptions)
 
 
 def _bias(text: str) -> tuple[int, float]:

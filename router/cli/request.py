@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from router.cli.options import image_limits, sampling
+from router.cli.options import RequestOptions
 
 if TYPE_CHECKING:
     from router.images import InputLimits
@@ -26,33 +26,33 @@ def check_together(prompt: str | None, images: tuple[str, ...]) -> None:
         raise click.UsageError("no prompt; give it as an argument, or on stdin")
 
 
-def request(prompt: str | None, images: tuple[str, ...], options: dict[str, Any]) -> Request:
-    """What is asked; images are read and checked."""
+def read_request(prompt: str | None, options: RequestOptions, json_schema: str | None = None) -> Request:
+    """The request that a command's options make; RequestError, click.UsageError: a part cannot be read."""
     from router.types import Message, Request
 
-    opened = _opened(images, image_limits(options))
-    question = Message.of("user", *opened, _text(prompt))
-    told = () if options["system"] is None else (Message.of("system", options["system"]),)
-    backend = None if options["backend"] == "auto" else options["backend"]
+    conversation = options.conversation
+    images = _images(conversation.images, conversation.to_limits())
+    question = Message.of("user", *images, _text(prompt))
+    system = () if conversation.system is None else (Message.of("system", conversation.system),)
     return Request(
-        (*told, question),
-        sampling(options),
-        backend,
-        options["min_pixels"],
-        options["max_pixels"],
-        _schema(options.get("json_schema")),
+        (*system, question),
+        options.sampling.to_sampling(),
+        options.router.named_backend,
+        conversation.min_pixels,
+        conversation.max_pixels,
+        _schema(json_schema),
     )
 
 
-def _schema(said: str | None) -> str | None:
+def _schema(text: str | None) -> str | None:
     """A schema written out, or read from the file that is named."""
-    if said is None or said.lstrip().startswith("{"):
-        return said
+    if text is None or text.lstrip().startswith("{"):
+        return text
     try:
-        return Path(said).read_text("utf-8")
+        return Path(text).read_text("utf-8")
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8"
-        raise click.UsageError(f"--json-schema: '{said}' cannot be read: {reason}") from None
+        raise click.UsageError(f"--json-schema: '{text}' cannot be read: {reason}") from None
 
 
 def _text(prompt: str | None) -> str:
@@ -78,7 +78,7 @@ def _decode(data: bytes) -> str:
         ) from None
 
 
-def _opened(paths: tuple[str, ...], limits: InputLimits) -> tuple[Picture, ...]:
+def _images(paths: tuple[str, ...], limits: InputLimits) -> tuple[Picture, ...]:
     from router.images import open_image, read_image
 
     return tuple(

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 import click
 
-from router.cli.options import conversation_options, make_router, model_options, sampling_options
-from router.cli.request import check_together, request
-from router.cli.terminal import decision_line, listening, size, write
+from router.cli.fields import option, takes
+from router.cli.options import RequestOptions
+from router.cli.request import check_together, read_request
+from router.cli.terminal import decision_line, progress_bar, size, write
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -19,13 +20,17 @@ if TYPE_CHECKING:
     from router.types import Candidate, Route
 
 
+@dataclass(frozen=True)
+class RouteOptions(RequestOptions):
+    """What would be asked, and how the answer is printed."""
+
+    as_object: bool = option("--json", environment=False, is_flag=True, help="Print one JSON object.")
+
+
 @click.command()
 @click.argument("prompt", required=False)
-@conversation_options
-@model_options
-@sampling_options
-@click.option("--json", "as_object", is_flag=True, help="Print one JSON object.")
-def route(prompt: str | None, images: tuple[str, ...], as_object: bool, **options: Any) -> None:
+@takes(RouteOptions)
+def route(options: RouteOptions, prompt: str | None) -> None:
     """Say which backend would answer PROMPT (or stdin) and the images, and why; nothing is loaded.
 
     Every backend is listed with what it can do here, or why it cannot answer this. How long it would take is
@@ -35,13 +40,14 @@ def route(prompt: str | None, images: tuple[str, ...], as_object: bool, **option
     hybrid route "What can you do?"
     hybrid route -i photo.jpg --policy fastest "Which colours do you see?"
     """
-    check_together(prompt, images)
-    with listening("reading the model and the question") as listener:
-        found = make_router(options, listener).route(request(prompt, images, options))
-    if as_object:
-        write(json.dumps(asdict(found), ensure_ascii=False) + "\n")
-        return
-    _print(found)
+    check_together(prompt, options.conversation.images)
+    with progress_bar("reading the model and the question") as listener:
+        router = options.router.make_router(listener)
+        chosen = router.route(read_request(prompt, options))
+    if options.as_object:
+        write(json.dumps(asdict(chosen), ensure_ascii=False) + "\n")
+    else:
+        _print(chosen)
 
 
 def _print(route: Route) -> None:

@@ -1,4 +1,4 @@
-"""Iterate in a thread of its own, so that Ctrl-C and a time limit are seen while a library computes."""
+"""Ctrl-C, SIGTERM and a time limit, seen while a library computes: the work is done in another thread."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 _Events: TypeAlias = "SimpleQueue[tuple[bool, T | BaseException | None]]"  # whether more follows; what
 
 
-def pump(items: Iterator[T], timeout: float | None = None) -> Iterator[T]:
+def iterate_in_thread(items: Iterator[T], timeout: float | None = None) -> Iterator[T]:
     """The same items. BackendError ``timeout``: they were not all there after ``timeout`` seconds.
 
     Python tells the main thread of a signal only between two of its own steps; one matrix product or one
@@ -58,16 +58,16 @@ def _signals_into(events: _Events[T]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-    def tell(number: int, _frame: FrameType | None) -> None:
-        signal.signal(number, before[signal.Signals(number)])
+    def pass_on(number: int, _frame: FrameType | None) -> None:
+        signal.signal(number, handlers[signal.Signals(number)])
         events.put((False, KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number)))
 
-    for number in before:
-        signal.signal(number, tell)
+    for number in handlers:
+        signal.signal(number, pass_on)
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)

@@ -29,10 +29,15 @@ def write(text: str) -> None:
         raise OutputError(f"the answer cannot be written to stdout: {error.strerror}") from None
 
 
+def write_stderr(line: str) -> None:
+    """A line beside the answer: what concerns people and no program."""
+    click.echo(line, err=True)
+
+
 def decision_line(decision: Decision) -> str:
     """Which backend answers, why, and which would be next."""
-    then = f" (then {', '.join(decision.fallbacks)})" if decision.fallbacks else ""
-    return f"{decision.backend}: {decision.reason}{then}"
+    fallbacks = f" (then {', '.join(decision.fallbacks)})" if decision.fallbacks else ""
+    return f"{decision.backend}: {decision.reason}{fallbacks}"
 
 
 def usage_line(stats: Stats) -> str:
@@ -40,14 +45,16 @@ def usage_line(stats: Stats) -> str:
     prompt = f"{stats.prompt_tokens} prompt tokens"
     if stats.resized:
         sizes = ", ".join(f"{width}x{height}" for width, height in stats.resized)
-        prompt += f", {stats.image_tokens} of them for {_count(len(stats.resized), 'image')} read at {sizes}"
+        prompt += f", {stats.image_tokens} of them for {counted(len(stats.resized), 'image')} read at {sizes}"
     if stats.cached_tokens:
         prompt += f", {stats.cached_tokens} of them read before"
-    first = f"first token after {stats.first_token_seconds:.2f} s"
+    first_token = f"first token after {stats.first_token_seconds:.2f} s"
     if stats.image_tokens:
-        first += f" (vision {stats.vision_seconds:.2f} s)"
+        first_token += f" (vision {stats.vision_seconds:.2f} s)"
     speed = f"{stats.tokens_per_second:.1f} tok/s" if stats.tokens_per_second else "one token"
-    return f"{stats.backend}: {prompt}; {_count(stats.output_tokens, 'output token')}; {first}; {speed}"
+    return (
+        f"{stats.backend}: {prompt}; {counted(stats.output_tokens, 'output token')}; {first_token}; {speed}"
+    )
 
 
 def as_json(completion: Completion) -> str:
@@ -79,20 +86,16 @@ def as_json(completion: Completion) -> str:
     )
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
 @contextmanager
-def listening(what: str = "", *, counted: bool = False) -> Iterator[Listener]:
-    """Shows ``what`` goes on, then a bar with what is worked on and its bytes; says notices on lines.
+def progress_bar(text: str = "", *, steps: bool = False) -> Iterator[Listener]:
+    """Shows the text, then a bar with what is worked on and its bytes; prints notices on lines of their own.
 
-    ``counted``: what progresses are steps and not bytes.
+    ``steps``: what progresses are steps and not bytes.
     """
     from router.models import Listener
 
     if not sys.stderr.isatty():
-        yield Listener(notice=_say)
+        yield Listener(notice=lambda text: write_stderr(f"hybrid: {text}"))
         return
     from rich.console import Console
     from rich.progress import (
@@ -105,10 +108,10 @@ def listening(what: str = "", *, counted: bool = False) -> Iterator[Listener]:
     )
 
     console = Console(stderr=True)
-    done = MofNCompleteColumn() if counted else DownloadColumn()
-    columns = (TextColumn("{task.description}"), BarColumn(), done, TimeRemainingColumn())
+    amount = MofNCompleteColumn() if steps else DownloadColumn()
+    columns = (TextColumn("{task.description}"), BarColumn(), amount, TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as bars:
-        task = bars.add_task(what, total=None)
+        task = bars.add_task(text, total=None)
 
         def progress(name: str, done: int, total: int) -> None:
             bars.update(task, description=name[-60:], completed=done, total=total or None)
@@ -117,14 +120,14 @@ def listening(what: str = "", *, counted: bool = False) -> Iterator[Listener]:
 
 
 @contextmanager
-def telling(what: str) -> Iterator[Callable[[str], None]]:
-    """Shows a line that is replaced by each text told."""
+def progress_line(text: str) -> Iterator[Callable[[str], None]]:
+    """Shows a line as long as this takes; what it yields replaces its text."""
     if not sys.stderr.isatty():
         yield lambda _text: None
         return
     from rich.console import Console
 
-    with Console(stderr=True).status(what) as status:
+    with Console(stderr=True).status(text) as status:
         yield status.update
 
 
@@ -138,5 +141,6 @@ def size(count: int) -> str:
     return f"{value:.3g} GB" if value < 999.5 else f"{value:.0f} GB"
 
 
-def _say(text: str) -> None:
-    click.echo(f"hybrid: {text}", err=True)
+def counted(number: int, noun: str) -> str:
+    """A number of things, for people."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from router.cli.options import option, runtime
-from router.cli.terminal import listening, size, telling, write
+from router.cli.fields import group, option, takes
+from router.cli.options import RuntimeOptions
+from router.cli.terminal import progress_bar, progress_line, size, write
 
 if TYPE_CHECKING:
     from backends.store.manifest import Manifest
@@ -19,18 +20,40 @@ if TYPE_CHECKING:
     from router.parity import ParityReport
 
 
+@dataclass(frozen=True)
+class VerifyOptions:
+    """What an export is compared with, and how the findings are printed."""
+
+    against: str | None = option(
+        "--against",
+        environment=False,
+        type=click.Choice(["torch"]),
+        help="Compare what it computes with this backend too.",
+    )
+    checkpoint: str | None = option(
+        "--checkpoint",
+        environment=False,
+        metavar="DIR|ID",
+        help="What an export was made from, if it cannot be told.",
+    )
+    runtime: RuntimeOptions = group(
+        RuntimeOptions,
+        "device",
+        "dtype",
+        "threads",
+        dtype="Of PyTorch's weights.",
+        threads="Threads to compute with.",
+    )
+    offline: bool = option("--offline", is_flag=True, help="Do not ask the hub.")
+    as_object: bool = option(
+        "--json", environment=False, is_flag=True, help="Print a JSON object for each export."
+    )
+
+
 @click.command()
 @click.argument("name", metavar="MODEL")
-@click.option(
-    "--against", type=click.Choice(["torch"]), help="Compare what it computes with this backend too."
-)
-@click.option("--checkpoint", metavar="DIR|ID", help="What an export was made from, if it cannot be told.")
-@option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to compute.")
-@option("--dtype", type=click.Choice(["auto", "bf16", "fp32"]), default="auto", help="Of PyTorch's weights.")
-@option("--threads", type=click.IntRange(1, 1024), metavar="N", help="Threads to compute with.")
-@option("--offline", is_flag=True, help="Do not ask the hub.")
-@click.option("--json", "as_object", is_flag=True, help="Print a JSON object for each export.")
-def verify(name: str, against: str | None, checkpoint: str | None, **options: Any) -> None:
+@takes(VerifyOptions)
+def verify(options: VerifyOptions, name: str) -> None:
     """Read every file of MODEL's exports and compare it with the manifest; exit code 4 names what is damaged.
 
     MODEL is an export, or a checkpoint whose exports in the cache are meant; if it has none yet, one is made.
@@ -41,14 +64,14 @@ def verify(name: str, against: str | None, checkpoint: str | None, **options: An
     """
     from backends.base import BackendError
 
-    if checkpoint is not None and against is None:
+    if options.checkpoint is not None and options.against is None:
         raise click.UsageError("--checkpoint is read to compare with; add --against torch")
     problems: list[str] = []
-    for folder in _exports(name, options["offline"]):
+    for folder in _exports(name, options.offline):
         damages = _damages(folder)
         problems += damages
         if not damages:
-            problems += examine(folder, against, checkpoint or name, **options)
+            problems += examine(folder, options.checkpoint or name, options)
     if problems:
         raise BackendError("; ".join(problems), code="model_invalid")
 
@@ -56,28 +79,26 @@ def verify(name: str, against: str | None, checkpoint: str | None, **options: An
 def _damages(folder: Path) -> list[str]:
     from backends.store.checks import verify as damages_of
 
-    with listening() as listener:
+    with progress_bar() as listener:
         return [
             f"{folder / damage.file} {damage.problem}" for damage in damages_of(folder, listener.progress)
         ]
 
 
-def examine(
-    folder: Path, against: str | None, source: str, *, offline: bool, as_object: bool = False, **where: Any
-) -> list[str]:
+def examine(folder: Path, source: str, options: VerifyOptions) -> list[str]:
     """Print what is found of a whole export of ``source``; return where it is too far from the reference."""
     from backends.store.manifest import Manifest
     from router.parity import BARS
     from router.parity import verify as compare
 
     manifest = Manifest.read(folder)
-    report = None
+    against, report = options.against, None
     if against is not None:
-        checkpoint = _source(source, folder, manifest, offline).folder
-        with telling(f"{against}: loading") as tell:
-            report = compare(checkpoint, folder, against, runtime(where), tell)
-    show = _as_json if as_object else _as_text
-    write(show(folder, manifest, against, report))
+        checkpoint = _source(source, folder, manifest, options.offline).folder
+        with progress_line(f"{against}: loading") as update:
+            report = compare(checkpoint, folder, against, options.runtime.to_runtime(), update)
+    to_text = _as_json if options.as_object else _as_text
+    write(to_text(folder, manifest, against, report))
     if report is None:
         return []
     return [f"{folder}: {failure}" for failure in BARS[manifest.recipe.precision].failures(report)]
@@ -88,7 +109,7 @@ def _source(name: str, folder: Path, manifest: Manifest, offline: bool) -> Model
     from backends.base import RequestError
     from router.models import find
 
-    with listening() as listener:
+    with progress_bar() as listener:
         model = find(name, listener, offline=offline)
         if not model.is_export:
             return model
@@ -109,9 +130,9 @@ def _as_text(folder: Path, manifest: Manifest, against: str | None, report: Pari
         count = f"{len(report.agreeing)} prompts, {report.steps} tokens"
         lines.append(f"against {against} in {report.reference_dtype}, {count}:")
         lines += [
-            f"  {found.stage:<20} cosine {found.cosine:.6f}, worst row {found.worst_row:.6f}, "
-            f"relative error {found.relative_error:.2e}"
-            for found in report.distances
+            f"  {distance.stage:<20} cosine {distance.cosine:.6f}, worst row {distance.worst_row:.6f}, "
+            f"relative error {distance.relative_error:.2e}"
+            for distance in report.distances
         ]
         agreeing = " ".join(map(str, report.agreeing))
         lines.append(
@@ -140,7 +161,7 @@ def _exports(name: str, offline: bool) -> Iterator[Path]:
     if (folder := find_folder(name)) is not None and (folder / "manifest.json").exists():
         yield folder  # also one that `find` would refuse as damaged
         return
-    with listening() as listener:
+    with progress_bar() as listener:
         model = find(name, listener, offline=offline)
         folders = exports_of(model) or [ensure_export(model, listener=listener)]
     yield from folders

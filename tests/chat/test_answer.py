@@ -20,13 +20,13 @@ class Slow:
 
     def __init__(self, router: Router) -> None:
         self.router = router
-        self.asked = threading.Event()
-        self.go_on = threading.Event()
+        self.entered = threading.Event()
+        self.released = threading.Event()
 
     def answer(self, request: Request) -> Answer:
         answer = self.router.answer(request)
-        self.asked.set()
-        assert self.go_on.wait(SOON)
+        self.entered.set()
+        assert self.released.wait(SOON)
         return answer
 
 
@@ -34,7 +34,7 @@ class Slow:
 class Reader:
     """A thread that reads the chunks of a question."""
 
-    asking: PendingAnswer
+    pending: PendingAnswer
 
     def __post_init__(self) -> None:
         self.chunks: list[Chunk] = []
@@ -45,7 +45,7 @@ class Reader:
 
     def _read(self) -> None:
         try:
-            for chunk in self.asking.chunks():
+            for chunk in self.pending.chunks():
                 with self.more:
                     self.chunks.append(chunk)
                     self.more.notify()
@@ -77,12 +77,12 @@ def backend_of(router: Router) -> ScriptedBackend:
 def test_a_stop_ends_what_hangs_and_frees_the_session(router, at) -> None:
     backend = backend_of(router)
     backend.script = replace(backend.script, fault="hang", fault_at=at)
-    reader = Reader(asking := PendingAnswer(router, QUESTION, None))
+    reader = Reader(pending := PendingAnswer(router, QUESTION, None))
     reader.wait_for(1 + at)
-    assert not asking.ended.is_set()
-    asking.stop()
+    assert not pending.ended.is_set()
+    pending.stop()
     reader.end()
-    assert asking.ended.is_set()
+    assert pending.ended.is_set()
     assert reader.failure is not None
     assert reader.failure.code == "cancelled"
     assert len(reader.chunks) == 1 + at
@@ -91,13 +91,13 @@ def test_a_stop_ends_what_hangs_and_frees_the_session(router, at) -> None:
 
 def test_a_stop_before_it_is_known_who_answers_computes_nothing(router) -> None:
     slow = Slow(router)
-    reader = Reader(asking := PendingAnswer(slow, QUESTION, None))  # type: ignore[arg-type]
-    assert slow.asked.wait(SOON)
-    asking.stop()
-    slow.go_on.set()
+    reader = Reader(pending := PendingAnswer(slow, QUESTION, None))  # type: ignore[arg-type]
+    assert slow.entered.wait(SOON)
+    pending.stop()
+    slow.released.set()
     reader.end()
     assert (reader.failure, [chunk.tokens for chunk in reader.chunks]) == (None, [()])
-    assert asking.ended.is_set()
+    assert pending.ended.is_set()
 
 
 def test_the_next_question_waits_for_the_end_of_the_one_before(router) -> None:
@@ -109,9 +109,9 @@ def test_the_next_question_waits_for_the_end_of_the_one_before(router) -> None:
             return super().wait(timeout)
 
     before = Before()
-    reader = Reader(asking := PendingAnswer(router, QUESTION, before))
+    reader = Reader(pending := PendingAnswer(router, QUESTION, before))
     assert waits.wait(SOON)
-    assert asking.answer is None
+    assert pending.answer is None
     before.set()
     reader.end()
     assert reader.chunks[-1].finish == "stop"
@@ -119,7 +119,7 @@ def test_the_next_question_waits_for_the_end_of_the_one_before(router) -> None:
 
 def test_a_question_that_cannot_be_answered_ends_too(router) -> None:
     backend_of(router).script = Script((1,), fault="raise")
-    reader = Reader(asking := PendingAnswer(router, QUESTION, None))
+    reader = Reader(pending := PendingAnswer(router, QUESTION, None))
     reader.end()
     assert reader.failure is not None
-    assert asking.ended.is_set()
+    assert pending.ended.is_set()

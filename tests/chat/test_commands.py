@@ -109,29 +109,39 @@ def test_an_odd_number_of_backslashes_goes_on(line: str, goes_on: bool) -> None:
 
 
 def test_a_question_takes_the_images_that_wait_and_the_answer_follows() -> None:
-    start = Conversation.begin("Be short.").shown(RED).shown(BLUE)
-    asked = start.asked("Which colours?")
-    assert asked.waiting == ()
-    assert asked.messages[0] is start.messages[0]
-    assert [message.role for message in asked.answered("Red.").messages] == ["system", "user", "assistant"]
-    assert asked.messages[1].parts == (RED, BLUE, "Which colours?")
+    start = Conversation.start("Be short.").with_images(RED).with_images(BLUE)
+    question = start.with_question("Which colours?")
+    assert question.waiting_images == ()
+    assert question.messages[0] is start.messages[0]
+    assert [message.role for message in question.with_answer("Red.").messages] == [
+        "system",
+        "user",
+        "assistant",
+    ]
+    assert question.messages[1].parts == (RED, BLUE, "Which colours?")
 
 
 def test_a_step_leaves_the_conversation_before_it_as_it_was() -> None:
-    start = Conversation.begin(None).shown(RED)
-    start.asked("What?").answered("Red.").shown(BLUE).cleared()
+    start = Conversation.start(None).with_images(RED)
+    start.with_question("What?").with_answer("Red.").with_images(BLUE).cleared()
     assert start.messages == ()
-    assert start.waiting == (RED,)
+    assert start.waiting_images == (RED,)
 
 
 def test_clearing_keeps_the_system_prompt_alone() -> None:
-    talked = Conversation.begin("Be short.").shown(RED).asked("What?").answered("Red.").shown(BLUE)
-    assert [message.parts for message in talked.cleared().messages] == [("Be short.",)]
-    assert talked.cleared().waiting == ()
-    assert talked.dropped().messages == talked.messages
-    assert talked.dropped().waiting == ()
+    conversation = (
+        Conversation.start("Be short.")
+        .with_images(RED)
+        .with_question("What?")
+        .with_answer("Red.")
+        .with_images(BLUE)
+    )
+    assert [message.parts for message in conversation.cleared().messages] == [("Be short.",)]
+    assert conversation.cleared().waiting_images == ()
+    assert conversation.without_waiting_images().messages == conversation.messages
+    assert conversation.without_waiting_images().waiting_images == ()
 
 
 def test_images_are_those_said_and_those_that_wait() -> None:
-    talked = replace(Conversation((Message.of("user", RED, "What?"),)), waiting=(BLUE,))
-    assert talked.images == (RED, BLUE)
+    conversation = replace(Conversation((Message.of("user", RED, "What?"),)), waiting_images=(BLUE,))
+    assert conversation.images == (RED, BLUE)

@@ -46,7 +46,7 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> list[Request]:
 
 
 @pytest.fixture
-def talk(monkeypatch: pytest.MonkeyPatch, capsys):
+def chat(monkeypatch: pytest.MonkeyPatch, capsys):
     """Chat by these lines; the answers, and what is said besides."""
 
     def prepare(*lines: str | bytes, options: tuple[str, ...] = ()) -> tuple[str, str]:
@@ -68,14 +68,14 @@ def turns(messages: tuple[Message, ...]) -> list[str]:
     return [" ".join([f"{said.role}:", *map(shown, said.parts)]) for said in messages]
 
 
-def test_each_line_is_answered_on_stdout_and_nothing_else_is_said(play, talk) -> None:
+def test_each_line_is_answered_on_stdout_and_nothing_else_is_said(play, chat) -> None:
     play()
-    assert talk("Which colours?", "", "And now?") == (f"{ANSWER}\n{ANSWER}\n", "")
+    assert chat("Which colours?", "", "And now?") == (f"{ANSWER}\n{ANSWER}\n", "")
 
 
-def test_each_question_comes_with_all_that_was_said_before(play, talk, requests) -> None:
+def test_each_question_comes_with_all_that_was_said_before(play, chat, requests) -> None:
     play()
-    talk("Which?", "//clear", "And now?", options=("-s", "Be short."))
+    chat("Which?", "//clear", "And now?", options=("-s", "Be short."))
     assert turns(requests[-1].messages) == [
         "system: Be short.",
         "user: Which?",
@@ -87,26 +87,26 @@ def test_each_question_comes_with_all_that_was_said_before(play, talk, requests)
     assert len(requests) == 4
 
 
-def test_images_belong_to_the_next_question_alone(play, talk, requests, image) -> None:
+def test_images_belong_to_the_next_question_alone(play, chat, requests, image) -> None:
     play()
     small = image.with_name("small.png")
     Image.new("RGB", (32, 32)).save(small)
-    talk("a", f"/image {image}", "/image small.png", "b", "c", options=("-i", str(small)))
+    chat("a", f"/image {image}", "/image small.png", "b", "c", options=("-i", str(small)))
     said = [turn for turn in turns(requests[-1].messages) if turn.startswith("user")]
     assert said == ["user: (32, 32) a", "user: (128, 96) (32, 32) b", "user: c"]
 
 
-def test_an_image_is_told_with_its_size_and_cost(play, talk, image) -> None:
+def test_an_image_is_told_with_its_size_and_cost(play, chat, image) -> None:
     play()
-    _, err = talk(f"/image '{image}'", "/set max_pixels=9216", f"/image {image}")
+    _, err = chat(f"/image '{image}'", "/set max_pixels=9216", f"/image {image}")
     first, _, second = err.splitlines()
     assert first == "my image.png: 128x96, 12 tokens of the next question"
     assert second == "my image.png: 128x96, 6 tokens of the next question"
 
 
-def test_clear_and_drop_forget_what_they_say(play, talk, requests, image) -> None:
+def test_clear_and_drop_forget_what_they_say(play, chat, requests, image) -> None:
     play()
-    talk("a", f"/image {image}", "/drop", "b", "/clear", "c", options=("-s", "Be short.", "--temp", "0.5"))
+    chat("a", f"/image {image}", "/drop", "b", "/clear", "c", options=("-s", "Be short.", "--temp", "0.5"))
     assert turns(requests[-2].messages)[-1] == "user: b"
     assert turns(requests[-1].messages) == ["system: Be short.", "user: c"]
     assert requests[-1].sampling.temperature == 0.5
@@ -130,11 +130,11 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_what_is_wrong_is_one_line_and_changes_nothing(play, talk, requests, image, case) -> None:
+def test_what_is_wrong_is_one_line_and_changes_nothing(play, chat, requests, image, case) -> None:
     play()
     line, words = WRONG[case]
     Path("talk.json").write_text("hello")
-    _, err = talk("a", f"/image {image}", line, "b")
+    _, err = chat("a", f"/image {image}", line, "b")
     told, wrong = err.splitlines()
     assert told.startswith("my image.png")
     assert words in wrong
@@ -144,9 +144,9 @@ def test_what_is_wrong_is_one_line_and_changes_nothing(play, talk, requests, ima
     assert Path("talk.json").read_text() == "hello"
 
 
-def test_an_answer_that_fails_leaves_what_it_said_and_drops_the_question(play, talk, requests) -> None:
+def test_an_answer_that_fails_leaves_what_it_said_and_drops_the_question(play, chat, requests) -> None:
     play(fault="raise", fault_at=5)
-    out, err = talk("a", "b")
+    out, err = chat("a", "b")
     said = out.splitlines()
     assert len(said) == 2
     assert all(text and ANSWER.startswith(text) for text in said)
@@ -154,39 +154,39 @@ def test_an_answer_that_fails_leaves_what_it_said_and_drops_the_question(play, t
     assert turns(requests[-1].messages) == ["user: b"]
 
 
-def test_a_time_limit_ends_an_answer_and_the_chat_goes_on(play, talk) -> None:
+def test_a_time_limit_ends_an_answer_and_the_chat_goes_on(play, chat) -> None:
     play(fault="hang", fault_at=3)
-    out, err = talk("a", "/drop", options=("--timeout", "0.5"))
+    out, err = chat("a", "/drop", options=("--timeout", "0.5"))
     assert ANSWER.startswith(out.strip())
     failure, after = err.splitlines()
     assert failure == "hybrid: stopped after 0.5 s, as --timeout says (the question is not kept)"
     assert after == "no image waits for the next question"
 
 
-def test_images_that_cannot_be_answered_about_are_refused_at_once(play, talk, requests, image) -> None:
+def test_images_that_cannot_be_answered_about_are_refused_at_once(play, chat, requests, image) -> None:
     play()
-    _, err = talk(*[f"/image {image}"] * 9, "/set max_pixels=", "a")
+    _, err = chat(*[f"/image {image}"] * 9, "/set max_pixels=", "a")
     assert err.splitlines()[8] == "hybrid: the conversation has 9 images; at most 8 are read in one request"
     assert len(requests[-1].messages[-1].images) == 8
     huge = image.with_name("huge.png")
     Image.new("L", (3200, 3200)).save(huge)
-    _, err = talk("/set max_pixels=20000000", "/image huge.png", "/image huge.png")
+    _, err = chat("/set max_pixels=20000000", "/image huge.png", "/image huge.png")
     assert "(10000 of them images)" in err
     assert err.endswith("; /set max_pixels=N reads images smaller\n")
 
 
-def test_a_backend_is_checked_at_once_and_takes_effect(play, talk, requests, image) -> None:
+def test_a_backend_is_checked_at_once_and_takes_effect(play, chat, requests, image) -> None:
     play()
-    _, err = talk("/backend auto", "/backend scripted", "a")
+    _, err = chat("/backend auto", "/backend scripted", "a")
     auto, named = err.splitlines()
     assert re.match(r"\w+: text only", auto)
     assert named == "scripted: asked for by name"
     assert requests[-1].backend == "scripted"
 
 
-def test_settings_take_effect_and_are_listed(play, talk, requests) -> None:
+def test_settings_take_effect_and_are_listed(play, chat, requests) -> None:
     play()
-    _, err = talk("/set max_tokens=3", "/set seed=7", "a", "/set seed=", "/set")
+    _, err = chat("/set max_tokens=3", "/set seed=7", "a", "/set seed=", "/set")
     lines = err.splitlines()
     assert lines[0].split() == ["max_tokens", "3", "(set", "here)"]
     assert "(cut after 3 tokens; /set max_tokens=N changes that)" in lines
@@ -194,9 +194,9 @@ def test_settings_take_effect_and_are_listed(play, talk, requests) -> None:
     assert [line for line in lines[-17:] if "set here" in line] == [lines[0]]
 
 
-def test_usage_and_explain_come_with_each_answer(play, talk) -> None:
+def test_usage_and_explain_come_with_each_answer(play, chat) -> None:
     play()
-    _, err = talk("a", "b", options=("--usage", "--explain"))
+    _, err = chat("a", "b", options=("--usage", "--explain"))
     decision, usage = (
         "scripted: asked for by name",
         r"scripted: \d+ prompt tokens; \d+ output tokens; .* tok/s",
@@ -204,9 +204,9 @@ def test_usage_and_explain_come_with_each_answer(play, talk) -> None:
     assert re.fullmatch(rf"({decision}\n{usage}\n){{2}}", err)
 
 
-def test_json_is_a_line_for_each_answer(play, talk) -> None:
+def test_json_is_a_line_for_each_answer(play, chat) -> None:
     play()
-    out, err = talk("a", "b", "/set logprobs=1", "c", options=("--json",))
+    out, err = chat("a", "b", "/set logprobs=1", "c", options=("--json",))
     answers = [json.loads(line) for line in out.splitlines()]
     assert [answer["text"] for answer in answers] == [ANSWER] * 3
     assert answers[1]["usage"]["prompt_tokens"] > answers[0]["usage"]["prompt_tokens"]
@@ -214,14 +214,14 @@ def test_json_is_a_line_for_each_answer(play, talk) -> None:
     assert err.split() == ["logprobs", "1", "(set", "here)"]
 
 
-def test_a_held_back_answer_is_the_streamed_one(play, talk) -> None:
+def test_a_held_back_answer_is_the_streamed_one(play, chat) -> None:
     play()
-    assert talk("a", options=("--no-stream",)) == (f"{ANSWER}\n", "")
+    assert chat("a", options=("--no-stream",)) == (f"{ANSWER}\n", "")
 
 
-def test_stats_has_a_row_for_each_answer_and_one_for_all(play, talk, image) -> None:
+def test_stats_has_a_row_for_each_answer_and_one_for_all(play, chat, image) -> None:
     play(delay=0.001)
-    _, err = talk("/stats", "a", "/stats", f"/image {image}", "b", "/stats", "/clear", "/stats")
+    _, err = chat("/stats", "a", "/stats", f"/image {image}", "b", "/stats", "/clear", "/stats")
     nothing, rest = err.split("\n", 1)
     assert nothing == "nothing was answered yet"
     assert rest.endswith("nothing was answered yet\n")
@@ -234,37 +234,37 @@ def test_stats_has_a_row_for_each_answer_and_one_for_all(play, talk, image) -> N
     assert prompts[0] + prompts[1] == prompts[2]
 
 
-def test_what_is_saved_is_loaded_and_goes_on(play, talk, requests, image) -> None:
+def test_what_is_saved_is_loaded_and_goes_on(play, chat, requests, image) -> None:
     play()
-    talk(f"/image {image}", "a", "b", "/save my talk.json", options=("-s", "Be short."))
+    chat(f"/image {image}", "a", "b", "/save my talk.json", options=("-s", "Be short."))
     before = requests[-1].messages
-    _, err = talk("z", "/load my talk.json", "c")
+    _, err = chat("z", "/load my talk.json", "c")
     assert err == "5 messages and 1 image from my talk.json\n"
     after = requests[-1].messages
     assert turns(after) == [*turns(before), f"assistant: {ANSWER}", "user: c"]
     assert np.array_equal(after[1].images[0].pixels, before[1].images[0].pixels)
 
 
-def test_save_says_what_it_wrote_and_what_it_left_out(play, talk, image) -> None:
+def test_save_says_what_it_wrote_and_what_it_left_out(play, chat, image) -> None:
     play()
-    _, err = talk("a", f"/image {image}", "/save talk.json", "/save! talk.json")
+    _, err = chat("a", f"/image {image}", "/save talk.json", "/save! talk.json")
     pattern = r"2 messages in \S+/talk.json \(\d+ B\); images that wait are left out"
     assert all(re.fullmatch(pattern, line) for line in err.splitlines()[1:])
     assert len(json.loads(Path("talk.json").read_text())["messages"]) == 2
 
 
-def test_a_backslash_at_the_end_of_a_line_goes_on_in_the_next(play, talk, requests) -> None:
+def test_a_backslash_at_the_end_of_a_line_goes_on_in_the_next(play, chat, requests) -> None:
     play()
-    talk("one\\", "/two \\\\", "three\\")
+    chat("one\\", "/two \\\\", "three\\")
     assert [turns(request.messages)[-1] for request in requests[1:]] == [
         "user: one\n/two \\\\",
         "user: three\\",
     ]
 
 
-def test_exit_leaves_and_the_rest_is_not_read(play, talk) -> None:
+def test_exit_leaves_and_the_rest_is_not_read(play, chat) -> None:
     play()
-    assert talk("a", "/exit", "b") == (f"{ANSWER}\n", "")
+    assert chat("a", "/exit", "b") == (f"{ANSWER}\n", "")
 
 
 def test_lines_that_cannot_be_read_do_not_hide_the_next(monkeypatch) -> None:
@@ -276,12 +276,12 @@ def test_lines_that_cannot_be_read_do_not_hide_the_next(monkeypatch) -> None:
     assert [lines.read(0), lines.read(0), lines.read(0)] == ["next", "last", None]
 
 
-def test_a_flag_wins_over_the_environment_and_that_over_the_file(play, talk, monkeypatch, tmp_path) -> None:
+def test_a_flag_wins_over_the_environment_and_that_over_the_file(play, chat, monkeypatch, tmp_path) -> None:
     play()
     settings = tmp_path / "config" / "hybrid" / "config.toml"
     settings.parent.mkdir(parents=True)
     settings.write_text("max-tokens = 4\nusage = true\n")
-    assert "4 output tokens" in talk("a")[1]
+    assert "4 output tokens" in chat("a")[1]
     monkeypatch.setenv("HYBRID_MAX_TOKENS", "3")
-    assert "3 output tokens" in talk("a")[1]
-    assert "2 output tokens" in talk("a", options=("-n", "2"))[1]
+    assert "3 output tokens" in chat("a")[1]
+    assert "2 output tokens" in chat("a", options=("-n", "2"))[1]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from backends.base import RequestError
-from router.cli.chat.settings import NAMES, Defaults, changed, cost, listed
+from router.cli.chat.settings import NAMES, Defaults, changed, setting_lines, token_cost
 from router.models import find
 from router.types import Picture, Request, Sampling
 
@@ -62,7 +62,7 @@ def test_what_is_listed_can_be_set_again(name: str) -> None:
     text, _ = VALUES[name]
     start = Request((), Sampling(temperature=1.0))
     settings = set_all(f"{name}={text}", start=start)
-    (line,) = [line for line in listed(settings, DEFAULTS) if line.split()[0] == name]
+    (line,) = [line for line in setting_lines(settings, DEFAULTS) if line.split()[0] == name]
     assert line.endswith("  (set here)")
     again = set_all(f"{name}={line.split(maxsplit=1)[1].removesuffix('  (set here)')}", start=start)
     assert again.sampling == settings.sampling
@@ -70,7 +70,7 @@ def test_what_is_listed_can_be_set_again(name: str) -> None:
 
 
 def test_what_is_not_set_is_listed_as_the_model_has_it() -> None:
-    lines = [line.split() for line in listed(START, DEFAULTS)]
+    lines = [line.split() for line in setting_lines(START, DEFAULTS)]
     assert [line[0] for line in lines] == list(NAMES)
     assert ["max_tokens", "64"] in lines  # of the embedded model's generation_config.json
     assert not any("set" in line for line in lines)
@@ -134,5 +134,5 @@ def test_scores_that_nobody_would_see_are_refused() -> None:
 
 def test_an_image_costs_a_token_for_every_32_by_32_pixels_as_it_is_read() -> None:
     image = Picture(np.zeros((160, 320, 3), np.uint8))
-    assert cost(image, replace(START, max_pixels=1_000_000), DEFAULTS) == 5 * 10
-    assert cost(image, replace(START, max_pixels=160 * 160), DEFAULTS) == 3 * 7
+    assert token_cost(image, replace(START, max_pixels=1_000_000), DEFAULTS) == 5 * 10
+    assert token_cost(image, replace(START, max_pixels=160 * 160), DEFAULTS) == 3 * 7

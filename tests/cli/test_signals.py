@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from backends.base import BackendError
-from router.cli.signals import pump
+from router.cli.signals import iterate_in_thread
 
 
 def write(items: Iterator[int], written: list[int], *signals: signal.Signals) -> None:
@@ -20,7 +20,7 @@ def write(items: Iterator[int], written: list[int], *signals: signal.Signals) ->
 
 
 def test_items_come_in_order_and_end() -> None:
-    assert list(pump(iter(range(1000)))) == list(range(1000))
+    assert list(iterate_in_thread(iter(range(1000)))) == list(range(1000))
 
 
 def test_a_failure_comes_after_the_items_before_it() -> None:
@@ -30,7 +30,7 @@ def test_a_failure_comes_after_the_items_before_it() -> None:
 
     written: list[int] = []
     with pytest.raises(BackendError, match="broken"):
-        write(pump(items()), written)
+        write(iterate_in_thread(items()), written)
     assert written == [1]
 
 
@@ -39,10 +39,10 @@ def test_a_time_limit_ends_it() -> None:
         yield 1
         time.sleep(3600)
 
-    pumped = pump(items(), timeout=1.5)
-    assert next(pumped) == 1
+    iterator = iterate_in_thread(items(), timeout=1.5)
+    assert next(iterator) == 1
     with pytest.raises(BackendError) as raised:
-        next(pumped)
+        next(iterator)
     assert raised.value.code == "timeout"
 
 
@@ -60,7 +60,7 @@ def test_a_signal_is_raised_between_two_items_never_while_one_is_written(
         time.sleep(3600)
 
     with pytest.raises(raised):
-        write(pump(items()), written, number)
+        write(iterate_in_thread(items()), written, number)
     assert written == [1]
     assert signal.getsignal(number) == before
 
@@ -68,5 +68,5 @@ def test_a_signal_is_raised_between_two_items_never_while_one_is_written(
 def test_the_second_signal_is_raised_at_once() -> None:
     written: list[int] = []
     with pytest.raises(KeyboardInterrupt):
-        write(pump(iter([1, 2])), written, signal.SIGINT, signal.SIGINT)
+        write(iterate_in_thread(iter([1, 2])), written, signal.SIGINT, signal.SIGINT)
     assert written == []

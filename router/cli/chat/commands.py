@@ -73,9 +73,9 @@ def parse(text: str) -> str | Command:
 
 def help_text() -> str:
     """All commands, one a line."""
-    shown = {f"/{name} {usage.takes}".rstrip(): usage.does for name, usage in COMMANDS.items()}
-    width = max(map(len, shown))
-    return "\n".join([*(f"  {command:<{width}}  {does}" for command, does in shown.items()), HINTS])
+    descriptions = {f"/{name} {usage.takes}".rstrip(): usage.does for name, usage in COMMANDS.items()}
+    width = max(map(len, descriptions))
+    return "\n".join([*(f"  {command:<{width}}  {does}" for command, does in descriptions.items()), HINTS])
 
 
 def paths(argument: str, exists: Callable[[str], bool] = os.path.exists) -> tuple[str, ...]:
@@ -83,9 +83,9 @@ def paths(argument: str, exists: Callable[[str], bool] = os.path.exists) -> tupl
 
     RequestError: a quote that does not end, and no file is named like that.
     """
-    whole = os.path.expanduser(argument)
-    if exists(whole):
-        return (whole,)
+    name = os.path.expanduser(argument)
+    if exists(name):
+        return (name,)
     try:
         return tuple(map(os.path.expanduser, shlex.split(argument)))
     except ValueError:

@@ -20,6 +20,7 @@ from prompt_toolkit.output import create_output
 import backends
 from router.cli.chat.commands import COMMANDS, continues
 from router.cli.chat.settings import NAMES
+from router.cli.terminal import write_stderr
 from router.models import home
 
 
@@ -34,21 +35,21 @@ class Keyboard:
             key_bindings=_keys(),
             completer=_Completer(),
             complete_while_typing=False,
-            history=History(history_file(), lambda text: click.echo(f"hybrid: {text}", err=True)),
+            history=History(history_file(), lambda text: write_stderr(f"hybrid: {text}")),
             prompt_continuation="  ",
             enable_suspend=True,
             # stdout may be a file; the line is then edited on stderr
             output=create_output(always_prefer_tty=True),
         )
 
-    def read(self, waiting: int) -> str | None:
+    def read(self, waiting_images: int) -> str | None:
         """What was typed; None after Ctrl-D on an empty line, or Ctrl-C twice."""
-        images = {0: "", 1: "[1 image] "}.get(waiting, f"[{waiting} images] ")
+        prefix = {0: "", 1: "[1 image] "}.get(waiting_images, f"[{waiting_images} images] ")
         interrupted = False
         while True:
             try:
                 with _terminal_restored():
-                    return self._session.prompt(f"{images}> ")
+                    return self._session.prompt(f"{prefix}> ")
             except EOFError:
                 return None
             except KeyboardInterrupt:
@@ -57,17 +58,17 @@ class Keyboard:
                     return None
                 interrupted = True
                 if empty:
-                    click.echo("(Ctrl-C again, or Ctrl-D, leaves)", err=True)
+                    write_stderr("(Ctrl-C again, or Ctrl-D, leaves)")
 
 
 @contextmanager
 def _terminal_restored() -> Iterator[None]:
     """Leave the terminal as it was, also when SIGTERM comes just after prompt_toolkit has set it."""
-    before = termios.tcgetattr(sys.stdin)
+    attributes = termios.tcgetattr(sys.stdin)
     try:
         yield
     finally:
-        termios.tcsetattr(sys.stdin, termios.TCSANOW, before)
+        termios.tcsetattr(sys.stdin, termios.TCSANOW, attributes)
 
 
 def _keys() -> KeyBindings:
@@ -102,9 +103,9 @@ class _Completer(Completer):
         if not space:
             yield from _words(name, [f"/{command}" for command in COMMANDS])
         elif COMMANDS.get(name[1:], COMMANDS["help"]).takes in ("PATH ..", "FILE"):
-            for found in self._paths.get_completions(Document(argument), complete_event):
-                folder = "/" if found.display_text.endswith("/") else ""
-                yield Completion(found.text + folder, found.start_position, found.display)
+            for path in self._paths.get_completions(Document(argument), complete_event):
+                folder = "/" if path.display_text.endswith("/") else ""
+                yield Completion(path.text + folder, path.start_position, path.display)
         elif name == "/set":
             yield from _words(argument, [f"{setting}=" for setting in NAMES])
         elif name == "/backend":
@@ -127,19 +128,19 @@ def history_file() -> Path:
 class History(FileHistory):
     """Kept in a file as long as that can be written; a chat goes on without."""
 
-    def __init__(self, file: Path, tell: Callable[[str], None]) -> None:
-        """Make or tidy the file; ``tell`` is told once when it cannot be used."""
+    def __init__(self, file: Path, notify: Callable[[str], None]) -> None:
+        """Make or tidy the file; ``notify`` is called once, when it cannot be used."""
         super().__init__(file)
         self._file = file
-        self._tell = tell
+        self._notify = notify
         self._usable = True
         self._attempt(self._tidy)
 
     def load_history_strings(self) -> list[str]:
         """The newest first."""
-        found: list[str] = []
-        self._attempt(lambda: found.extend(super(History, self).load_history_strings()))
-        return found
+        entries: list[str] = []
+        self._attempt(lambda: entries.extend(super(History, self).load_history_strings()))
+        return entries
 
     def store_string(self, string: str) -> None:
         """Add one at the end."""
@@ -152,7 +153,7 @@ class History(FileHistory):
             step()
         except OSError as error:
             self._usable = False
-            self._tell(f"what is typed is not kept: {self._file}: {error.strerror}")
+            self._notify(f"what is typed is not kept: {self._file}: {error.strerror}")
 
     def _tidy(self) -> None:
         self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -160,5 +161,5 @@ class History(FileHistory):
             os.fchmod(file.fileno(), 0o600)
         data = self._file.read_bytes()
         if len(data) > LARGEST:
-            later = data.find(b"\n\n#", len(data) // 2)  # where an entry begins
-            self._file.write_bytes(data[later + 1 :] if later >= 0 else b"")
+            start = data.find(b"\n\n#", len(data) // 2)  # of an entry
+            self._file.write_bytes(data[start + 1 :] if start >= 0 else b"")

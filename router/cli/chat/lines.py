@@ -17,8 +17,8 @@ class Input(Protocol):
     interactive: bool
     """Whether somebody sits there: Ctrl-C then stops an answer, otherwise the chat."""
 
-    def read(self, waiting: int) -> str | None:
-        """The next one, while ``waiting`` images wait for it; None where there is no more.
+    def read(self, waiting_images: int) -> str | None:
+        """The next one, while ``waiting_images`` images wait for it; None where there is no more.
 
         RequestError: it cannot be read; what comes after it can.
         """
@@ -30,7 +30,7 @@ class Lines:
 
     interactive = False
 
-    def read(self, waiting: int) -> str | None:
+    def read(self, waiting_images: int) -> str | None:
         """The next line, joined with those it goes on in."""
         line = self._line()
         if line is None:

@@ -23,7 +23,7 @@ _FILTERS = ("top_k", "top_p", "min_p")  # idle where the likeliest token is take
 
 @dataclass(frozen=True)
 class Defaults:
-    """What a model says itself: how it samples, the sizes at which it reads images, its vocabulary."""
+    """What a model's own files say: how it samples, the sizes at which it reads images, its vocabulary."""
 
     sampling: Sampling
     limits: ImageLimits
@@ -50,37 +50,37 @@ def changed(settings: Request, assignment: str, defaults: Defaults, *, scores: b
     value = _READERS.get(name, _number)(text) if text else None
     if name == "logprobs" and value is not None and not scores:
         raise RequestError("logprobs are part of the JSON output; start the chat with --json")
-    new = _with(settings, name, value)
-    check(new.sampling.over(defaults.sampling), defaults.vocab)
-    _limits(new, defaults)
+    settings = _with(settings, name, value)
+    check(settings.sampling.over(defaults.sampling), defaults.vocab)
+    _limits(settings, defaults)
     if name in (*_FILTERS, "temperature"):
-        _check_filters(new.sampling, defaults.sampling)
-    return new
+        _check_filters(settings.sampling, defaults.sampling)
+    return settings
 
 
 def _limits(settings: Request, defaults: Defaults) -> ImageLimits:
     """Between which sizes images are brought. RequestError: the least is above the most."""
-    least, most = settings.min_pixels, settings.max_pixels
+    min_pixels, max_pixels = settings.min_pixels, settings.max_pixels
     return ImageLimits(
-        defaults.limits.min_pixels if least is None else least,
-        defaults.limits.max_pixels if most is None else most,
+        defaults.limits.min_pixels if min_pixels is None else min_pixels,
+        defaults.limits.max_pixels if max_pixels is None else max_pixels,
     )
 
 
-def cost(image: Picture, settings: Request, defaults: Defaults) -> int:
+def token_cost(image: Picture, settings: Request, defaults: Defaults) -> int:
     """How many tokens an image takes in the prompt."""
     return image_tokens(grid_of(*image.size, _limits(settings, defaults)))
 
 
-def listed(settings: Request, defaults: Defaults) -> Iterator[str]:
+def setting_lines(settings: Request, defaults: Defaults) -> Iterator[str]:
     """A line for each setting: its value as ``changed`` reads it, and whether it was set here."""
-    within = _limits(settings, defaults)
+    limits = _limits(settings, defaults)
     width = max(map(len, NAMES))
     for name in NAMES:
-        said = getattr(settings.sampling if name in SAMPLING else settings, name)
-        own = getattr(within if name in PIXELS else defaults.sampling, name)
-        set_here = "" if said is None else "  (set here)"
-        yield f"  {name:<{width}}  {_shown(own if said is None else said)}{set_here}"
+        value = getattr(settings.sampling if name in SAMPLING else settings, name)
+        default = getattr(limits if name in PIXELS else defaults.sampling, name)
+        set_here = "" if value is None else "  (set here)"
+        yield f"  {name:<{width}}  {_format(default if value is None else value)}{set_here}"
 
 
 def _with(settings: Request, name: str, value: Any) -> Request:
@@ -91,9 +91,9 @@ def _with(settings: Request, name: str, value: Any) -> Request:
     return replace(settings, sampling=replace(settings.sampling, **{name: value}))
 
 
-def _check_filters(said: Sampling, own: Sampling) -> None:
-    idle = [name for name in _FILTERS if getattr(said, name) is not None]
-    if idle and said.over(own).temperature == 0:
+def _check_filters(sampling: Sampling, defaults: Sampling) -> None:
+    idle = [name for name in _FILTERS if getattr(sampling, name) is not None]
+    if idle and sampling.over(defaults).temperature == 0:
         raise RequestError(
             f"{idle[0]} does nothing at temperature 0; set a temperature first, or unset it: /set {idle[0]}="
         )
@@ -109,19 +109,19 @@ def _number(text: str) -> object:
     return text
 
 
-def _truth(text: str) -> object:
+def _boolean(text: str) -> object:
     return {"true": True, "false": False}.get(text.lower(), text)
 
 
-def _texts(text: str) -> object:
+def _stop_texts(text: str) -> object:
     """One text as it is, or in JSON: "\\n" or ["a", "b"]."""
     if text[0] not in '["':
         return (text,)
     try:
-        read = json.loads(text)
+        texts = json.loads(text)
     except (ValueError, RecursionError):
         raise RequestError('stop wants a text, or JSON such as "\\n" or ["a", "b"]', param="stop") from None
-    return tuple(read) if isinstance(read, list) else (read,)
+    return tuple(texts) if isinstance(texts, list) else (texts,)
 
 
 def _ids(text: str) -> object:
@@ -134,14 +134,14 @@ def _biases(text: str) -> object:
 
 
 _READERS: Mapping[str, Callable[[str], object]] = {
-    "ignore_eos": _truth,
-    "stop": _texts,
+    "ignore_eos": _boolean,
+    "stop": _stop_texts,
     "stop_token_ids": _ids,
     "logit_bias": _biases,
 }
 
 
-def _shown(value: Any) -> str:
+def _format(value: Any) -> str:
     """A value in the form in which it is set; a dash where there is none."""
     if value is None or value == ():
         return "-"

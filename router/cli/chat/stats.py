@@ -28,18 +28,19 @@ def table(turns: Sequence[TurnStats]) -> Table:
     from rich import box
     from rich.table import Table
 
-    made = Table(box=box.SIMPLE_HEAD, show_footer=len(turns) > 1, pad_edge=False)
-    for place, (head, total) in enumerate(zip(HEADS, totals(turns), strict=True)):
-        words = place == WHO
-        made.add_column(head, total, justify="left" if words else "right", no_wrap=not words)
+    result = Table(box=box.SIMPLE_HEAD, show_footer=len(turns) > 1, pad_edge=False)
+    for heading, total in zip(HEADINGS, totals(turns), strict=True):
+        is_text = heading == ANSWERED_BY
+        result.add_column(heading, total, justify="left" if is_text else "right", no_wrap=not is_text)
     for row in rows(turns):
-        made.add_row(*row)
-    return made
+        result.add_row(*row)
+    return result
 
 
-HEADS = (
+ANSWERED_BY = "answered by"  # the one column of text
+HEADINGS = (
     "",
-    "answered by",
+    ANSWERED_BY,
     "prompt\ntokens",
     "image\ntokens",
     "reused\ntokens",
@@ -47,20 +48,19 @@ HEADS = (
     "output\ntokens",
     "tok/s",
 )
-WHO = 1  # the column that is words
 
 
 def rows(turns: Sequence[TurnStats]) -> Iterator[tuple[str, ...]]:
-    """The cells of each turn, in the order of HEADS."""
+    """The cells of each turn, in the order of HEADINGS."""
     for number, turn in enumerate(turns, 1):
         counts = str(turn.prompt_tokens), str(turn.image_tokens)
-        who, stats = f"{turn.decision.backend}: {turn.decision.reason}", turn.stats
+        answered_by, stats = f"{turn.decision.backend}: {turn.decision.reason}", turn.stats
         if stats is None:
-            yield str(number), f"{who} (stopped)", *counts, "", "", str(turn.output_tokens), ""
+            yield str(number), f"{answered_by} (stopped)", *counts, "", "", str(turn.output_tokens), ""
             continue
         yield (
             str(number),
-            who,
+            answered_by,
             *counts,
             str(stats.cached_tokens),
             f"{stats.first_token_seconds:.2f} s",
@@ -71,16 +71,19 @@ def rows(turns: Sequence[TurnStats]) -> Iterator[tuple[str, ...]]:
 
 def totals(turns: Sequence[TurnStats]) -> tuple[str, ...]:
     """The cells of the last row; the speed is that of all tokens after each answer's first."""
-    whole = [turn.stats for turn in turns if turn.stats is not None]
+    finished = [turn.stats for turn in turns if turn.stats is not None]
     return (
         "",
         "all",
         str(sum(turn.prompt_tokens for turn in turns)),
         str(sum(turn.image_tokens for turn in turns)),
-        str(sum(stats.cached_tokens for stats in whole)),
-        f"{sum(stats.first_token_seconds for stats in whole):.2f} s",
+        str(sum(stats.cached_tokens for stats in finished)),
+        f"{sum(stats.first_token_seconds for stats in finished):.2f} s",
         str(sum(turn.output_tokens for turn in turns)),
-        _speed(sum(stats.output_tokens - 1 for stats in whole), sum(stats.decode_seconds for stats in whole)),
+        _speed(
+            sum(stats.output_tokens - 1 for stats in finished),
+            sum(stats.decode_seconds for stats in finished),
+        ),
     )
 
 

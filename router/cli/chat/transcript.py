@@ -157,7 +157,7 @@ LARGEST = 512_000_000  # bytes; eight photographs of 12 megapixels take about 20
 
 
 def write(file: str, text: str, *, over: bool) -> Path:
-    """Write aside and rename; the file is for its owner's eyes. RequestError: it exists, or it cannot be."""
+    """Write beside it and rename; only its owner may read it. RequestError: it is there, or cannot be."""
     data = text.encode("utf-8")
     if len(data) > LARGEST:
         raise RequestError(f"it would have {len(data):,} bytes, and {LARGEST:,} are read back at most")
@@ -179,13 +179,13 @@ def read(file: str) -> str:
     """The text of a regular file. RequestError: it is not one, too large, or not UTF-8."""
     try:
         # a pipe that nobody writes to would hold us here
-        with open(file, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)) as opened:
-            state = os.fstat(opened.fileno())
+        with open(file, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)) as stream:
+            state = os.fstat(stream.fileno())
             if not stat.S_ISREG(state.st_mode):
                 raise RequestError(f"{file!r} is not a regular file")
             if state.st_size > LARGEST:
                 raise RequestError(f"{file!r} has {state.st_size:,} bytes; at most {LARGEST:,} are read")
-            return opened.read(LARGEST + 1).decode("utf-8")
+            return stream.read(LARGEST + 1).decode("utf-8")
     except OSError as error:
         raise RequestError(f"{file!r} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
@@ -195,14 +195,16 @@ def read(file: str) -> str:
 
 
 def _replace(target: Path, data: bytes) -> None:
-    number, part = tempfile.mkstemp(prefix=f".{target.name[:100]}.", suffix=".part", dir=target.parent)
+    descriptor, temporary = tempfile.mkstemp(
+        prefix=f".{target.name[:100]}.", suffix=".part", dir=target.parent
+    )
     try:
-        with os.fdopen(number, "wb") as opened:
-            opened.write(data)
-            opened.flush()
-            os.fsync(opened.fileno())
-        os.replace(part, target)
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, target)
     except BaseException:
         with contextlib.suppress(OSError):
-            os.unlink(part)
+            os.unlink(temporary)
         raise
