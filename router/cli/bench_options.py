@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 import shlex
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from router.cli.fields import group, option
+from router.cli.fields import group, option, options_class
 from router.cli.options import RuntimeOptions
 
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ _NOT_MEASURED = {"output", "save", "plot", "compare", "record"}  # options that 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
 
-@dataclass(frozen=True)
+@options_class
 class BenchOptions:
     """What is measured, how often, and where the report goes."""
 
@@ -165,14 +164,16 @@ def sizes(text: str) -> list[Size]:
     """Sizes of images with commas between; click.UsageError says what is wanted."""
     from router.bench.workloads import Size
 
-    found = [re.fullmatch(r"\s*([1-9]\d{0,4})x([1-9]\d{0,4})\s*", part, re.ASCII) for part in text.split(",")]
-    if not all(found):
+    matches = [
+        re.fullmatch(r"\s*([1-9]\d{0,4})x([1-9]\d{0,4})\s*", part, re.ASCII) for part in text.split(",")
+    ]
+    if not all(matches):
         raise click.UsageError(f"--image-size wants sizes such as 448x448,1024x768, got '{text}'")
-    return [Size(int(match[1]), int(match[2])) for match in found if match]
+    return [Size(int(match[1]), int(match[2])) for match in matches if match]
 
 
 def command_of(context: click.Context) -> str:
-    """What was said, whether by flags, environment or file, that the figures depend on."""
+    """The command line that gives the same figures, wherever its options came from."""
     words = ["hybrid", "bench"]
     for parameter in context.command.params:
         value = context.params.get(parameter.name)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 
 import click
 
-from router.cli.fields import group, option, takes
+from router.cli.fields import group, option, options_class, takes
 from router.cli.options import POSITIVE_SECONDS, RuntimeOptions
 from router.cli.terminal import progress_line, write
 
 
-@dataclass(frozen=True)
+@options_class
 class DoctorOptions:
     """What the backends are tried with, and how the findings are printed."""
 

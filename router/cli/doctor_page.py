@@ -44,11 +44,11 @@ class PageLine(NamedTuple):
 
 
 def page(report: DoctorReport) -> str:
-    """All of it, as wide as the terminal."""
+    """The whole report, as wide as the terminal."""
     machine = report.machine
     sections = {
         f"{machine.processor or 'Processor'} ({machine.architecture})": _processor(machine),
-        f"{machine.system}, Python {machine.python}": _room(machine),
+        f"{machine.system}, Python {machine.python}": _memory_and_disk(machine),
         "Libraries": _libraries(report.packages),
         f"Models, and the memory that each takes with {TOKENS:,} tokens and an image": map(
             _model, report.models
@@ -56,10 +56,10 @@ def page(report: DoctorReport) -> str:
         f"Backends, tried with {report.model.name}": [*map(_trial, report.backends), *_disagreement(report)],
     }
     style = _Style()
-    told = [style.section(title, list(lines)) for title, lines in sections.items()]
+    texts = [style.section(title, list(lines)) for title, lines in sections.items()]
     if report.can_answer:
-        told.append(f"Can answer here: {', '.join(report.can_answer)}\n")
-    return "\n".join(told)
+        texts.append(f"Can answer here: {', '.join(report.can_answer)}\n")
+    return "\n".join(texts)
 
 
 def _processor(machine: HostMachine) -> Iterator[PageLine]:
@@ -67,17 +67,15 @@ def _processor(machine: HostMachine) -> Iterator[PageLine]:
     yield PageLine("good", "cores", f"{machine.cores_usable} of {machine.cores_present} usable")
 
 
-def _instruction_set(found: InstructionSet) -> PageLine:
-    if found.present is None:
-        return PageLine("look", found.name, "the system does not tell")
-    return (
-        PageLine("good", found.name)
-        if found.present
-        else PageLine("absent", found.name, f"no: {found.without}")
-    )
+def _instruction_set(instructions: InstructionSet) -> PageLine:
+    if instructions.present is None:
+        return PageLine("look", instructions.name, "the system does not tell")
+    if instructions.present:
+        return PageLine("good", instructions.name)
+    return PageLine("absent", instructions.name, f"no: {instructions.without}")
 
 
-def _room(machine: HostMachine) -> Iterator[PageLine]:
+def _memory_and_disk(machine: HostMachine) -> Iterator[PageLine]:
     free, total = machine.memory_available, machine.memory_total
     if free is None or total is None:
         yield PageLine("look", "memory", "the system does not tell")
@@ -99,14 +97,14 @@ def _libraries(packages: Iterable[Package]) -> Iterator[PageLine]:
 
 def _model(model: ModelFits) -> PageLine:
     entry = model.entry
-    about = f"{size(entry.size)} {entry.kind}"
+    size_and_kind = f"{size(entry.size)} {entry.kind}"
     if model.problem is not None:
-        return PageLine("bad", entry.name, f"{about}: {model.problem}", model.advice)
+        return PageLine("bad", entry.name, f"{size_and_kind}: {model.problem}", model.advice)
     if not model.fits:
-        return PageLine("absent", entry.name, f"{about}, which no backend here reads")
+        return PageLine("absent", entry.name, f"{size_and_kind}, which no backend here reads")
     verdicts = {fit.verdict for fit in model.fits}
     kind: Kind = "good" if verdicts == {"fits"} else "bad" if verdicts == {"does not fit"} else "look"
-    return PageLine(kind, entry.name, f"{about}; takes {', '.join(map(_fit, model.fits))}")
+    return PageLine(kind, entry.name, f"{size_and_kind}; takes {', '.join(map(_fit, model.fits))}")
 
 
 def _fit(fit: Fit) -> str:
@@ -116,12 +114,12 @@ def _fit(fit: Fit) -> str:
 def _trial(trial: Trial) -> PageLine:
     kinds: dict[str, Kind] = {"answers": "good", "not run": "good", "unavailable": "absent"}
     kind = kinds.get(trial.state, "look" if trial.can_answer or trial.state == "too large" else "bad")
-    can = ["can be used"] if trial.state == "not run" else []
-    why = [] if trial.problem is None else [trial.problem]
-    return PageLine(kind, trial.backend, "; ".join([*why, *can, *_took(trial)]), trial.advice)
+    problem = [] if trial.problem is None else [trial.problem]
+    usable = ["can be used"] if trial.state == "not run" else []
+    return PageLine(kind, trial.backend, "; ".join([*problem, *usable, *_figures(trial)]), trial.advice)
 
 
-def _took(trial: Trial) -> Iterator[str]:
+def _figures(trial: Trial) -> Iterator[str]:
     if trial.load_seconds is not None:
         yield f"loads in {_time(trial.load_seconds)}"
     if trial.text is not None:
@@ -168,18 +166,19 @@ class _Style:
 
     def _line(self, line: PageLine, column: int) -> str:
         name, indent = line.name, " " * (column + 6)
-        told = [f"    {name.ljust(column)}  {line.text}".rstrip()]
+        texts = [f"    {name.ljust(column)}  {line.text}".rstrip()]
         if len(name) > column:
-            told = [f"    {name}", f"{indent}{line.text}"]
+            texts = [f"    {name}", f"{indent}{line.text}"]
         if line.advice:
-            told.append(f"{indent}{self.arrow} {line.advice}")
-        whole = "\n".join(
-            textwrap.fill(text, self.width, subsequent_indent=indent, break_on_hyphens=False) for text in told
+            texts.append(f"{indent}{self.arrow} {line.advice}")
+        paragraph = "\n".join(
+            textwrap.fill(text, self.width, subsequent_indent=indent, break_on_hyphens=False)
+            for text in texts
         )
         mark = self.marks[line.kind]
         if self.colour and line.kind in _COLOURS:
             mark = click.style(mark, fg=_COLOURS[line.kind])
-        return f"  {mark}{whole[3:]}"
+        return f"  {mark}{paragraph[3:]}"
 
     def _bold(self, title: str) -> str:
         return click.style(title, bold=True) if self.colour else title

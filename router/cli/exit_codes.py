@@ -1,4 +1,4 @@
-"""What goes wrong, as one line and an exit code.
+"""A failure as one line and an exit code.
 
 0 done, 1 a bug, 2 a wrong option, 3 a bad image or prompt, 4 a model that is missing or damaged,
 5 a backend that failed, 6 the answer or a model could not be written, 130 Ctrl-C, 141 the reader of a
@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import click
 
-_INPUT = {
+_INPUT_CODES = {
     "invalid_image",
     "image_too_large",
     "image_aspect_ratio",
     "invalid_encoding",
     "context_length_exceeded",
 }
-_MODEL = {"model_not_found", "model_invalid"}
-_DISK = {"disk_full", "locked", "not_writable"}
+_MODEL_CODES = {"model_not_found", "model_invalid"}
+_DISK_CODES = {"disk_full", "locked", "not_writable"}
 
 
 class OutputError(Exception):
@@ -37,12 +37,12 @@ def exit_code(failure: BaseException) -> int:
             return 6
         case click.ClickException():
             return failure.exit_code
-        case RequestError() | BackendError() if failure.code in _MODEL:
+        case RequestError() | BackendError() if failure.code in _MODEL_CODES:
             return 4
         case RequestError():
-            return 3 if failure.code in _INPUT else 2
+            return 3 if failure.code in _INPUT_CODES else 2
         case BackendError():
-            return 6 if failure.code in _DISK else 5
+            return 6 if failure.code in _DISK_CODES else 5
     return 1
 
 

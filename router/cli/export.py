@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from router.cli.fields import option, takes
+from router.cli.fields import option, options_class, takes
 from router.cli.terminal import progress_bar, size, write
 from router.cli.verify import VerifyOptions, examine
 
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     )
 
 
-@dataclass(frozen=True)
+@options_class
 class ExportOptions:
     """How matrices are rounded, and what is done about an export that is there."""
 
@@ -130,10 +129,10 @@ def export(options: ExportOptions, source: str, out: Path | None) -> None:
     with progress_bar() as listener:
         model = find(source, listener, offline=options.offline)
         target = export_place(model, recipe) if out is None else out
-        made = export_to(target, model, recipe, listener, force=options.force, wait=not options.no_wait)
+        is_new = export_to(target, model, recipe, listener, force=options.force, wait=not options.no_wait)
     manifest = Manifest.read(target)
-    done = f"exported in {time.monotonic() - started:.1f} s" if made else "exported before"
-    click.echo(f"{size(manifest.size)}, {done}", err=True)
+    outcome = f"exported in {time.monotonic() - started:.1f} s" if is_new else "exported before"
+    click.echo(f"{size(manifest.size)}, {outcome}", err=True)
     for line in worst_errors(manifest):
         click.echo(line, err=True)
     write(f"{target}\n")

@@ -2,7 +2,7 @@
 
 Each option is declared where its value lives, and a command takes all of them as one argument::
 
-    @dataclass(frozen=True)
+    @options_class
     class PullOptions:
         offline: bool = option("--offline", is_flag=True, help="Do not ask the hub.")
 
@@ -16,12 +16,11 @@ A flag wins over the environment (HYBRID_ and the option's longest flag), and th
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import field, fields
+from dataclasses import dataclass, field, fields
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple, ParamSpec, TypeVar, dataclass_transform
 
 import click
 
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
 Options = TypeVar("Options", bound="DataclassInstance")
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 
 _DECLARED = "declared"  # a field's metadata: its _Declaration, or the _Group it holds
 
@@ -45,6 +45,15 @@ class _Declaration(NamedTuple):
 class _Group(NamedTuple):
     kind: type[DataclassInstance]
     declarations: Mapping[str, _Declaration]
+
+
+@dataclass_transform(frozen_default=True)
+def options_class(kind: type[T]) -> type[T]:
+    """Make a class of options a frozen dataclass.
+
+    It has no comparison and no repr: compiled for every class, they would delay each start of the program.
+    """
+    return dataclass(frozen=True, eq=False, repr=False)(kind)
 
 
 def option(*flags: str, environment: bool = True, **settings: Any) -> Any:
@@ -70,8 +79,8 @@ def group(kind: type[Options], *names: str, **helps: str) -> Options:
     chosen = {name: declared[name] for name in names or declared}
     for name, text in helps.items():
         chosen[name] = chosen[name]._replace(settings={**chosen[name].settings, "help": text})
-    made: Options = field(default_factory=kind, metadata={_DECLARED: _Group(kind, chosen)})
-    return made
+    holder: Options = field(default_factory=kind, metadata={_DECLARED: _Group(kind, chosen)})
+    return holder
 
 
 def takes(kind: type[Options]) -> Callable[[Callable[Concatenate[Options, P], R]], Callable[P, R]]:
@@ -121,6 +130,8 @@ def read_defaults(commands: Mapping[str, click.Command]) -> dict[str, dict[str, 
         if "HYBRID_CONFIG" in os.environ:
             raise click.UsageError(f"HYBRID_CONFIG names {file}, which is not a file")
         return {}
+    import tomllib
+
     try:
         document = tomllib.loads(file.read_text("utf-8"))
     except (OSError, ValueError) as error:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 import click
 
-from router.cli.fields import option, takes
+from router.cli.fields import option, options_class, takes
 from router.cli.options import NOTICE, POSITIVE_SECONDS, RequestOptions
 from router.cli.request import check_together, read_request
 from router.cli.terminal import as_json, decision_line, progress_bar, usage_line, write
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 Events: TypeAlias = "Iterator[tuple[Answer, Chunk]]"
 
 
-@dataclass(frozen=True)
+@options_class
 class GenerateOptions(RequestOptions):
     """What is asked, how it is answered, and what is printed."""
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from router.cli.export import worst_errors
-from router.cli.fields import option, takes
+from router.cli.fields import option, options_class, takes
 from router.cli.terminal import progress_bar, size, write
 
 if TYPE_CHECKING:
@@ -43,7 +42,7 @@ def list_models(as_object: bool) -> None:
         write(_table([("NAME", "KIND", "SIZE", "MADE FROM"), *map(_row, entries)]))
 
 
-@dataclass(frozen=True)
+@options_class
 class PullOptions:
     """Which revision is wanted, and how its folder is printed."""
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 import click
 
-from router.cli.fields import group, option
+from router.cli.fields import group, option, options_class
 
 if TYPE_CHECKING:
     from backends.base import Device, DType, Runtime, Vision
@@ -24,7 +24,7 @@ NOTICE = (
 POSITIVE_SECONDS = click.FloatRange(min=0, min_open=True)
 
 
-@dataclass(frozen=True)
+@options_class
 class RuntimeOptions:
     """Where and in which numbers to compute."""
 
@@ -57,7 +57,7 @@ class RuntimeOptions:
         return Runtime(self.device, self.dtype, self.threads, self.vision)
 
 
-@dataclass(frozen=True)
+@options_class
 class ModelOptions:
     """Which model answers, by which backends, with how much memory."""
 
@@ -126,7 +126,7 @@ class ModelOptions:
         )
 
 
-@dataclass(frozen=True)
+@options_class
 class ConversationOptions:
     """What the model is told and shown, and how large images may be."""
 
@@ -157,7 +157,7 @@ class ConversationOptions:
         return InputLimits() if most is None else InputLimits(max_pixels=most)
 
 
-@dataclass(frozen=True)
+@options_class
 class SamplingOptions:
     """How tokens are picked and when to stop."""
 
@@ -230,7 +230,7 @@ class SamplingOptions:
         return "greedy"
 
 
-@dataclass(frozen=True)
+@options_class
 class RequestOptions:
     """What is asked, of which model, and how tokens are picked."""
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
 
-from router.cli.fields import option, takes
+from router.cli.fields import option, options_class, takes
 from router.cli.options import RequestOptions
 from router.cli.request import check_together, read_request
 from router.cli.terminal import decision_line, progress_bar, size, write
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from router.types import Candidate, Route
 
 
-@dataclass(frozen=True)
+@options_class
 class RouteOptions(RequestOptions):
     """What would be asked, and how the answer is printed."""
 
@@ -75,11 +75,11 @@ def _table(route: Route) -> Table:
 
 
 def _cells(candidate: Candidate, *, chosen: bool) -> Iterator[str]:
-    found, estimate = candidate.capability, candidate.estimate
+    capability, estimate = candidate.capability, candidate.estimate
     yield candidate.backend
     yield "this one" if chosen else "no" if candidate.refusal else "could"
-    yield {True: "exported", False: "to be exported", None: "checkpoint"}[found.exported]
-    yield "" if found.memory is None else size(found.memory)
+    yield {True: "exported", False: "to be exported", None: "checkpoint"}[capability.exported]
+    yield "" if capability.memory is None else size(capability.memory)
     if estimate is None:
         yield from ("not measured", "")
         return

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from router.cli.fields import group, option, takes
+from router.cli.fields import group, option, options_class, takes
 from router.cli.options import POSITIVE_SECONDS, ModelOptions
 from router.cli.terminal import progress_bar
 
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 _COUNT = click.IntRange(min=1)
 
 
-@dataclass(frozen=True)
+@options_class
 class ServeOptions:
     """Which model is served, where, for whom, and how much is taken on."""
 

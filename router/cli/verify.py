@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from router.cli.fields import group, option, takes
+from router.cli.fields import group, option, options_class, takes
 from router.cli.options import RuntimeOptions
 from router.cli.terminal import progress_bar, progress_line, size, write
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from router.parity import ParityReport
 
 
-@dataclass(frozen=True)
+@options_class
 class VerifyOptions:
     """What an export is compared with, and how the findings are printed."""
 
@@ -86,7 +86,7 @@ def _damages(folder: Path) -> list[str]:
 
 
 def examine(folder: Path, source: str, options: VerifyOptions) -> list[str]:
-    """Print what is found of a whole export of ``source``; return where it is too far from the reference."""
+    """Print what a whole export of ``source`` is; return where it is too far from the reference."""
     from backends.store.manifest import Manifest
     from router.parity import BARS
     from router.parity import verify as compare

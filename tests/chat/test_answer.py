@@ -1,12 +1,13 @@
 """A question that is stopped from another thread, at every stage."""
 
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from queue import SimpleQueue
 
 import pytest
 
 from backends.base import BackendError
-from backends.scripted import Script, ScriptedBackend
+from backends.scripted import ScriptedBackend, ScriptedSession
 from router.cli.chat.answer import PendingAnswer
 from router.router import Answer, Router
 from router.types import Chunk, Message, Request
@@ -62,23 +63,33 @@ class Reader:
 
 
 @pytest.fixture
-def router(play, monkeypatch) -> Router:
+def router(play) -> Router:
     play()
     return Router("scenes")
 
 
-def backend_of(router: Router) -> ScriptedBackend:
-    backend = router._loaded.get("scripted")
-    assert isinstance(backend, ScriptedBackend)
-    return backend
+@pytest.fixture
+def opened(monkeypatch) -> "SimpleQueue[ScriptedBackend]":
+    """Whose sessions are opened, as soon as they are."""
+    backends: SimpleQueue[ScriptedBackend] = SimpleQueue()
+    open_session = ScriptedBackend.open
+
+    def record(self: ScriptedBackend, capacity: int) -> ScriptedSession:
+        session = open_session(self, capacity)
+        backends.put(self)
+        return session
+
+    monkeypatch.setattr(ScriptedBackend, "open", record)
+    return backends
 
 
 @pytest.mark.parametrize("at", [0, 3])
-def test_a_stop_ends_what_hangs_and_frees_the_session(router, at) -> None:
-    backend = backend_of(router)
-    backend.script = replace(backend.script, fault="hang", fault_at=at)
-    reader = Reader(pending := PendingAnswer(router, QUESTION, None))
+def test_a_stop_ends_what_hangs_and_frees_the_session(play, opened, at) -> None:
+    play(fault="hang", fault_at=at)
+    reader = Reader(pending := PendingAnswer(Router("scenes"), QUESTION, None))
+    backend = opened.get(timeout=SOON)
     reader.wait_for(1 + at)
+    assert backend.open_sessions == 1
     assert not pending.ended.is_set()
     pending.stop()
     reader.end()
@@ -117,9 +128,9 @@ def test_the_next_question_waits_for_the_end_of_the_one_before(router) -> None:
     assert reader.chunks[-1].finish == "stop"
 
 
-def test_a_question_that_cannot_be_answered_ends_too(router) -> None:
-    backend_of(router).script = Script((1,), fault="raise")
-    reader = Reader(pending := PendingAnswer(router, QUESTION, None))
+def test_a_question_that_cannot_be_answered_ends_too(play) -> None:
+    play(fault="raise")
+    reader = Reader(pending := PendingAnswer(Router("scenes"), QUESTION, None))
     reader.end()
     assert reader.failure is not None
     assert pending.ended.is_set()

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
 
-from router.cli.fields import option, takes
+from router.cli.fields import option, options_class, takes
 from router.cli.options import NOTICE, POSITIVE_SECONDS, RequestOptions
 from router.cli.terminal import progress_bar
 
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from router.models import Listener
 
 
-@dataclass(frozen=True)
+@options_class
 class ChatOptions(RequestOptions):
     """How the first question is asked, how every one is answered, and what is printed."""
 

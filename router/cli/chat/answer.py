@@ -85,7 +85,7 @@ class AnswerPrinter:
         finally:
             if not pending.ended.is_set():
                 pending.stop()
-            self._end_line(chunks)
+            self._finish_text(chunks)
         return self._stopped(pending, chunks) if stopped else self._whole(pending, chunks)
 
     def _chunks(self, pending: PendingAnswer) -> Iterator[Chunk]:
@@ -110,8 +110,8 @@ class AnswerPrinter:
             write_stderr(f"{switch}{decision_line(decision)}")
         self._previous_decision = decision
 
-    def _end_line(self, chunks: list[Chunk]) -> None:
-        """End the line on which the text stands, also that of an answer that failed or was stopped."""
+    def _finish_text(self, chunks: list[Chunk]) -> None:
+        """Print what was held back, and end the line, also of an answer that failed or was stopped."""
         if chunks and not self.options.as_object:
             write("\n" if self.options.stream else _text(chunks) + "\n")
 
