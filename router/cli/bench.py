@@ -37,7 +37,7 @@ def bench(context: click.Context, options: BenchOptions) -> None:
     from router.bench.runner import Bench
 
     options = _checked(context, options)
-    old = _check_files(options)
+    previous = _check_files(options)
     interrupted = False
     with progress_bar("reading the model") as listener:
         model = _model(options, listener)
@@ -51,9 +51,9 @@ def bench(context: click.Context, options: BenchOptions) -> None:
     report = bench.report()
     if interrupted:
         if report.rows:
-            write(_text(report, options.output, old))
+            write(_text(report, options.output, previous))
         raise KeyboardInterrupt
-    _print(report, options, old)
+    _print(report, options, previous)
     _record(report, model, options)
     _check_measured(bench)
 
@@ -159,23 +159,23 @@ def _contenders(model: Model | None, options: BenchOptions, listener: Listener) 
     return tuple(chosen)
 
 
-def _print(report: BenchReport, options: BenchOptions, old: dict[str, Any] | None) -> None:
+def _print(report: BenchReport, options: BenchOptions, previous: dict[str, Any] | None) -> None:
     """Print the report, and write the files that were asked for."""
-    write(_text(report, options.output, old))
+    write(_text(report, options.output, previous))
     if options.save is not None:
-        options.save.write_text(_text(report, options.save.suffix[1:], old), "utf-8")
+        options.save.write_text(_text(report, options.save.suffix[1:], previous), "utf-8")
     if options.plot is not None:
         from router.bench.plot import plot
 
         plot(report, options.plot)
 
 
-def _text(report: BenchReport, form: str, old: dict[str, Any] | None) -> str:
+def _text(report: BenchReport, form: str, previous: dict[str, Any] | None) -> str:
     from router.bench.comparison import compare
     from router.bench.files import as_csv, as_json
     from router.bench.tables import markdown
 
-    compared = None if old is None else compare(report, old)
+    compared = None if previous is None else compare(report, previous)
     match form:
         case "json":
             return as_json(report, None if compared is None else compared.fields())

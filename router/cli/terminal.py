@@ -1,4 +1,4 @@
-"""How answers, decisions and figures look on a terminal."""
+"""What a command prints: answers and decisions as text or JSON, progress, numbers for people."""
 
 from __future__ import annotations
 
