@@ -129,3 +129,9 @@ def test_a_folder_of_tests_that_is_no_package_is_noticed(tmp_path: Path) -> None
     (tmp_path / "onnx" / "__init__.py").touch()
     (tmp_path / "__init__.py").touch()
     assert without_init(tmp_path) == {"torch", "onnx/deep"}
+
+
+def test_every_file_that_the_quick_check_runs_exists() -> None:
+    names = re.findall(r"\btests/\S+", (ROOT / ".ci" / "check").read_text("utf-8"))
+    assert len(names) > 20
+    assert [name for name in names if not (ROOT / name).exists()] == []
