@@ -16,10 +16,12 @@ from backends.base import (
     Capability,
     Device,
     Logits,
+    Prefilled,
     Prompt,
     RequestError,
     Runtime,
     Session,
+    Traits,
 )
 
 __all__ = [
@@ -27,10 +29,12 @@ __all__ = [
     "BackendError",
     "Capability",
     "Logits",
+    "Prefilled",
     "Prompt",
     "RequestError",
     "Runtime",
     "Session",
+    "Traits",
     "capability",
     "load",
     "names",
@@ -45,15 +49,13 @@ _registered: dict[str, type[Backend]] = {}
 
 @dataclass(frozen=True)
 class _Shipped:
-    """Where a backend of ours lives, so that asking about it imports nothing."""
+    """Where a backend of ours lives, and its class's traits, so that asking about it imports nothing."""
 
     module: str
     attribute: str
-    sees_images: bool
+    traits: Traits
     needs: tuple[str, ...] = ()
     install: str = ""
-    reads_export: bool = False
-    decodes_together: bool = False
     devices: tuple[Device, ...] = ("auto", "cpu", "cuda")
 
 
@@ -61,29 +63,26 @@ _SHIPPED = {
     "torch": _Shipped(
         "backends.torch.backend",
         "TorchBackend",
-        sees_images=True,
+        Traits(sees_images=True),
         needs=("torch", "transformers", "safetensors"),
         install="pip install 'hybrid-router[torch]'",
     ),
     "onnx": _Shipped(
         "backends.onnx.backend",
         "OnnxBackend",
-        sees_images=True,
+        Traits(sees_images=True, reads_export=True, decodes_together=True),
         needs=("onnxruntime",),
         install="pip install onnxruntime",
-        reads_export=True,
-        decodes_together=True,
     ),
     "genai": _Shipped(
         "backends.genai.backend",
         "GenaiBackend",
-        sees_images=False,
+        Traits(sees_images=False, reads_export=True),
         needs=("onnxruntime", "onnxruntime_genai"),
         install="pip install onnxruntime-genai",
-        reads_export=True,
         devices=("auto", "cpu"),
     ),
-    "scripted": _Shipped("backends.scripted", "ScriptedBackend", True),
+    "scripted": _Shipped("backends.scripted", "ScriptedBackend", Traits(sees_images=True, for_tests=True)),
 }
 
 
@@ -93,16 +92,19 @@ def names() -> tuple[str, ...]:
 
 
 def offered() -> tuple[str, ...]:
-    """Those to show to people: the scripted one only where it is given a script."""
-    hidden = () if "HYBRID_SCRIPT" in os.environ else ("scripted",)
-    return tuple(name for name in names() if name not in hidden)
+    """Those to show to people: ours for tests only where there is a script to play."""
+    if "HYBRID_SCRIPT" in os.environ:
+        return names()
+    return tuple(name for name in names() if name not in _SHIPPED or not _SHIPPED[name].traits.for_tests)
 
 
 def register(backend: type[Backend]) -> None:
     """Make a backend of one's own known to this process, by its ``name``; a package uses the entry point.
 
-    ValueError: the name is taken, which would answer in another's place.
+    ValueError: the name is taken, which would answer in another's place, or the class has no ``traits``.
     """
+    if (problem := _no_traits(backend)) is not None:
+        raise ValueError(problem)
     if backend.name in names():
         raise ValueError(f"there is a backend '{backend.name}' already; choose another name")
     _registered[backend.name] = backend
@@ -111,12 +113,12 @@ def register(backend: type[Backend]) -> None:
 def capability(name: str, device: Device = "auto") -> Capability:
     """What backend ``name`` can do on this machine and ``device``, without loading it."""
     if (shipped := _SHIPPED.get(name)) is None:
-        return _others_capability(name)
+        return _other_capability(name)
     missing = [module for module in shipped.needs if find_spec(module) is None]
     problem = f"{' and '.join(missing)} not installed: {shipped.install}" if missing else None
     if not missing and device not in shipped.devices:
         problem = f"it does not compute on the device '{device}'"
-    return Capability(shipped.sees_images, problem, shipped.reads_export, shipped.decodes_together)
+    return Capability(shipped.traits, problem)
 
 
 def load(name: str, model: Path, runtime: Runtime | None = None) -> Backend:
@@ -151,15 +153,23 @@ def _other(name: str) -> type[Backend]:
     )
 
 
-def _others_capability(name: str) -> Capability:
+def _other_capability(name: str) -> Capability:
     try:
         backend = _other(name)
-        return Capability(
-            bool(backend.sees_images),
-            reads_export=getattr(backend, "reads_export", False),
-            decodes_together=getattr(backend, "decodes_together", False),
-        )
     except RequestError:
         raise
     except Exception as error:  # whatever the code of another package raises; it shall not stop the others
-        return Capability(False, f"its package cannot be imported: {error}")
+        return Capability(_UNKNOWN, f"its package cannot be imported: {error}")
+    if (problem := _no_traits(backend)) is not None:
+        return Capability(_UNKNOWN, problem)
+    return Capability(backend.traits)
+
+
+_UNKNOWN = Traits(sees_images=False)  # of what cannot be asked, and is not used
+
+
+def _no_traits(backend: type[Backend]) -> str | None:
+    """Why a class of another package is no backend, in words; None where it says what it is."""
+    if isinstance(getattr(backend, "traits", None), Traits):
+        return None
+    return f"{backend!r} does not say what it is; give the class traits = backends.Traits(sees_images=...)"

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Literal, Protocol, TypeAlias
 
@@ -45,17 +46,15 @@ class BackendError(Exception):
         self.code = code
 
 
-PATCH = 16  # pixels a side; a row of patches is 3 channels x 2 frames x 16 x 16 = 1536 values
-
-
 @dataclass(frozen=True, eq=False)
 class Prompt:
     """Token ids, and the images' patches with the places in the ids that they fill."""
 
     ids: NDArray[np.int64]  # [tokens]
-    patches: NDArray[np.float32] | None = None  # [patches, 1536], images one after the other
+    patches: NDArray[np.float32] | None = None  # [patches, values of one], images one after the other
     grid: NDArray[np.int64] | None = None  # [images, 3]: t, h, w in patches
     spans: NDArray[np.int64] | None = None  # [images, 2]: first pad and one past the last pad in ids
+    sizes: tuple[tuple[int, int], ...] = ()  # width and height in pixels at which each image is read
 
     @property
     def image_tokens(self) -> int:
@@ -76,23 +75,37 @@ class Prompt:
             return Prompt(self.ids[tokens:])
         rows = np.repeat(unread, self.grid.prod(1))
         patches = self.patches if unread.all() else self.patches[rows]
-        return Prompt(self.ids[tokens:], patches, self.grid[unread], self.spans[unread] - tokens)
+        sizes = tuple(compress(self.sizes, unread))
+        return Prompt(self.ids[tokens:], patches, self.grid[unread], self.spans[unread] - tokens, sizes)
 
-    @property
-    def resized(self) -> tuple[tuple[int, int], ...]:
-        """Width and height in pixels at which each image is read."""
-        return () if self.grid is None else tuple((int(w) * PATCH, int(h) * PATCH) for _, h, w in self.grid)
+
+@dataclass(frozen=True, eq=False)
+class Prefilled:
+    """What reading a prompt gave, and what of it was not to be done again."""
+
+    logits: Logits  # of the token after the prompt
+    vision_seconds: float = 0.0  # spent on encoding images
+    cached_tokens: int = 0  # of the prompt, found in a cache and not read
+    cached_images: int = 0  # of the prompt, not encoded
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What a backend is, on every machine and for every model."""
+
+    sees_images: bool
+    reads_export: bool = False  # its model folder is an export, not a checkpoint
+    decodes_together: bool = False  # tokens of several answers in one run, for little more than those of one
+    for_tests: bool = False  # it computes nothing: it answers whom names it, and is not shown to others
 
 
 @dataclass(frozen=True)
 class Capability:
-    """What a backend can do on this machine, known without loading it."""
+    """What a backend can do on one machine, known without loading it."""
 
-    sees_images: bool
-    problem: str | None = None  # why it cannot be used here, in words; None when it can
-    reads_export: bool = False  # its model folder is an export, not a checkpoint
-    decodes_together: bool = False  # tokens of several answers in one run, for little more than those of one
-    exported: bool | None = None  # whether that export is there; None: it reads none, or nobody looked
+    traits: Traits
+    problem: str | None = None  # why it cannot be used there, in words; None when it can
+    exported: bool | None = None  # whether its export is there; None: it reads none, or nobody looked
     context: int | None = None  # most tokens of prompt and answer together
     memory: int | None = None  # bytes that it takes while it answers, estimated
 
@@ -113,15 +126,8 @@ class Runtime:
 class Session(Protocol):
     """One generation: it owns the cache, and sessions of one backend do not see each other."""
 
-    vision_seconds: float
-    """Seconds that the last prefill spent on encoding images; 0.0 without an image."""
-    cached_tokens: int
-    """How many tokens of the prompt the last prefill found in a cache and did not read again."""
-    cached_images: int
-    """How many images of the prompt the last prefill did not encode again."""
-
-    def prefill(self, prompt: Prompt) -> Logits:
-        """Read a whole prompt; return the scores of the token after it."""
+    def prefill(self, prompt: Prompt) -> Prefilled:
+        """Read a whole prompt; the scores are those of the token after it."""
         ...
 
     def decode(self, token: int) -> Logits:
@@ -140,10 +146,20 @@ class Session(Protocol):
 class Backend(Protocol):
     """Turns prompts into scores for one model, in sessions that are independent of each other."""
 
-    name: str
-    sees_images: bool
+    name: str  # of the class, as `traits`: both are asked for before anything is loaded
+    traits: Traits
     context: int
     """Most tokens that a prompt and its answer may have together."""
+
+    @property
+    def device(self) -> str:
+        """Where it computes: cpu or cuda."""
+        ...
+
+    @property
+    def dtype(self) -> str:
+        """What it computes in: float32 or bfloat16; empty where it computes nothing."""
+        ...
 
     @classmethod
     def load(cls, folder: Path, runtime: Runtime) -> Backend:

@@ -17,7 +17,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from backends.base import BackendError, Logits, Prompt, Runtime
+from backends.base import BackendError, Logits, Prefilled, Prompt, Runtime, Traits
 from backends.qwen3vl import Config
 
 Fault: TypeAlias = Literal["raise", "nan", "hang"]
@@ -52,7 +52,8 @@ class ScriptedBackend:
     """Plays one script to every session."""
 
     name = "scripted"
-    sees_images = True
+    traits = Traits(sees_images=True, for_tests=True)
+    device, dtype = "cpu", ""
 
     def __init__(self, script: Script, vocab: int, context: int = 4096) -> None:
         self.script = script
@@ -83,18 +84,14 @@ class ScriptedBackend:
 class ScriptedSession:
     """One reading of the script."""
 
-    vision_seconds = 0.0
-    cached_tokens = 0
-    cached_images = 0
-
     def __init__(self, backend: ScriptedBackend) -> None:
         self.backend = backend
         self.played = 0
         self.closed = threading.Event()
 
-    def prefill(self, prompt: Prompt) -> Logits:
+    def prefill(self, prompt: Prompt) -> Prefilled:
         """The first token of the script, whatever the prompt."""
-        return self._play()
+        return Prefilled(self._play())
 
     def decode(self, token: int) -> Logits:
         """The next token of the script, whatever was picked."""

@@ -14,7 +14,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from backends.base import PATCH, Capability, Runtime
+from backends.base import Runtime, Traits
 from backends.export.sizes import estimate
 from backends.machine import BYTES, Processor, usable_cores, weight_format
 from backends.qwen3vl import Config, ImageLimits
@@ -56,7 +56,7 @@ class Footprint:
         return "tight" if self.total > TIGHT * free else "fits"
 
 
-def footprint(model: Model, can: Capability, runtime: Runtime) -> Footprint:
+def footprint(model: Model, traits: Traits, runtime: Runtime) -> Footprint:
     """What a backend takes with ``model`` on the processor: libraries + weights + cache + image.
 
     Weights of an export: the packed copies that onnxruntime makes, as large as the files; the files are read
@@ -72,16 +72,16 @@ def footprint(model: Model, can: Capability, runtime: Runtime) -> Footprint:
     torch in fp32 2003 against 1749, in bf16 1374 against 1243.
     """
     config = Config.read(model.folder)
-    if can.reads_export:
-        libraries, weights, width = _LIBRARIES_OF_EXPORTS, _export(model, can.sees_images), 4
+    if traits.reads_export:
+        libraries, weights, width = _LIBRARIES_OF_EXPORTS, _export(model, traits.sees_images), 4
     else:
         width = BYTES[weight_format(model.folder, runtime.dtype, Processor.read())]
         libraries, weights = _LIBRARIES_OF_CHECKPOINTS, width * _count(model.folder)
     text = config.text
     cache = 2 * text.layers * text.kv_heads * text.head_dim * width * min(TOKENS, text.context)
     pixels = min(PIXELS, ImageLimits.read(model.folder).max_pixels)
-    image = _TOWER * config.vision.hidden * pixels // PATCH**2
-    return Footprint(libraries, weights, cache, image if can.sees_images else 0)
+    image = _TOWER * config.vision.hidden * pixels // config.vision.patch**2
+    return Footprint(libraries, weights, cache, image if traits.sees_images else 0)
 
 
 def _export(model: Model, sees_images: bool) -> int:

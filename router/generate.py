@@ -70,8 +70,8 @@ def generate(
     stop = stop or Cancellation()
     with stop.watching(backend.open(len(prompt.ids) + limit)) as session:
         clock = _Clock()
-        logits = session.prefill(prompt)
-        prefill_seconds = clock.lap()
+        prefilled = session.prefill(prompt)
+        logits, prefill_seconds = prefilled.logits, clock.lap()
         count, finish = 0, None
         while finish is None:
             token = sampler.pick(constraint.masked(logits))
@@ -91,12 +91,12 @@ def generate(
             prompt_tokens=len(prompt.ids),
             image_tokens=prompt.image_tokens,
             output_tokens=count,
-            vision_seconds=session.vision_seconds,
+            vision_seconds=prefilled.vision_seconds,
             prefill_seconds=prefill_seconds,
             decode_seconds=clock.lap(),
-            resized=prompt.resized,
-            cached_tokens=session.cached_tokens,
-            cached_images=session.cached_images,
+            resized=prompt.sizes,
+            cached_tokens=prefilled.cached_tokens,
+            cached_images=prefilled.cached_images,
         )
     yield Chunk(shown + text.flush(), (token,), scores, finish, stats)
 

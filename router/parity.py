@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, TypeAlias, cast
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 import backends
-from backends.base import Backend, Prompt, Runtime
+from backends.base import Backend, BackendError, Prompt, Runtime
 from backends.machine import Format, reference_format
 from router.prompt import PromptBuilder
 from router.types import Message, Picture
@@ -29,6 +29,7 @@ Floats: TypeAlias = NDArray[np.float32]
 STEPS = 24  # tokens of each answer that are compared
 
 
+@runtime_checkable
 class Seeing(Protocol):
     """A backend that shows what its vision tower makes of a prompt's images."""
 
@@ -106,10 +107,16 @@ def trace(
 ) -> Iterator[Trace]:
     """Read each prompt and an answer to it: the one given, or else the backend's own greedy one."""
     for index, prompt in enumerate(prompts):
-        features = [] if prompt.patches is None else cast(Seeing, backend).image_features(prompt)
+        features = [] if prompt.patches is None else _seeing(backend).image_features(prompt)
         given = None if answers is None else answers[index]
         scores, tokens = _read(backend, prompt, given)
         yield Trace(features, scores, tokens)
+
+
+def _seeing(backend: Backend) -> Seeing:
+    if not isinstance(backend, Seeing):
+        raise BackendError(f"backend '{backend.name}' does not show what it makes of an image; take torch")
+    return backend
 
 
 def compare(reference: Sequence[Trace], other: Sequence[Trace]) -> ParityReport:
@@ -193,7 +200,7 @@ def questions(builder: PromptBuilder) -> list[Prompt]:
 def _read(backend: Backend, prompt: Prompt, answer: tuple[int, ...] | None) -> tuple[Floats, tuple[int, ...]]:
     scores, tokens = [], []
     with closing(backend.open(len(prompt.ids) + STEPS)) as session:
-        scores.append(session.prefill(prompt))
+        scores.append(session.prefill(prompt).logits)
         for step in range(STEPS - 1):
             tokens.append(int(scores[-1].argmax()) if answer is None else answer[step])
             scores.append(session.decode(tokens[-1]))

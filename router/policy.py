@@ -57,7 +57,7 @@ def refusal(request: Request, capability: Capability) -> str | None:
     """Why a backend cannot answer ``request``, in words; None when it can."""
     if capability.problem is not None:
         return capability.problem
-    if request.has_image and not capability.sees_images:
+    if request.has_image and not capability.traits.sees_images:
         return "it reads text only"
     return None
 
@@ -128,8 +128,9 @@ def _order(request: Request) -> tuple[str, ...]:
 
 def _together(order: tuple[str, ...], request: Request, outlook: Outlook) -> list[str]:
     """Those of ``order`` that can answer ``request`` and others in the same runs."""
-    found = {name: outlook.available[name] for name in order if name in outlook.available}
-    return [name for name, can in found.items() if can.decodes_together and refusal(request, can) is None]
+    known = {name: outlook.available[name] for name in order if name in outlook.available}
+    together = {name: can for name, can in known.items() if can.traits.decodes_together}
+    return [name for name, can in together.items() if refusal(request, can) is None]
 
 
 def _what(request: Request) -> str:
@@ -154,7 +155,7 @@ def _check_named(name: str, request: Request, available: Mapping[str, Capability
         raise BackendError(
             f"backend '{name}' cannot be used: {capability.problem}", code="backend_unavailable"
         )
-    if request.has_image and not capability.sees_images:
+    if request.has_image and not capability.traits.sees_images:
         raise RequestError(
             f"backend '{name}' reads text only; drop the image or choose another backend",
             code="unsupported_image",

@@ -119,7 +119,7 @@ class ModelBackends:
 
     def reads(self, found: Capability) -> tuple[Path, Runtime]:
         """The folder that a backend reads, and how it runs; exports and packed variants are made first."""
-        if not found.reads_export:
+        if not found.traits.reads_export:
             return self.model.folder, self.runtime
         checkpoint = None if self.model.is_export else self.model.folder
         folder = ensure_export(self.model, self.recipe, self.listener)
@@ -136,17 +136,17 @@ class ModelBackends:
 
     def _find(self, name: str) -> Capability:
         found = backends.capability(name, self.runtime.device)
-        if found.problem is None and self.model.is_export and not found.reads_export:
+        if found.problem is None and self.model.is_export and not found.traits.reads_export:
             return replace(found, problem=f"it reads a checkpoint, and {self.model.folder} is an export")
         try:
             context = Config.read(self.model.folder).text.context
-            memory = footprint(self.model, found, self.runtime).total
+            memory = footprint(self.model, found.traits, self.runtime).total
         except BackendError:
             return found  # whoever loads it says what is wrong with the model
         return replace(found, context=context, memory=memory, problem=found.problem or _too_large(memory))
 
     def _with_export(self, found: Capability) -> Capability:
-        if not found.reads_export:
+        if not found.traits.reads_export:
             return found
         exported = self.model.is_export or self._place.is_dir()
         problem = found.problem

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -127,6 +127,20 @@ class Candidate:
     estimate: Estimate | None  # None: nothing was measured
 
 
+def capability_fields(capability: Capability) -> dict[str, object]:
+    """As JSON holds it."""
+    traits = capability.traits
+    return {
+        "sees_images": traits.sees_images,
+        "problem": capability.problem,
+        "reads_export": traits.reads_export,
+        "decodes_together": traits.decodes_together,
+        "exported": capability.exported,
+        "context": capability.context,
+        "memory": capability.memory,
+    }
+
+
 @dataclass(frozen=True)
 class Route:
     """A decision, and what it was made from."""
@@ -136,6 +150,13 @@ class Route:
     prompt_tokens: int  # image places included
     image_tokens: int
     max_tokens: int  # that the answer may have
+
+    def fields(self) -> dict[str, object]:
+        """As JSON holds it."""
+        candidates = [
+            asdict(each) | {"capability": capability_fields(each.capability)} for each in self.candidates
+        ]
+        return asdict(self) | {"candidates": candidates}
 
 
 @dataclass(frozen=True)

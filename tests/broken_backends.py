@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-from backends import BackendError, Runtime
+from backends import BackendError, Runtime, Traits
 from backends.base import Backend
 from backends.scripted import Script, ScriptedBackend
 
@@ -27,7 +27,7 @@ def install(folder: Path, *names: str) -> None:
 class Fine(ScriptedBackend):
     """Nothing is wrong with it; it reads text only."""
 
-    sees_images = False
+    traits = Traits(sees_images=False)
 
     @classmethod
     def load(cls, folder: Path, runtime: Runtime) -> Backend:

@@ -72,11 +72,11 @@ def with_its_tower() -> OnnxBackend:
 
 
 def scores(session: OnnxSession, prompt: Prompt, tokens: list[int]) -> np.ndarray:
-    return np.stack([session.prefill(prompt), *(session.decode(token) for token in tokens[:-1])])
+    return np.stack([session.prefill(prompt).logits, *(session.decode(token) for token in tokens[:-1])])
 
 
 def greedy(session: OnnxSession, prompt: Prompt, count: int) -> list[int]:
-    tokens = [int(session.prefill(prompt).argmax())]
+    tokens = [int(session.prefill(prompt).logits.argmax())]
     while len(tokens) < count:
         tokens.append(int(session.decode(tokens[-1]).argmax()))
     return tokens

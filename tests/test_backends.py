@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import backends
-from backends import BackendError, Capability, Prompt, RequestError, Runtime
+from backends import BackendError, Capability, Prompt, RequestError, Runtime, Traits
 from backends.scripted import Script, ScriptedBackend
 from router.models import find
 
@@ -19,7 +19,7 @@ PROMPT = Prompt(np.array([1, 2, 3]))
 
 def test_ours_are_known() -> None:
     assert {"torch", "scripted"} <= set(backends.names())
-    assert backends.capability("scripted") == Capability(sees_images=True)
+    assert backends.capability("scripted") == Capability(Traits(sees_images=True, for_tests=True))
 
 
 def test_a_missing_library_is_named_with_the_command_that_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,7 +51,7 @@ def plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 class Mine(ScriptedBackend):
     name = "mine"
-    sees_images = False
+    traits = Traits(sees_images=False)
 
     @classmethod
     def load(cls, folder: Path, runtime: Runtime) -> "Mine":
@@ -61,7 +61,7 @@ class Mine(ScriptedBackend):
 @pytest.mark.usefixtures("plugins")
 def test_another_package_can_add_a_backend() -> None:
     assert backends.names()[-2:] == ("mine", "broken")
-    assert backends.capability("mine") == Capability(sees_images=False)
+    assert backends.capability("mine") == Capability(Traits(sees_images=False))
     assert backends.load("mine", find().folder).name == "mine"
 
 
@@ -78,7 +78,7 @@ def test_a_backend_of_ones_own_is_known_once_it_is_registered(monkeypatch: pytes
     monkeypatch.setattr("backends._registered", {})
     backends.register(Mine)
     assert backends.names()[-1] == "mine"
-    assert backends.capability("mine") == Capability(sees_images=False)
+    assert backends.capability("mine") == Capability(Traits(sees_images=False))
     assert isinstance(backends.load("mine", find().folder), Mine)
     for taken in (Mine, ScriptedBackend):
         with pytest.raises(ValueError, match="already"):
@@ -97,9 +97,9 @@ def test_an_addition_that_fails_in_its_own_way_does_not_stop_the_others(monkeypa
 def test_two_sessions_play_the_script_on_their_own() -> None:
     backend = ScriptedBackend(Script((5, 6, 7)), vocab=8)
     with closing(backend.open(9)) as first, closing(backend.open(9)) as second:
-        assert int(first.prefill(PROMPT).argmax()) == 5
+        assert int(first.prefill(PROMPT).logits.argmax()) == 5
         assert int(first.decode(5).argmax()) == 6
-        assert int(second.prefill(PROMPT).argmax()) == 5
+        assert int(second.prefill(PROMPT).logits.argmax()) == 5
         assert int(first.decode(6).argmax()) == 7
         assert int(first.decode(7).argmax()) == 7
         assert backend.open_sessions == 2

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from backends import BackendError, Capability, Runtime
+from backends import BackendError, Runtime, Traits
 from backends.export.sizes import estimate
 from backends.machine import Processor, reference_format, total_memory, weight_format
 from backends.store.recipe import Recipe
@@ -16,7 +16,7 @@ from router.estimates import TOKENS, Footprint, footprint
 from router.models import Model, find
 from tests import stand_in
 
-CHECKPOINTS, EXPORTS = Capability(sees_images=True), Capability(sees_images=True, reads_export=True)
+CHECKPOINTS, EXPORTS = Traits(sees_images=True), Traits(sees_images=True, reads_export=True)
 FP32, BF16 = Runtime(dtype="fp32"), Runtime(dtype="bf16")
 OLD = Processor("x86_64", "", frozenset({"avx2"}))
 NEW = Processor("x86_64", "", frozenset({"avx2", "avx512_bf16"}))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import router.policy as policy_module
-from backends.base import BackendError, Capability, RequestError
+from backends.base import BackendError, Capability, RequestError, Traits
 from router.policy import Outlook, decide, find_policy
 from router.types import Decision, Message, Picture, Request
 
@@ -18,17 +18,15 @@ LATER = Request(
     (Message.of("user", IMAGE, "what?"), Message.of("assistant", "red"), Message.of("user", "and where?"))
 )
 ALL = {
-    "torch": Capability(True),
-    "genai": Capability(False),
-    "onnx": Capability(True),
-    "scripted": Capability(True),
+    "torch": Capability(Traits(True)),
+    "genai": Capability(Traits(False)),
+    "onnx": Capability(Traits(True)),
+    "scripted": Capability(Traits(True)),
 }
 
 
 def without(*names: str) -> dict[str, Capability]:
-    return {
-        name: Capability(c.sees_images, "not installed" if name in names else None) for name, c in ALL.items()
-    }
+    return {name: Capability(c.traits, "not installed" if name in names else None) for name, c in ALL.items()}
 
 
 @pytest.mark.parametrize(
@@ -50,13 +48,13 @@ def test_auto_takes_the_first_usable(
 
 
 def test_auto_answers_texts_together_where_there_are_several() -> None:
-    together = ALL | {"onnx": Capability(True, decodes_together=True)}
+    together = ALL | {"onnx": Capability(Traits(True, decodes_together=True))}
     decision = decide(TEXT, Outlook(together, others=1))
     assert (decision.backend, decision.fallbacks) == ("onnx", ("genai", "torch"))
     assert decision.reason == "text only, decoded together with others"
     assert decide(TEXT, Outlook(together)).backend == "genai"
     assert decide(TEXT, Outlook(ALL, others=1)).backend == "genai"
-    broken = together | {"onnx": Capability(True, "not installed", decodes_together=True)}
+    broken = together | {"onnx": Capability(Traits(True, decodes_together=True), "not installed")}
     assert decide(TEXT, Outlook(broken, others=1)).backend == "genai"
     assert decide(IMAGED, Outlook(together, others=1)).backend == "onnx"
 

@@ -11,7 +11,7 @@ pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pytest.importorskip("onnxruntime_genai")
 
-from backends import Backend, BackendError, Prompt, Runtime, Session
+from backends import Backend, BackendError, Prefilled, Prompt, Runtime
 from backends.export import Recipe
 from backends.genai.backend import GenaiBackend
 from backends.onnx import backend as onnx_session
@@ -20,7 +20,7 @@ from backends.prefix_cache import TAIL
 from backends.torch.backend import TorchBackend
 from router import Message
 from router.prompt import PromptBuilder
-from tests.exports import exported, fp32, greedy, model
+from tests.exports import exported, fp32, model
 from tests.torch.test_backend import image, say
 
 RUNTIME = Runtime(device="cpu", dtype="fp32", threads=1)
@@ -47,12 +47,16 @@ def turn(builder: PromptBuilder, *messages: Message) -> Prompt:
 def asked(backend: Backend, prompt: Prompt) -> tuple[list[int], int]:
     """Greedy tokens, and how many of the prompt's were not read again."""
     with closing(backend.open(len(prompt.ids) + ANSWER)) as session:
-        return greedy(session, prompt, ANSWER), session.cached_tokens  # type: ignore[arg-type]
+        prefilled = session.prefill(prompt)
+        tokens = [int(prefilled.logits.argmax())]
+        while len(tokens) < ANSWER:
+            tokens.append(int(session.decode(tokens[-1]).argmax()))
+        return tokens, prefilled.cached_tokens
 
 
-def prefilled(backend: Backend, prompt: Prompt) -> tuple[np.ndarray, Session]:
+def read(backend: Backend, prompt: Prompt) -> Prefilled:
     with closing(backend.open(len(prompt.ids) + ANSWER)) as session:
-        return session.prefill(prompt), session
+        return session.prefill(prompt)
 
 
 @pytest.mark.parametrize(
@@ -68,15 +72,15 @@ def test_a_follow_up_reads_what_is_new_and_scores_as_if_it_read_all(
     answered = np.concatenate([opening.ids, tokens])
     follow_up = turn(builder, *first, Message.of("assistant", "I see red."), say("And what is on the left?"))
     same = int((follow_up.ids[: len(answered)] == answered[: len(follow_up.ids)]).argmin())
-    scores, session = prefilled(backend, follow_up)
-    assert session.cached_tokens >= len(opening.ids)
-    assert session.cached_tokens == same
-    assert session.vision_seconds == 0
-    assert session.cached_images == opening.images
-    alone, session = prefilled(cold, follow_up)
-    assert session.cached_tokens == 0
-    assert np.abs(scores - alone).max() <= 1e-4
-    assert np.abs(scores - prefilled(cold, opening)[0]).max() > 1e-2
+    warm = read(backend, follow_up)
+    assert warm.cached_tokens >= len(opening.ids)
+    assert warm.cached_tokens == same
+    assert warm.vision_seconds == 0
+    assert warm.cached_images == opening.images
+    alone = read(cold, follow_up)
+    assert alone.cached_tokens == 0
+    assert np.abs(warm.logits - alone.logits).max() <= 1e-4
+    assert np.abs(warm.logits - read(cold, opening).logits).max() > 1e-2
 
 
 @pytest.mark.parametrize("name", SEEING)
@@ -85,10 +89,10 @@ def test_another_image_of_the_same_size_is_read(builder: PromptBuilder, name: st
     asked(backend, turn(builder, *IMAGED))
     other = turn(builder, say(image(160, 128, 2), "Which colours do you see here?"))
     assert np.array_equal(other.ids, turn(builder, *IMAGED).ids)
-    scores, session = prefilled(backend, other)
-    assert (session.cached_tokens, session.cached_images) == (0, 0)
-    assert np.abs(scores - prefilled(cold, other)[0]).max() <= 1e-5
-    assert np.abs(scores - prefilled(cold, turn(builder, *IMAGED))[0]).max() > 1e-2
+    warm = read(backend, other)
+    assert (warm.cached_tokens, warm.cached_images) == (0, 0)
+    assert np.abs(warm.logits - read(cold, other).logits).max() <= 1e-5
+    assert np.abs(warm.logits - read(cold, turn(builder, *IMAGED)).logits).max() > 1e-2
 
 
 @pytest.mark.parametrize("name", SEEING)
@@ -96,11 +100,11 @@ def test_a_new_image_after_a_kept_one_is_put_where_it_stands(builder: PromptBuil
     backend, cold = LOADERS[name](RUNTIME), LOADERS[name](replace(RUNTIME, kept_bytes=0))
     asked(backend, turn(builder, *IMAGED))
     second = (*IMAGED, Message.of("assistant", "Red."), say("And here?", image(96, 160, 3)))
-    scores, session = prefilled(backend, turn(builder, *second))
-    assert session.cached_tokens > 0
-    assert session.vision_seconds > 0
-    assert session.cached_images == 1
-    assert np.abs(scores - prefilled(cold, turn(builder, *second))[0]).max() <= 1e-4
+    warm = read(backend, turn(builder, *second))
+    assert warm.cached_tokens > 0
+    assert warm.vision_seconds > 0
+    assert warm.cached_images == 1
+    assert np.abs(warm.logits - read(cold, turn(builder, *second)).logits).max() <= 1e-4
 
 
 @pytest.mark.parametrize("backend_type", [OnnxBackend, GenaiBackend])
@@ -110,23 +114,23 @@ def test_the_same_prompt_asked_again_gets_the_same_scores_bit_for_bit(
     _, out, _ = exported(tmp_path, Recipe(), model())
     backend = backend_type.load(out, RUNTIME)
     prompt = turn(builder, *QUESTION)
-    first, _ = prefilled(backend, prompt)
-    again, session = prefilled(backend, prompt)
-    assert session.cached_tokens == len(prompt.ids) - TAIL
-    assert np.array_equal(first, again)
+    first = read(backend, prompt)
+    again = read(backend, prompt)
+    assert again.cached_tokens == len(prompt.ids) - TAIL
+    assert np.array_equal(first.logits, again.logits)
 
 
 @pytest.mark.parametrize("name", LOADERS)
 def test_an_answer_that_was_stopped_is_gone_on_from(builder: PromptBuilder, name: str) -> None:
     backend, prompt = LOADERS[name](RUNTIME), turn(builder, *QUESTION)
     session = backend.open(1024)
-    token = int(session.prefill(prompt).argmax())
+    token = int(session.prefill(prompt).logits.argmax())
     session.decode(token)
     session.close()
     with pytest.raises(BackendError, match="closed"):
         session.decode(token)
     longer = Prompt(np.concatenate([prompt.ids, [token, *range(300, 320)]]))
-    assert prefilled(backend, longer)[1].cached_tokens == len(prompt.ids) + 1
+    assert read(backend, longer).cached_tokens == len(prompt.ids) + 1
 
 
 @pytest.mark.parametrize("name", LOADERS)
@@ -136,7 +140,7 @@ def test_sessions_that_run_together_do_not_share_a_cache(builder: PromptBuilder,
     asked(backend, prompt)
     with closing(backend.open(256)) as first, closing(backend.open(256)) as second:
         tokens: list[list[int]] = [[], []]
-        scores = [first.prefill(prompt), second.prefill(prompt)]
+        scores = [first.prefill(prompt).logits, second.prefill(prompt).logits]
         assert (first.cached_tokens > 0, second.cached_tokens) == (True, 0)
         for _ in range(ANSWER):
             for each, session in enumerate((first, second)):
@@ -200,6 +204,6 @@ def test_an_image_shown_again_after_other_words_is_not_encoded_again(builder: Pr
     shown = image(160, 128, 1)
     asked(backend, turn(builder, say("Which colours do you see?", shown)))
     again = turn(builder, say("What is on the left?", shown))
-    scores, session = prefilled(backend, again)
-    assert (session.cached_tokens, session.cached_images) == (0, 1)
-    assert np.abs(scores - prefilled(cold, again)[0]).max() <= 1e-5
+    warm = read(backend, again)
+    assert (warm.cached_tokens, warm.cached_images) == (0, 1)
+    assert np.abs(warm.logits - read(cold, again).logits).max() <= 1e-5

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from backends import Backend, BackendError, Capability, RequestError, Runtime
+from backends import Backend, BackendError, Capability, RequestError, Runtime, Traits
 from backends.scripted import Script, ScriptedBackend
 from router import Message, Picture, Request, Router, Sampling
 from router.models import Listener, find
@@ -43,7 +43,7 @@ def stage(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, ScriptedBa
 
         monkeypatch.setattr("router.router.backends.names", lambda: names)
         monkeypatch.setattr(
-            "router.router.backends.capability", lambda name, device: Capability(name != "genai")
+            "router.router.backends.capability", lambda name, device: Capability(Traits(name != "genai"))
         )
         monkeypatch.setattr("router.router.backends.load", load)
         return loaded
@@ -148,8 +148,8 @@ def test_an_answer_may_fill_the_context_and_no_more(stage) -> None:
 def test_pixel_limits_of_the_request_decide_how_an_image_is_read(stage) -> None:
     stage("torch")
     router = Router()
-    assert router.answer(Request(IMAGED)).prompt.resized == ((128, 96),)
-    assert router.answer(Request(IMAGED, max_pixels=9216)).prompt.resized == ((96, 64),)
+    assert router.answer(Request(IMAGED)).prompt.sizes == ((128, 96),)
+    assert router.answer(Request(IMAGED, max_pixels=9216)).prompt.sizes == ((96, 64),)
     with pytest.raises(RequestError, match="min_pixels"):
         router.answer(Request(IMAGED, min_pixels=90_000))
 

@@ -6,26 +6,23 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.base import BackendError, Logits, Prompt, Runtime
+from backends.base import BackendError, Logits, Prefilled, Prompt, Runtime, Traits
 from backends.genai.library import GenaiGenerator, GenaiModel, named_errors
 from backends.machine import LoadedHere, usable_cores
 from backends.prefix_cache import KEPT_BYTES, CachedPrefix, PrefixCache
 from backends.qwen3vl import Config, TextConfig
-
-if TYPE_CHECKING:
-    pass
 
 
 class GenaiBackend:
     """An export on onnxruntime-genai; its sessions share the weights and nothing else."""
 
     name = "genai"
-    sees_images = False
+    traits = Traits(sees_images=False, reads_export=True)
+    device, dtype = "cpu", "float32"  # whatever the weights are held in
 
     def __init__(self, model: GenaiModel, config: TextConfig, kept_bytes: int = KEPT_BYTES) -> None:
         self.context = config.context
@@ -78,11 +75,7 @@ class GenaiSession:
     within a second and raises BackendError ``cancelled``.
     """
 
-    vision_seconds = 0.0
-    cached_images = 0
-
     def __init__(self, backend: GenaiBackend, capacity: int) -> None:
-        self.cached_tokens = 0
         self._backend = backend
         self._capacity = capacity
         self._generator: GenaiGenerator | None = None
@@ -91,7 +84,7 @@ class GenaiSession:
         self._computing = False
         self._lock = threading.Lock()
 
-    def prefill(self, prompt: Prompt) -> Logits:
+    def prefill(self, prompt: Prompt) -> Prefilled:
         """Read the prompt, a chunk at a time, from where a kept generator ends."""
         if prompt.image_tokens or not len(prompt.ids):
             raise BackendError(
@@ -106,14 +99,13 @@ class GenaiSession:
             CachedPrefix(prompt.ids), fits=lambda held: held.max_length >= count + min(room, ENOUGH)
         )
         if found is None:
-            self.cached_tokens = 0
             length = count + max(min(room, ROOM), ENOUGH)
-            return self._read_anew(prompt.ids, min(length, self._backend.context))
-        generator, self.cached_tokens = found
+            return Prefilled(self._read_anew(prompt.ids, min(length, self._backend.context)))
+        generator, cached = found
         with self._turn(generator):
-            generator.rewind(self.cached_tokens)
-            self._ids = prompt.ids[: self.cached_tokens].tolist()
-        return self._read(prompt.ids[self.cached_tokens :])
+            generator.rewind(cached)
+            self._ids = prompt.ids[:cached].tolist()
+        return Prefilled(self._read(prompt.ids[cached:]), cached_tokens=cached)
 
     def decode(self, token: int) -> Logits:
         """Read one token."""

@@ -7,13 +7,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from backends.base import BackendError, Logits, Prompt, Runtime
+from backends.base import BackendError, Logits, Prefilled, Prompt, Runtime, Traits
 from backends.onnx.batch import Batcher
 from backends.onnx.cache import Cache
 from backends.onnx.decoder import Decoder
@@ -25,15 +24,13 @@ from backends.onnx.vision import VisionEncoder
 from backends.prefix_cache import KEPT_BYTES, CachedPrefix, PrefixCache, image_digests
 from backends.qwen3vl import Config, VisionConfig, position_ids
 
-if TYPE_CHECKING:
-    pass
-
 
 class OnnxBackend:
     """An export on onnxruntime; its sessions share the weights and the images seen, and nothing else."""
 
     name = "onnx"
-    sees_images = True
+    traits = Traits(sees_images=True, reads_export=True, decodes_together=True)
+    dtype = "float32"  # whatever the weights are held in
 
     def __init__(
         self,
@@ -120,9 +117,6 @@ class OnnxSession:
     """
 
     def __init__(self, backend: OnnxBackend, capacity: int) -> None:
-        self.vision_seconds = 0.0
-        self.cached_tokens = 0
-        self.cached_images = 0
         self._backend = backend
         self._capacity = capacity
         self._cache: Cache | None = None
@@ -133,42 +127,33 @@ class OnnxSession:
         self._running: ort.RunOptions | None = None
         self._lock = threading.Lock()
 
-    def prefill(self, prompt: Prompt) -> Logits:
+    def prefill(self, prompt: Prompt) -> Prefilled:
         """Encode the images and read the prompt, a chunk at a time, from where a kept cache ends."""
         count = len(prompt.ids)
         if not count:
             raise BackendError("the prompt has no tokens", code="internal_inconsistency")
         _check_patches(prompt)
-        places, self._next_position = position_ids(count, prompt.spans, prompt.grid, self._backend.merge)
-        self._start(CachedPrefix.of(prompt))
-        rest = prompt.after(self.cached_tokens)
-        self.cached_images = prompt.images - rest.images
-        features, slots = self._see(rest), _slots(rest.spans)
-        filler = self._backend.filler
-        filled = 0 if filler is None else filler.share(len(rest.ids))
-        logits: Logits | None = None
-        for part in (*_chunks(0, filled), *_chunks(filled, len(rest.ids))):
-            embeddings = self._backend.embeddings(rest.ids[part])
-            deepstack = self._place(embeddings, features, slots - part.start)
-            here = places[:, self.cached_tokens :][:, part]
-            with self._stoppable() as how:
-                assert self._cache is not None, "it was started"
-                read = (
-                    filler.fill if filler is not None and part.start < filled else self._backend.decoder.run
-                )
-                logits = read(self._cache, embeddings, here, deepstack, how)
-        assert logits is not None, "the decoder reads the last tokens"
-        return logits
+        positions, self._next_position = position_ids(count, prompt.spans, prompt.grid, self._backend.merge)
+        content = CachedPrefix.of(prompt)
+        cached = self._start(content)
+        unread = prompt.after(cached)
+        digests = [image.sha256 for image in content.images[prompt.images - unread.images :]]
+        known = self._backend.features.count(digests)
+        started = time.perf_counter()
+        features = self._see(unread, digests)
+        vision_seconds = 0.0 if features is None else time.perf_counter() - started
+        logits = self._read(unread, features, positions[:, cached:])
+        return Prefilled(logits, vision_seconds, cached, prompt.images - unread.images + known)
 
     def decode(self, token: int) -> Logits:
         """Read one token at the next position of this session."""
         embeddings = self._backend.embeddings(np.array([token]))
-        places = np.full((3, 1), self._next_position)
+        positions = np.full((3, 1), self._next_position)
         self._next_position += 1
         self._answer.append(token)
-        with self._stoppable() as how:
+        with self._stoppable() as run_options:
             assert self._cache is not None, "a prefill comes first"
-            return self._backend.batcher.decode(self._cache, embeddings, places, how)
+            return self._backend.batcher.decode(self._cache, embeddings, positions, run_options)
 
     def close(self) -> None:
         """Stop what is running, and leave the cache to those that go on from it."""
@@ -179,8 +164,8 @@ class OnnxSession:
             else:
                 self._leave()
 
-    def _start(self, content: CachedPrefix) -> None:
-        """Get a cache that holds the beginning of ``content``, or nothing."""
+    def _start(self, content: CachedPrefix) -> int:
+        """Get a cache, and return of how many tokens of ``content`` it holds the keys and values."""
         backend, decoder = self._backend, self._backend.decoder
         room = self._capacity + (SPARE if decoder.device == "cpu" else 0)  # elsewhere it is taken at once
         room = max(self._capacity, min(room, backend.context))
@@ -192,9 +177,10 @@ class OnnxSession:
                 fits=lambda cache: cache.capacity >= self._capacity,
                 copy=lambda cache, tokens: decoder.copy(cache, tokens, room),
             )
-            self._cache, self.cached_tokens = found or (decoder.cache(room), 0)
-            self._cache.tokens, self._cache.limit = self.cached_tokens, self._capacity
+            self._cache, cached = found or (decoder.cache(room), 0)
+            self._cache.tokens, self._cache.limit = cached, self._capacity
             self._content, self._answer = content, []
+            return cached
 
     def _leave(self) -> None:
         """Give the cache away, with what it holds; the caller has the lock."""
@@ -205,25 +191,35 @@ class OnnxSession:
             self._backend.caches.give(held, self._cache, self._cache.nbytes)
         self._cache = None
 
-    def _see(self, prompt: Prompt) -> Features | None:
-        """The features of the images in ``prompt``, the end of the whole one, with the time they took."""
-        self.vision_seconds = 0.0
+    def _see(self, prompt: Prompt, digests: list[bytes]) -> Features | None:
+        """The features of the images in ``prompt``, which ``digests`` tell from others."""
         if prompt.patches is None or prompt.grid is None:
             return None
-        started = time.perf_counter()
-        digests = [shown.sha256 for shown in self._content.images[-len(prompt.grid) :]]
-        self.cached_images += self._backend.features.count(digests)
-        with self._stoppable() as how:
-            shrink_after(how)
-            features = self._backend.features.encode(prompt.patches, prompt.grid, digests, how)
+        with self._stoppable() as run_options:
+            shrink_after(run_options)
+            features = self._backend.features.encode(prompt.patches, prompt.grid, digests, run_options)
         trim()
-        self.vision_seconds = time.perf_counter() - started
         if len(features.main) != prompt.image_tokens:
             raise BackendError(
                 f"the images have {len(features.main)} features for {prompt.image_tokens} places",
                 code="internal_inconsistency",
             )
         return features
+
+    def _read(self, prompt: Prompt, features: Features | None, positions: NDArray[np.int64]) -> Logits:
+        """Read what is not in the cache yet, at ``positions`` [3, tokens]; return the last token's scores."""
+        slots, decoder, filler = _image_slots(prompt.spans), self._backend.decoder, self._backend.filler
+        filled = 0 if filler is None else filler.share(len(prompt.ids))
+        logits: Logits | None = None
+        for part in (*_chunks(0, filled), *_chunks(filled, len(prompt.ids))):
+            embeddings = self._backend.embeddings(prompt.ids[part])
+            deepstack = self._place(embeddings, features, slots - part.start)
+            read = filler.fill if filler is not None and part.start < filled else decoder.run
+            with self._stoppable() as run_options:
+                assert self._cache is not None, "it was started"
+                logits = read(self._cache, embeddings, positions[:, part], deepstack, run_options)
+        assert logits is not None, "the decoder reads the last tokens"
+        return logits
 
     def _place(
         self, embeddings: NDArray[np.float32], features: Features | None, slots: NDArray[np.int64]
@@ -250,12 +246,12 @@ class OnnxSession:
     def _stoppable(self) -> Iterator[ort.RunOptions]:
         """Options for a run that `close` ends; what it raises then is BackendError ``cancelled``."""
         # options that were told to stop never run again, so each run has its own
-        how = ort.RunOptions()
+        run_options = ort.RunOptions()
         with self._lock:
             self._check_open()
-            self._running = how
+            self._running = run_options
         try:
-            yield how
+            yield run_options
         except BackendError:
             self._check_open()
             raise
@@ -284,7 +280,7 @@ def _chunks(first: int, end: int) -> list[slice]:
     return [slice(start, min(start + CHUNK, end)) for start in range(first, end, CHUNK)]
 
 
-def _slots(spans: NDArray[np.int64] | None) -> NDArray[np.int64]:
+def _image_slots(spans: NDArray[np.int64] | None) -> NDArray[np.int64]:
     """The places of the prompt that images fill, in order."""
     if spans is None or not len(spans):
         return np.empty(0, np.int64)

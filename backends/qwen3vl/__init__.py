@@ -6,12 +6,13 @@ Nothing outside this folder imports its insides, so that another family can stan
     ImageLimits     between how many pixels an image is brought; read from preprocessor_config.json
     grid_of         (width, height, limits) -> (t, h, w) in patches
     image_tokens    grid -> how many places it takes in the prompt
+    size_of         grid -> width and height in pixels at which the image is read
     patches         pixels [height, width, 3] -> float32 [patches, 1536] and the grid
     position_ids    spans and grids of a prompt -> int64 [3, tokens], MRoPE
 """
 
 from backends.qwen3vl.config import CHANNELS, PATCH_VALUES, Config, TextConfig, VisionConfig
-from backends.qwen3vl.images import Grid, ImageLimits, check_ratio, grid_of, image_tokens, patches
+from backends.qwen3vl.images import Grid, ImageLimits, check_ratio, grid_of, image_tokens, patches, size_of
 from backends.qwen3vl.positions import PositionIds, position_ids
 from backends.qwen3vl.tower import VisionPositions, vision_positions
 
@@ -30,5 +31,6 @@ __all__ = [
     "image_tokens",
     "patches",
     "position_ids",
+    "size_of",
     "vision_positions",
 ]

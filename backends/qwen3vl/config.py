@@ -9,9 +9,9 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from backends.base import PATCH
 from backends.store.fields import Fields
 
+PATCH = 16  # pixels a side
 TEMPORAL_PATCH, MERGE, CHANNELS = 2, 2, 3
 PATCH_VALUES = CHANNELS * TEMPORAL_PATCH * PATCH * PATCH  # 1536: one row of ``Prompt.patches``
 _STRIDES = ("in_channels", "patch_size", "temporal_patch_size", "spatial_merge_size")

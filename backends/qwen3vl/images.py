@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from backends.base import PATCH, RequestError
-from backends.qwen3vl.config import CHANNELS, MERGE, PATCH_VALUES, TEMPORAL_PATCH
+from backends.base import RequestError
+from backends.qwen3vl.config import CHANNELS, MERGE, PATCH, PATCH_VALUES, TEMPORAL_PATCH
 from backends.store.fields import Fields
 
 Grid: TypeAlias = tuple[int, int, int]  # t, h, w in patches
@@ -113,6 +113,12 @@ def grid_of(width: int, height: int, limits: ImageLimits) -> Grid:
     """How many patches the image becomes: 1 frame, rows, columns. Raises as ``resized_size`` does."""
     new_width, new_height = resized_size(width, height, limits)
     return 1, new_height // PATCH, new_width // PATCH
+
+
+def size_of(grid: Grid) -> tuple[int, int]:
+    """Width and height in pixels at which an image of this grid is read."""
+    _, down, across = grid
+    return across * PATCH, down * PATCH
 
 
 def image_tokens(grid: Grid) -> int:

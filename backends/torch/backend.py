@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import DynamicCache, Qwen3VLForConditionalGeneration
 
-from backends.base import BackendError, Logits, Prompt, Runtime
+from backends.base import BackendError, Logits, Prefilled, Prompt, Runtime, Traits
 from backends.prefix_cache import KEPT_BYTES, CachedPrefix, PrefixCache
 from backends.qwen3vl import Config, position_ids
 from backends.torch.loading import Stopping, first_line, load
@@ -26,7 +26,7 @@ class TorchBackend:
     """One checkpoint on one device; its sessions share the weights and nothing else."""
 
     name = "torch"
-    sees_images = True
+    traits = Traits(sees_images=True)
 
     def __init__(self, model: Any, config: Config, kept_bytes: int = KEPT_BYTES) -> None:
         self.model = model
@@ -81,9 +81,6 @@ class TorchSession:
     """One generation: own cache, own positions. `close` from another thread ends a pass after its layer."""
 
     def __init__(self, backend: TorchBackend) -> None:
-        self.vision_seconds = 0.0
-        self.cached_tokens = 0
-        self.cached_images = 0
         self._backend = backend
         self._model = backend.model.model
         self._cache: Any = None
@@ -95,31 +92,34 @@ class TorchSession:
         self._computing = False
         self._lock = threading.Lock()
 
-    def prefill(self, prompt: Prompt) -> Logits:
+    def prefill(self, prompt: Prompt) -> Prefilled:
         """Encode the images, put their features into the embeddings, and read the prompt.
 
         What a kept cache holds of it is not read again.
         """
-        self._start(CachedPrefix.of(prompt))
+        cached = self._start(CachedPrefix.of(prompt))
         # transformers keeps rope_deltas on the model, where a second session would overwrite them
-        places, self._next_position = position_ids(
+        positions, self._next_position = position_ids(
             len(prompt.ids), prompt.spans, prompt.grid, self._backend.config.vision.merge
         )
-        ids = torch.from_numpy(prompt.ids[self.cached_tokens :])[None].to(self._device)
+        unread = prompt.after(cached)
+        ids = torch.from_numpy(unread.ids)[None].to(self._device)
         with self._stoppable():
             embeddings = self._model.get_input_embeddings()(ids)
-            deepstack, mask = self._see(prompt, embeddings)
-            unread = torch.from_numpy(places[:, self.cached_tokens :])[:, None]
-            return self._step(embeddings, unread, mask, deepstack)
+            started = time.perf_counter()
+            deepstack, mask = self._see(unread, embeddings)
+            vision_seconds = 0.0 if mask is None else time.perf_counter() - started
+            logits = self._step(embeddings, torch.from_numpy(positions[:, cached:])[:, None], mask, deepstack)
+        return Prefilled(logits, vision_seconds, cached, prompt.images - unread.images)
 
     def decode(self, token: int) -> Logits:
         """Read one token at the next position of this session."""
-        places = torch.full((3, 1, 1), self._next_position)
+        positions = torch.full((3, 1, 1), self._next_position)
         self._next_position += 1
         self._answer.append(token)
         with self._stoppable():
             embeddings = self._model.get_input_embeddings()(torch.tensor([[token]], device=self._device))
-            return self._step(embeddings, places)
+            return self._step(embeddings, positions)
 
     def close(self) -> None:
         """Stop what is running, and leave the cache to those that go on from it."""
@@ -133,8 +133,8 @@ class TorchSession:
         device: torch.device = self._backend.model.device
         return device
 
-    def _start(self, content: CachedPrefix) -> None:
-        """Get a cache that holds the beginning of ``content``, or nothing."""
+    def _start(self, content: CachedPrefix) -> int:
+        """Get a cache, and return of how many tokens of ``content`` it holds the keys and values."""
         with self._lock:
             self._check_open()
             self._leave()
@@ -142,8 +142,8 @@ class TorchSession:
             config = self._backend.model.config.text_config
             self._cache, self._tokens = found or (DynamicCache(config=config), 0)
             _cut(self._cache, self._tokens)
-            self.cached_tokens = self._tokens
             self._content, self._answer = content, []
+            return self._tokens
 
     def _leave(self) -> None:
         """Give the cache away, with what it holds; the caller has the lock."""
@@ -171,37 +171,32 @@ class TorchSession:
             raise BackendError("the session was closed", code="cancelled")
 
     def _see(self, prompt: Prompt, embeddings: torch.Tensor) -> _Seen:
-        """Put the features of unread images into ``embeddings`` [1, tokens, hidden].
+        """Put the features of the prompt's images into its ``embeddings`` [1, tokens, hidden].
 
-        Return their DeepStack features and where they go.
+        Return their DeepStack features and where they go, [1, tokens].
         """
-        self.vision_seconds = 0.0
-        rest = prompt.after(self.cached_tokens)
-        self.cached_images = prompt.images - rest.images
-        if rest.spans is None:
+        if prompt.spans is None:
             return None, None
-        started = time.perf_counter()
-        features, deepstack = self._backend.see(rest)
+        features, deepstack = self._backend.see(prompt)
         # the template's places, not a search for pad ids: ids are data
         mask = torch.zeros(embeddings.shape[:2], dtype=torch.bool)
-        for start, stop in rest.spans:
+        for start, stop in prompt.spans:
             mask[0, start:stop] = True
         mask = mask.to(self._device)
         embeddings[mask] = features.to(embeddings.dtype)
         self._wait()
-        self.vision_seconds = time.perf_counter() - started
         return deepstack, mask
 
     def _step(
         self,
         embeddings: torch.Tensor,
-        places: torch.Tensor,
+        positions: torch.Tensor,
         mask: torch.Tensor | None = None,
         deepstack: list[torch.Tensor] | None = None,
     ) -> Logits:
         hidden = self._model.language_model(
             inputs_embeds=embeddings,
-            position_ids=places.to(self._device),
+            position_ids=positions.to(self._device),
             past_key_values=self._cache,
             visual_pos_masks=mask,
             deepstack_visual_embeds=deepstack,

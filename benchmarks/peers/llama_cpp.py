@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.base import PATCH, BackendError
+from backends.base import BackendError
 from backends.machine import peak_bytes
 from backends.qwen3vl import PositionIds, position_ids
 from benchmarks.peers import Peer
@@ -48,7 +48,7 @@ class LlamaCpp:
         from benchmarks.peers.llama_library import Library
 
         builder = PromptBuilder.read(self.checkpoint)
-        side = PATCH * builder.config.vision.merge  # a token's, in pixels
+        side = builder.config.vision.patch * builder.config.vision.merge  # a token's, in pixels
         least, most = (pixels // side**2 for pixels in (builder.limits.min_pixels, builder.limits.max_pixels))
         library = Library(self.text, self.vision, self.threads, least, most)
         seconds = time.perf_counter() - started

@@ -113,7 +113,7 @@ def contender(name: str, model: Model, runtime: Runtime, listener: Listener = SI
         return Contender(name, problem="there is no backend of that name" if found is None else found.problem)
     try:
         folder, how = known.reads(found)
-        if found.reads_export:
+        if found.traits.reads_export:
             return _with_export(name, model, folder, how)
     except (RequestError, BackendError) as error:
         return Contender(name, problem=str(error))

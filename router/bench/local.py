@@ -45,8 +45,8 @@ class LocalEngine:
         self.builder = PromptBuilder.read(what.model)
         self.facts = Facts(
             load_seconds=seconds,
-            numbers=what.numbers or str(getattr(self.backend, "dtype", "")),
-            device=str(getattr(self.backend, "device", "cpu")),
+            numbers=what.numbers or self.backend.dtype,
+            device=self.backend.device,
             peak_bytes=peak_bytes(),
         )
 
@@ -57,7 +57,7 @@ class LocalEngine:
         """
         started = time.perf_counter()
         plan = self.builder.plan(tuple(messages))
-        if plan.images and not self.backend.sees_images:
+        if plan.images and not self.backend.traits.sees_images:
             raise RequestError("it reads text only", code="unsupported_image")
         plan.room(output_tokens, None, self.backend.context)
         planned = time.perf_counter()

@@ -126,7 +126,7 @@ def _figures(trial: Trial) -> Iterator[str]:
         yield f"first token after {_token(trial.text)}"
     if trial.image is not None:
         yield f"with an image after {_token(trial.image)}"
-    elif trial.capability is not None and trial.text is not None and not trial.capability.sees_images:
+    elif trial.capability is not None and trial.text is not None and not trial.capability.traits.sees_images:
         yield "reads text only"
     if trial.state in ("answers", "failed") and trial.peak_bytes is not None:
         yield f"memory at most {size(trial.peak_bytes)}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
@@ -45,7 +44,7 @@ def route(options: RouteOptions, prompt: str | None) -> None:
         router = options.router.make_router(listener)
         chosen = router.route(read_request(prompt, options))
     if options.as_object:
-        write(json.dumps(asdict(chosen), ensure_ascii=False) + "\n")
+        write(json.dumps(chosen.fields(), ensure_ascii=False) + "\n")
     else:
         _print(chosen)
 

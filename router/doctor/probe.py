@@ -21,7 +21,6 @@ from typing import Any, TypeAlias
 import backends
 from backends.base import BackendError, RequestError, Runtime
 from backends.machine import available_memory
-from backends.scripted import ScriptedBackend
 from router.estimates import footprint
 from router.images import open_image
 from router.models import Listener, Model, ensure_export
@@ -100,14 +99,14 @@ def _try(order: Order, tell: Tell) -> None:
     if problem := _too_large(order, found):
         tell(too_large=problem)
         return
-    if found.reads_export:
+    if found.traits.reads_export:
         _export(order.model, tell)
     tell(stage="loading")
     started = time.perf_counter()
     answer = router.answer(about_text)
     tell(load_seconds=time.perf_counter() - started, stage="answering a text")
     tell(text=_first_token(answer.chunks))
-    if found.sees_images:
+    if found.traits.sees_images:
         tell(stage="answering about an image")
         answer = router.answer(_request(order.backend, open_image(IMAGE), ABOUT_IMAGE))
         tell(image=_first_token(answer.chunks))
@@ -133,9 +132,9 @@ def _first_token(chunks: Chunks) -> dict[str, Any]:
 
 def _too_large(order: Order, found: backends.Capability) -> str | None:
     """Why it is better not tried: a system without memory stands still for minutes, or ends what it likes."""
-    if order.runtime.device == "cuda" or order.backend == ScriptedBackend.name:
+    if order.runtime.device == "cuda" or found.traits.for_tests:
         return None
-    need, free = footprint(order.model, found, order.runtime), available_memory()
+    need, free = footprint(order.model, found.traits, order.runtime), available_memory()
     if free is None or need.verdict(free) != "does not fit":
         return None
     return f"needs about {need.total / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free"

@@ -7,13 +7,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import backends
-from backends import scripted
-from backends.base import BackendError, Capability, Runtime
+from backends.base import BackendError, Runtime, Traits
 from router.doctor.trial import Trial, attempt
 from router.estimates import Footprint, Verdict, footprint
 from router.machine import HostMachine, Package, packages
 from router.models import EMBEDDED, Model, find
 from router.models.inventory import Entry, describe, inventory
+from router.types import capability_fields
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class ModelFits:
 
 
 def every_fit(
-    model: Model, usable: Mapping[str, Capability], runtime: Runtime, free: int | None
+    model: Model, usable: Mapping[str, Traits], runtime: Runtime, free: int | None
 ) -> tuple[ModelFits, ...]:
     """``model`` and all that is on this machine, each with the ``usable`` backends and ``free`` bytes."""
     return tuple(_fits(entry, usable, runtime, free) for entry in _entries(model))
@@ -49,13 +49,13 @@ def _entries(model: Model) -> Iterable[Entry]:
     yield from kept
 
 
-def _fits(entry: Entry, usable: Mapping[str, Capability], runtime: Runtime, free: int | None) -> ModelFits:
+def _fits(entry: Entry, usable: Mapping[str, Traits], runtime: Runtime, free: int | None) -> ModelFits:
     if entry.kind == "damaged export":
         return ModelFits(entry, (), "damaged", f"hybrid models rm {entry.name}")
     model = Model(entry.name, entry.path, entry.revision)
-    reading = {name: can for name, can in usable.items() if can.reads_export or not model.is_export}
+    reading = {name: traits for name, traits in usable.items() if traits.reads_export or not model.is_export}
     try:
-        needs = {name: footprint(model, can, runtime) for name, can in reading.items()}
+        needs = {name: footprint(model, traits, runtime) for name, traits in reading.items()}
     except BackendError as error:
         return ModelFits(entry, (), str(error))
     fits = (Fit(name, need, None if free is None else need.verdict(free)) for name, need in needs.items())
@@ -87,7 +87,7 @@ class DoctorReport:
             first = {
                 trial.backend: token.text
                 for trial in self.backends
-                if trial.backend != scripted.ScriptedBackend.name and (token := getattr(trial, kind))
+                if not trial.for_tests and (token := getattr(trial, kind))
             }
             if len(set(first.values())) > 1:
                 said = ", ".join(f"{name} {text!r}" for name, text in first.items())
@@ -112,6 +112,7 @@ class DoctorReport:
             asdict(each) | {"entry": each.entry.fields(), "fits": [_fit(fit) for fit in each.fits]}
             for each in self.models
         ]
+        fields["backends"] = [_trial(trial) for trial in self.backends]
         return fields | {"can_answer": self.can_answer, "disagreement": self.disagreement}
 
 
@@ -135,14 +136,19 @@ def examine(
         for name in backends.offered()
     )
     usable = {
-        trial.backend: trial.capability
+        trial.backend: trial.capability.traits
         for trial in trials
         if trial.capability is not None
         and trial.capability.problem is None
-        and trial.backend != scripted.ScriptedBackend.name  # it reads no weights
+        and not trial.for_tests  # which reads no weights
     }
     models = every_fit(model, usable, runtime, machine.memory_available)
     return DoctorReport(machine, libraries, models, model, trials)
+
+
+def _trial(trial: Trial) -> dict[str, Any]:
+    capability = None if trial.capability is None else capability_fields(trial.capability)
+    return asdict(trial) | {"capability": capability}
 
 
 def _fit(fit: Fit) -> dict[str, Any]:

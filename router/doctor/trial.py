@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal, TypeAlias
 
-from backends.base import Capability, Runtime
+from backends.base import Capability, Runtime, Traits
 from router.doctor.probe import EXPORTING, Order, peak_memory
 from router.models import Model
 
@@ -65,6 +65,11 @@ class Trial:
         """Whether it answered a text, or could be asked to."""
         return self.text is not None or self.state == "not run"
 
+    @property
+    def for_tests(self) -> bool:
+        """Whether the backend computes nothing."""
+        return self.capability is not None and self.capability.traits.for_tests
+
     @classmethod
     def judge(cls, backend: str, told: Mapping[str, Any], ending: Ending, limit_seconds: float) -> Trial:
         """What the process ``told``, merged, and its end come to."""
@@ -74,13 +79,17 @@ class Trial:
             state,
             problem,
             advice,
-            capability=Capability(**told["capability"]) if "capability" in told else None,
+            capability=_capability(told["capability"]) if "capability" in told else None,
             export_seconds=told.get("export_seconds"),
             load_seconds=told.get("load_seconds"),
             text=FirstToken(**told["text"]) if "text" in told else None,
             image=FirstToken(**told["image"]) if "image" in told else None,
             peak_bytes=told.get("peak_bytes"),
         )
+
+
+def _capability(fields: Mapping[str, Any]) -> Capability:
+    return Capability(**{**fields, "traits": Traits(**fields["traits"])})
 
 
 def _verdict(

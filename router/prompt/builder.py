@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from backends.base import BackendError, Prompt, RequestError
-from backends.qwen3vl import Config, Grid, ImageLimits, grid_of, image_tokens, patches
+from backends.qwen3vl import Config, Grid, ImageLimits, grid_of, image_tokens, patches, size_of
 from router.images import InputLimits
 from router.prompt.checkpoint import (
     control_ids,
@@ -89,12 +89,13 @@ class Plan:
             return Prompt(self.ids)
         read = [patches(image.pixels, self.limits) for image in self.images]
         rows = np.concatenate([rows for rows, _ in read])
-        grid = np.array([grid for _, grid in read], np.int64)
+        grids = [grid for _, grid in read]
+        grid = np.array(grids, np.int64)
         if not np.array_equal(grid, self.grid) or len(rows) != int(grid.prod(axis=1).sum()):
             raise _inconsistent(
                 f"places were made for images of {self.grid.tolist()}, and these are {grid.tolist()}"
             )
-        return Prompt(self.ids, rows, grid, self.spans)
+        return Prompt(self.ids, rows, grid, self.spans, tuple(map(size_of, grids)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -120,7 +120,7 @@ def _models(service: Service) -> APIRouter:
 def _model(service: Service) -> ModelObject:
     service.state.check()
     usable = service.state.usable
-    sees = any(found.sees_images for found in usable.values())
+    sees = any(found.traits.sees_images for found in usable.values())
     return ModelObject(
         id=service.names.served,
         object="model",

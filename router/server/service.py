@@ -128,9 +128,6 @@ class Service:
         return 5 if code in ("loading", "draining") else None
 
 
-FOR_TESTS = "scripted"  # a backend that is usable everywhere and only meant by whom names it
-
-
 @asynccontextmanager
 async def load(service: Service) -> AsyncGenerator[None, None]:
     """Load in a thread while the context lasts; the service's state says how it went."""
@@ -159,7 +156,8 @@ def usable(router: Router, backend: str | None) -> Mapping[str, Capability]:
     return {
         found.backend: found.capability
         for found in candidates
-        if found.capability.problem is None and (found.backend != FOR_TESTS or backend == FOR_TESTS)
+        if found.capability.problem is None
+        and (found.backend == backend or not found.capability.traits.for_tests)
     }
 
 

@@ -1,12 +1,13 @@
 """A backend as an engine: what is timed, and that it is asked for exactly what is measured."""
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from backends import Prompt, RequestError, Runtime, machine
+from backends import Prefilled, Prompt, RequestError, Runtime, Traits, machine
 from backends.base import Logits
 from backends.scripted import Script, ScriptedBackend, ScriptedSession
 from router.bench.engine import Facts, Sample, TimedAnswer
@@ -32,12 +33,10 @@ class Clock:
 class TimedSession(ScriptedSession):
     """Reads in 2 s, sees in half of one of them, decodes in 0.25 s, and takes 7 s to close."""
 
-    def prefill(self, prompt: Prompt) -> Logits:
+    def prefill(self, prompt: Prompt) -> Prefilled:
         self.backend.clock.now += 2.0
-        self.vision_seconds = 0.5 if prompt.patches is not None else 0.0
-        self.cached_tokens = 3
-        self.cached_images = 0
-        return super().prefill(prompt)
+        vision_seconds = 0.5 if prompt.patches is not None else 0.0
+        return replace(super().prefill(prompt), vision_seconds=vision_seconds, cached_tokens=3)
 
     def decode(self, token: int) -> Logits:
         self.backend.clock.now += 0.25
@@ -92,7 +91,7 @@ def test_images_are_told_apart_from_text(engine: LocalEngine) -> None:
     image = Picture(np.zeros((128, 96, 3), np.uint8))
     sample = engine.answer([Message.of("user", image, image, "Hello")], 2).sample
     assert (sample.vision_seconds, sample.patches) == (0.5, 2 * 6 * 8)
-    engine.backend.sees_images = False
+    engine.backend.traits = Traits(sees_images=False)
     with pytest.raises(RequestError, match="it reads text only"):
         engine.answer([Message.of("user", image, "Hello")], 2)
 

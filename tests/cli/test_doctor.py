@@ -5,7 +5,7 @@ import re
 import signal
 import subprocess
 import sys
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ from router.doctor import DoctorReport, Fit, HostMachine, ModelFits, Package, Tr
 from router.estimates import Footprint
 from router.models import find
 from router.models.inventory import describe
+from router.types import capability_fields
 from tests.cli.test_generate import HYBRID
 from tests.doctor.doctoring import install, is_running, wait_until, with_script
 
@@ -74,7 +75,7 @@ def test_json_is_one_whole_object(one, capsys) -> None:
     assert told["model"]["name"] == "scenes"
     (scripted,) = told["backends"]
     assert set(scripted) == {field.name for field in fields(Trial)}
-    assert scripted["capability"] == asdict(backends.capability("scripted"))
+    assert scripted["capability"] == capability_fields(backends.capability("scripted"))
     assert scripted["text"]["id"] == scripted["image"]["id"] == 40
     assert set(scripted["text"]) == {"seconds", "id", "text"}
     assert told["can_answer"] == ["scripted"]

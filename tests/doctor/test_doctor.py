@@ -145,7 +145,14 @@ def test_a_model_of_ones_own_comes_first_and_a_damaged_one_is_told(tmp_path: Pat
 
 def test_backends_that_begin_an_answer_differently_are_told_of() -> None:
     def began(name: str, text: str) -> Trial:
-        return Trial(name, "answers", text=FirstToken(0.1, 1, "I"), image=FirstToken(0.1, 2, text))
+        capability = backends.capability(name)
+        return Trial(
+            name,
+            "answers",
+            capability=capability,
+            text=FirstToken(0.1, 1, "I"),
+            image=FirstToken(0.1, 2, text),
+        )
 
     def report(*trials: Trial) -> DoctorReport:
         return DoctorReport(HostMachine.read(), (), (), find(), trials)

@@ -66,7 +66,7 @@ def expected(built: "torch.nn.Module", prompt: Prompt) -> np.ndarray:
 
 def got(out: Path, built: "torch.nn.Module", prompt: Prompt) -> np.ndarray:
     with closing(load(out, built).open(1024)) as session:
-        return np.stack([session.prefill(prompt), *(session.decode(token) for token in TOKENS[:-1])])
+        return np.stack([session.prefill(prompt).logits, *(session.decode(token) for token in TOKENS[:-1])])
 
 
 RECIPES = {

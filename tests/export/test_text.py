@@ -47,7 +47,9 @@ def answered(out: Path, parts: list[np.ndarray]) -> tuple[list[int], np.ndarray]
 
 def decoded(out: Path, built: "torch.nn.Module", tokens: list[int]) -> np.ndarray:
     with closing(load(out, built).open(1024)) as session:
-        return np.stack([session.prefill(Prompt(IDS)), *(session.decode(token) for token in tokens[:-1])])
+        return np.stack(
+            [session.prefill(Prompt(IDS)).logits, *(session.decode(token) for token in tokens[:-1])]
+        )
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -73,8 +73,8 @@ def no_deepstack(monkeypatch: pytest.MonkeyPatch) -> None:
 def shifted_features(monkeypatch: pytest.MonkeyPatch) -> None:
     see = OnnxSession._see
 
-    def rolled(self: OnnxSession, prompt: Prompt) -> object:
-        features = see(self, prompt)
+    def rolled(self: OnnxSession, *args: object) -> object:
+        features = see(self, *args)  # type: ignore[arg-type]
         assert features is not None
         return features._replace(main=np.roll(features.main, 1, 0))
 

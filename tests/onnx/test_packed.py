@@ -66,7 +66,7 @@ def scores(name: str, out: Path, variant: Path | None) -> np.ndarray:
     """Scores [TOKENS, vocab] of a greedy answer."""
     backend = backends.load(name, out, Runtime(device="cpu", threads=1, packed=variant))
     with closing(backend.open(128)) as session:
-        seen = [session.prefill(Prompt(IDS))]
+        seen = [session.prefill(Prompt(IDS)).logits]
         while len(seen) < TOKENS:
             seen.append(session.decode(int(seen[-1].argmax())))
     return np.stack(seen)

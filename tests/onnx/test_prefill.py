@@ -55,7 +55,7 @@ def filling_fixture(exported: Path) -> OnnxBackend:
 def read(backend: OnnxBackend, prompt: Prompt) -> tuple[np.ndarray, list[np.ndarray]]:
     """The scores, and the keys and values [kv_heads, tokens, head_dim] of all but the last tokens."""
     with closing(backend.open(1024)) as session:
-        logits = session.prefill(prompt)
+        logits = session.prefill(prompt).logits
         assert session._cache is not None
         assert session._cache.store is not None
         count = len(prompt.ids) - TAIL
@@ -140,8 +140,7 @@ def test_the_same_prompt_scores_the_same_when_its_cache_was_kept(exported: Path)
     first, second = (read(backend, prompt)[0] for _ in range(2))
     assert np.array_equal(first, second)
     with closing(backend.open(1024)) as session:
-        session.prefill(prompt)
-        assert session.cached_tokens == len(prompt.ids) - TAIL
+        assert session.prefill(prompt).cached_tokens == len(prompt.ids) - TAIL
 
 
 def test_it_stops_in_the_middle(filling: OnnxBackend, monkeypatch: pytest.MonkeyPatch) -> None:

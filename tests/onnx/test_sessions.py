@@ -47,7 +47,7 @@ def test_interleaved_sessions_equal_their_solo_runs(models: Models) -> None:
         with closing(models.backend.open(1024)) as session:
             solo.append(scores(session, prompt, tokens))
     first, second = models.backend.open(1024), models.backend.open(512)
-    mixed = [[first.prefill(prompts[0])], [second.prefill(prompts[1])]]
+    mixed = [[first.prefill(prompts[0]).logits], [second.prefill(prompts[1]).logits]]
     for token in tokens[:-1]:
         mixed[0].append(first.decode(token))
         mixed[1].append(second.decode(token))

@@ -46,7 +46,7 @@ def _asked() -> dict[str, Request]:
 
 
 def _told(found: Any) -> list[str]:
-    return list(masks.json_lines(json.loads(json.dumps(asdict(found)))))
+    return list(masks.json_lines(json.loads(json.dumps(found.fields()))))
 
 
 def _refusal(wrong: Callable[[], object]) -> str:

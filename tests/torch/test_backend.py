@@ -100,7 +100,7 @@ def reference(folder: Path, messages: tuple[Message, ...]) -> tuple[list[int], "
 
 def scores(session: TorchSession, prompt: Prompt, tokens: list[int]) -> "np.ndarray":
     """Scores [tokens, vocab] of a prompt and of the tokens after it, fed one by one."""
-    return np.stack([session.prefill(prompt), *(session.decode(token) for token in tokens[:-1])])
+    return np.stack([session.prefill(prompt).logits, *(session.decode(token) for token in tokens[:-1])])
 
 
 def prompt_of(folder: Path, messages: tuple[Message, ...]) -> Prompt:
@@ -175,7 +175,7 @@ def test_interleaved_sessions_equal_their_solo_runs(folder: Path, backend: Torch
         with closing(backend.open(1024)) as session:
             solo.append(scores(session, prompt, tokens))
     first, second = backend.open(1024), backend.open(1024)
-    mixed = [[first.prefill(prompts[0])], [second.prefill(prompts[1])]]
+    mixed = [[first.prefill(prompts[0]).logits], [second.prefill(prompts[1]).logits]]
     for token in tokens[:-1]:
         mixed[0].append(first.decode(token))
         mixed[1].append(second.decode(token))
@@ -186,11 +186,9 @@ def test_interleaved_sessions_equal_their_solo_runs(folder: Path, backend: Torch
 
 def test_the_time_of_the_image_is_told(folder: Path, backend: TorchBackend) -> None:
     with closing(backend.open(1024)) as session:
-        session.prefill(prompt_of(folder, LAYOUTS["one image"]))
-        assert session.vision_seconds > 0
+        assert session.prefill(prompt_of(folder, LAYOUTS["one image"])).vision_seconds > 0
     with closing(backend.open(1024)) as session:
-        session.prefill(prompt_of(folder, LAYOUTS["text"]))
-        assert session.vision_seconds == 0
+        assert session.prefill(prompt_of(folder, LAYOUTS["text"])).vision_seconds == 0
 
 
 def test_bf16_stays_near_fp32(folder: Path, backend: TorchBackend) -> None:
@@ -198,7 +196,7 @@ def test_bf16_stays_near_fp32(folder: Path, backend: TorchBackend) -> None:
     coarse = TorchBackend.load(folder, Runtime(device="cpu", dtype="bf16", kept_bytes=0))
     assert coarse.model.dtype == torch.bfloat16
     with closing(backend.open(1024)) as fine, closing(coarse.open(1024)) as rough:
-        expected, got = fine.prefill(prompt), rough.prefill(prompt)
+        expected, got = fine.prefill(prompt).logits, rough.prefill(prompt).logits
     assert got.dtype == np.float32
     cosine = expected @ got / np.linalg.norm(expected) / np.linalg.norm(got)
     assert 0.99 < cosine < 0.999999
