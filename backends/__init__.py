@@ -111,7 +111,7 @@ def register(backend: type[Backend]) -> None:
 
 
 def capability(name: str, device: Device = "auto") -> Capability:
-    """What backend ``name`` can do on this machine and ``device``, without loading it."""
+    """What backend ``name`` is, and whether it can be used on this machine and ``device``; loads nothing."""
     if (shipped := _SHIPPED.get(name)) is None:
         return _other_capability(name)
     missing = [module for module in shipped.needs if find_spec(module) is None]

@@ -105,9 +105,6 @@ class Capability:
 
     traits: Traits
     problem: str | None = None  # why it cannot be used there, in words; None when it can
-    exported: bool | None = None  # whether its export is there; None: it reads none, or nobody looked
-    context: int | None = None  # most tokens of prompt and answer together
-    memory: int | None = None  # bytes that it takes while it answers, estimated
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from backends.base import BackendError, RequestError, Runtime
     from router.images import InputLimits, from_pil, open_image, read_image
-    from router.policy import Outlook
     from router.router import Answer, Router
     from router.types import (
         Candidate,
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
         Request,
         Route,
         Sampling,
+        Situation,
         Stats,
     )
 
@@ -43,7 +43,6 @@ __all__ = [
     "Estimate",
     "InputLimits",
     "Message",
-    "Outlook",
     "Picture",
     "Request",
     "RequestError",
@@ -51,6 +50,7 @@ __all__ = [
     "Router",
     "Runtime",
     "Sampling",
+    "Situation",
     "Stats",
     "from_pil",
     "open_image",
@@ -60,7 +60,6 @@ __all__ = [
 _MODULES = {
     "backends.base": ("BackendError", "RequestError", "Runtime"),
     "router.images": ("InputLimits", "from_pil", "open_image", "read_image"),
-    "router.policy": ("Outlook",),
     "router.router": ("Answer", "Router"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

@@ -1,6 +1,7 @@
-"""Which backend answers a request: a pure decision over what each can do here; it loads nothing.
+"""Which backend answers a request: a pure decision over what is known of each; it loads nothing.
 
-A policy is a function of the request and the `Outlook`. Ours, by name::
+A policy is a function of the request and the `Situation`, which has a `Candidate` for each backend. Ours, by
+name::
 
     auto            an image anywhere in the conversation: onnx, torch; text only: genai, onnx, torch,
                     or first one that decodes several answers together while there are others to give
@@ -14,50 +15,40 @@ Another package adds one under the entry point ``hybrid.policies``.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import TypeAlias
 
-from backends.base import BackendError, Capability, RequestError
-from router.types import Decision, Request
+from backends.base import BackendError, RequestError
+from router.types import Candidate, Decision, Request, Situation
 
 GROUP = "hybrid.policies"
 FOR_IMAGES = ("onnx", "torch")
 FOR_TEXT = ("genai", "onnx", "torch")
 
-
-@dataclass(frozen=True)
-class Outlook:
-    """What is known of this machine and of one request to it."""
-
-    available: Mapping[str, Capability]
-    seconds: Mapping[str, float] = field(default_factory=dict)  # each backend would take, loading included
-    others: int = 0  # requests that are being answered, or wait for it, at the same time
+Policy: TypeAlias = Callable[[Request, Situation], Decision]
 
 
-Policy: TypeAlias = Callable[[Request, Outlook], Decision]
-
-
-def decide(request: Request, outlook: Outlook, policy: Policy | None = None) -> Decision:
+def decide(request: Request, situation: Situation, policy: Policy | None = None) -> Decision:
     """The backend for ``request``, why, and which come next should it fail to load.
 
     RequestError: the backend named in the request cannot serve it; there is no silent switch.
     BackendError: no backend can be used on this machine.
     """
     if request.backend is not None:
-        return named(request.backend)(request, outlook)
-    decision = (policy or auto)(request, outlook)
+        return named(request.backend)(request, situation)
+    decision = (policy or auto)(request, situation)
     for name in (decision.backend, *decision.fallbacks):
-        _check_usable(name, request, outlook)
+        _check_usable(name, situation)
     return decision
 
 
-def refusal(request: Request, capability: Capability) -> str | None:
+def refusal(request: Request, candidate: Candidate) -> str | None:
     """Why a backend cannot answer ``request``, in words; None when it can."""
-    if capability.problem is not None:
-        return capability.problem
-    if request.has_image and not capability.traits.sees_images:
+    if candidate.problem is not None:
+        return candidate.problem
+    if request.has_image and not candidate.traits.sees_images:
         return "it reads text only"
     return None
 
@@ -80,40 +71,41 @@ def find_policy(name: str, backends: Iterable[str]) -> Policy:
     )
 
 
-def auto(request: Request, outlook: Outlook) -> Decision:
+def auto(request: Request, situation: Situation) -> Decision:
     """The first usable by what the conversation holds, all of it and not only its last turn."""
     order = _order(request)
-    if outlook.others and (together := _together(order, request, outlook)):
+    if situation.others and (together := _together(order, situation)):
         order = tuple(dict.fromkeys([*together, *order]))
-        return _first(order, f"{_what(request)}, decoded together with others", request, outlook)
-    return _first(order, _what(request), request, outlook)
+        return _first(order, f"{_content(request)}, decoded together with others", situation)
+    return _first(order, _content(request), situation)
 
 
 def prefer(order: tuple[str, ...]) -> Policy:
     """The first usable of ``order``."""
 
-    def policy(request: Request, outlook: Outlook) -> Decision:
-        return _first(order, f"preferred, and {_what(request)}", request, outlook)
+    def policy(request: Request, situation: Situation) -> Decision:
+        return _first(order, f"preferred, and {_content(request)}", situation)
 
     return policy
 
 
-def fastest(request: Request, outlook: Outlook) -> Decision:
+def fastest(request: Request, situation: Situation) -> Decision:
     """The usable one that takes least by the figures there are; those without one come last."""
-    measured = sorted(outlook.seconds, key=outlook.seconds.__getitem__)
-    order = tuple(dict.fromkeys([*measured, *_order(request)]))
-    decision = _first(order, _what(request), request, outlook)
-    if (seconds := outlook.seconds.get(decision.backend)) is not None:
-        return replace(decision, reason=f"the fastest here, about {seconds:.1f} s; {decision.reason}")
-    advice = "nothing was measured here, run hybrid bench"
-    return replace(decision, reason=f"{advice}; {decision.reason}")
+    seconds = {each.backend: each.seconds for each in situation.candidates if each.seconds is not None}
+    order = tuple(dict.fromkeys([*sorted(seconds, key=seconds.__getitem__), *_order(request)]))
+    decision = _first(order, _content(request), situation)
+    if decision.backend in seconds:
+        fact = f"the fastest here, about {seconds[decision.backend]:.1f} s"
+    else:
+        fact = "nothing was measured here, run hybrid bench"
+    return replace(decision, reason=f"{fact}; {decision.reason}")
 
 
 def named(name: str) -> Policy:
     """That backend, or an error that says why not."""
 
-    def policy(request: Request, outlook: Outlook) -> Decision:
-        _check_named(name, request, outlook.available)
+    def policy(request: Request, situation: Situation) -> Decision:
+        _check_named(name, request, situation)
         return Decision(name, "asked for by name")
 
     return policy
@@ -126,36 +118,44 @@ def _order(request: Request) -> tuple[str, ...]:
     return FOR_IMAGES if request.has_image else FOR_TEXT
 
 
-def _together(order: tuple[str, ...], request: Request, outlook: Outlook) -> list[str]:
-    """Those of ``order`` that can answer ``request`` and others in the same runs."""
-    known = {name: outlook.available[name] for name in order if name in outlook.available}
-    together = {name: can for name, can in known.items() if can.traits.decodes_together}
-    return [name for name, can in together.items() if refusal(request, can) is None]
-
-
-def _what(request: Request) -> str:
+def _content(request: Request) -> str:
     return "the conversation has an image" if request.has_image else "text only"
 
 
-def _first(order: tuple[str, ...], reason: str, request: Request, outlook: Outlook) -> Decision:
+def _ranked(order: tuple[str, ...], situation: Situation) -> list[Candidate]:
+    """The candidates of ``order`` that there are, in that order."""
+    known = {each.backend: each for each in situation.candidates}
+    return [known[name] for name in order if name in known]
+
+
+def _together(order: tuple[str, ...], situation: Situation) -> list[str]:
+    """Those of ``order`` that can answer the request and others in the same runs."""
+    ranked = _ranked(order, situation)
+    return [each.backend for each in ranked if each.traits.decodes_together and each.refusal is None]
+
+
+def _first(order: tuple[str, ...], reason: str, situation: Situation) -> Decision:
     """The first of ``order`` that can, and what stood in the way of those before it."""
-    known = [name for name in order if name in outlook.available]
-    why_not = {name: refusal(request, outlook.available[name]) for name in known}
-    usable = [name for name in known if why_not[name] is None]
+    ranked = _ranked(order, situation)
+    usable = [each.backend for each in ranked if each.refusal is None]
+    refusals = [f"{each.backend}: {each.refusal}" for each in ranked if each.refusal is not None]
     if not usable:
-        problems = "; ".join(f"{name}: {problem}" for name, problem in why_not.items())
-        raise BackendError(f"no backend can answer this here ({problems})", code="backend_unavailable")
-    passed = [f"{name}: {why_not[name]}" for name in known[: known.index(usable[0])]]
-    return Decision(usable[0], "; ".join([reason, *passed]), tuple(usable[1:]))
-
-
-def _check_named(name: str, request: Request, available: Mapping[str, Capability]) -> None:
-    capability = available[_known(name, tuple(available))]
-    if capability.problem is not None:
         raise BackendError(
-            f"backend '{name}' cannot be used: {capability.problem}", code="backend_unavailable"
+            f"no backend can answer this here ({'; '.join(refusals)})", code="backend_unavailable"
         )
-    if request.has_image and not capability.traits.sees_images:
+    before = [each.backend for each in ranked].index(usable[0])  # each of them refused
+    return Decision(usable[0], "; ".join([reason, *refusals[:before]]), tuple(usable[1:]))
+
+
+def _check_named(name: str, request: Request, situation: Situation) -> None:
+    candidate = situation.candidate(name)
+    if candidate is None:
+        raise _unknown(name, tuple(each.backend for each in situation.candidates))
+    if candidate.problem is not None:
+        raise BackendError(
+            f"backend '{name}' cannot be used: {candidate.problem}", code="backend_unavailable"
+        )
+    if request.has_image and not candidate.traits.sees_images:
         raise RequestError(
             f"backend '{name}' reads text only; drop the image or choose another backend",
             code="unsupported_image",
@@ -163,10 +163,10 @@ def _check_named(name: str, request: Request, available: Mapping[str, Capability
         )
 
 
-def _check_usable(name: str, request: Request, outlook: Outlook) -> None:
+def _check_usable(name: str, situation: Situation) -> None:
     """A policy of another package may choose what cannot be."""
-    capability = outlook.available.get(name)
-    problem = "there is no such backend" if capability is None else refusal(request, capability)
+    candidate = situation.candidate(name)
+    problem = "there is no such backend" if candidate is None else candidate.refusal
     if problem is not None:
         raise BackendError(f"the policy chose '{name}': {problem}", code="backend_unavailable")
 
@@ -174,7 +174,11 @@ def _check_usable(name: str, request: Request, outlook: Outlook) -> None:
 def _known(name: str, known: tuple[str, ...]) -> str:
     if name in known:
         return name
-    raise RequestError(
+    raise _unknown(name, known)
+
+
+def _unknown(name: str, known: tuple[str, ...]) -> RequestError:
+    return RequestError(
         f"no backend is named '{name}'; choose one of {', '.join(known)}",
         code="backend_not_found",
         param="backend",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -29,26 +28,24 @@ class ResolvedRequest:
         """How many tokens the answer may have; RequestError ``context_length_exceeded``: see `Plan.room`."""
         return self.plan.room(self.request.sampling.max_tokens, self.sampling.max_tokens, context)
 
-    def estimates(self, speeds: Mapping[str, Speed], max_tokens: int) -> dict[str, Estimate]:
-        """How long each measured backend would take, once it is loaded."""
+    def estimate(self, speed: Speed | None, max_tokens: int) -> Estimate | None:
+        """How long a backend of this speed would take; None where what it takes was not measured."""
+        if speed is None:
+            return None
         patches = tuple(int(count) for count in self.plan.grid.prod(1))
-        found = {}
-        for name, speed in speeds.items():
-            first = speed.seconds(len(self.plan.ids), 0, patches)
-            whole = speed.seconds(len(self.plan.ids), max_tokens, patches)
-            if first is not None and whole is not None:
-                found[name] = Estimate(speed.load_seconds, first, whole)
-        return found
+        first = speed.seconds(len(self.plan.ids), 0, patches)
+        whole = speed.seconds(len(self.plan.ids), max_tokens, patches)
+        return None if first is None or whole is None else Estimate(speed.load_seconds, first, whole)
 
 
 class Resolver:
-    """Makes of each request to one model what it asks; read once, and shared by threads."""
+    """Resolves the requests to one model; its files are read once, and shared by threads."""
 
     def __init__(self, folder: Path, max_images: int = InputLimits.max_images) -> None:
         self._folder = folder
         self._max_images = max_images
 
-    def ask(self, request: Request) -> ResolvedRequest:
+    def resolve(self, request: Request) -> ResolvedRequest:
         """RequestError: something in the request is wrong, and what. BackendError: the model's files are."""
         sampling = request.sampling.over(self._defaults)
         check(sampling, self.builder.config.text.vocab)
@@ -70,6 +67,8 @@ class Resolver:
 
     def _planner(self, request: Request) -> PromptBuilder:
         """The builder, with the image limits of this request."""
+        if request.min_pixels is None and request.max_pixels is None:
+            return self.builder
         limits = self.builder.limits
         least, most = request.min_pixels or limits.min_pixels, request.max_pixels or limits.max_pixels
         return replace(self.builder, limits=ImageLimits(least, most))

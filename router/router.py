@@ -17,10 +17,10 @@ from router.estimates import Speed, read_speeds
 from router.generate import Cancellation, generate, iterate
 from router.images import InputLimits
 from router.models import SILENT, Listener, Model, find
-from router.policy import Outlook, Policy, decide, find_policy, refusal
-from router.pool import BackendPool, ModelBackends
+from router.policy import Policy, decide, find_policy, refusal
+from router.pool import BackendLoader, BackendPool
 from router.resolve import ResolvedRequest, Resolver
-from router.types import Candidate, Chunk, Chunks, Completion, Decision, Estimate, Request, Route, Sampling
+from router.types import Chunk, Chunks, Completion, Decision, Request, Route, Sampling, Situation
 
 _SHARE = 0.8  # of the machine's memory: what loaded backends may take together
 
@@ -33,9 +33,7 @@ class Answer:
     prompt: Prompt
     sampling: Sampling
     chunks: Chunks
-    cancel: (
-        Cancellation  # called from any thread it ends ``chunks``, which then raise BackendError ``cancelled``
-    )
+    cancel: Cancellation  # called from any thread: ``chunks`` end, with BackendError ``cancelled``
 
 
 class Router:
@@ -67,11 +65,11 @@ class Router:
         self.listener = listener
         self.context = context
         self.policy = find_policy(policy, backends.names()) if isinstance(policy, str) else policy
-        self._questions = Resolver(self.model.folder, max_images)
-        self._backends = ModelBackends(self.model, self.runtime, recipe, listener, make_exports)
+        self._resolver = Resolver(self.model.folder, max_images)
         total = total_memory()
         budget = memory if memory is not None or total is None else int(_SHARE * total)
-        self._loaded = BackendPool(self._backends.load, self._backends.needs, budget)
+        loader = BackendLoader(self.model, self.runtime, recipe, listener, make_exports)
+        self.pool = BackendPool(loader, budget)
 
     def decide(self, request: Request) -> Decision:
         """Which backend would answer ``request``, and why; nothing is loaded."""
@@ -83,22 +81,22 @@ class Router:
         ``others``: requests that are to be answered at the same time. RequestError, BackendError: as `answer`
         would raise before it loads anything.
         """
-        return self._route(self._questions.ask(request), others)
+        return self._route(self._resolver.resolve(request), others)
 
     def answer(self, request: Request, others: int = 0) -> Answer:
         """Everything up to the first token: errors come from here, not from the middle of the stream.
 
         ``others``: requests that are to be answered at the same time.
         """
-        asked = self._questions.ask(request)
-        decided = self._route(asked, others).decision
-        decision, backend = self._load(decided, again=request.backend is not None)
-        sampling = replace(asked.sampling, max_tokens=asked.room(self._context(backend.context)))
-        prompt = asked.plan.prompt()
-        builder, stop = self._questions.builder, Cancellation()
-        stream = TextStream(builder.tokenizer.decode, sampling.stop or ())
-        chunks = generate(backend, prompt, sampling, stream, builder.eos, stop, asked.constraint)
-        return Answer(decision, prompt, sampling, chunks, stop)
+        resolved = self._resolver.resolve(request)
+        route = self._route(resolved, others)
+        decision, backend = self._load(route.decision, again=request.backend is not None)
+        sampling = replace(resolved.sampling, max_tokens=resolved.room(self._context(backend.context)))
+        prompt = resolved.plan.prompt()
+        builder, cancel = self._resolver.builder, Cancellation()
+        text = TextStream(builder.tokenizer.decode, sampling.stop or ())
+        chunks = generate(backend, prompt, sampling, text, builder.eos, cancel, resolved.constraint)
+        return Answer(decision, prompt, sampling, chunks, cancel)
 
     def stream(self, request: Request) -> Chunks:
         """The answer as it comes; closing the generator frees everything it holds."""
@@ -126,42 +124,38 @@ class Router:
     @cached_property
     def piece(self) -> Callable[[int], bytes]:
         """Gives the bytes of a token of an answer; none of a control token's."""
-        return pieces(self._questions.builder.tokenizer, self._questions.builder.control_ids)
+        return pieces(self._resolver.builder.tokenizer, self._resolver.builder.control_ids)
 
     def close(self) -> None:
         """Let go of every loaded backend; a later request loads what it needs again."""
-        self._loaded.clear()
+        self.pool.clear()
 
-    def _route(self, asked: ResolvedRequest, others: int) -> Route:
-        request, plan = asked.request, asked.plan
+    def _route(self, resolved: ResolvedRequest, others: int) -> Route:
+        situation = self._situation(resolved, others)
+        return Route(situation, decide(resolved.request, situation, self.policy))
+
+    def _situation(self, resolved: ResolvedRequest, others: int) -> Situation:
         # refused before a backend is loaded, where the model itself is too small
-        most = asked.room(self._context(self._questions.builder.config.text.context))
-        available, estimates = self._backends.available(), asked.estimates(self._speeds, most)
-        seconds = {name: self._seconds(name, estimate) for name, estimate in estimates.items()}
-        candidates = [
-            Candidate(name, refusal(request, found), name in self._loaded, found, estimates.get(name))
-            for name, found in available.items()
-            if name in (*backends.offered(), request.backend)
-        ]
-        return Route(
-            decision=decide(request, Outlook(available, seconds, others), self.policy),
-            candidates=tuple(candidates),
-            prompt_tokens=len(plan.ids),
-            image_tokens=plan.image_tokens,
-            max_tokens=most,
+        most = resolved.room(self._context(self._resolver.builder.config.text.context))
+        candidates = tuple(
+            replace(
+                row,
+                refusal=refusal(resolved.request, row),
+                estimate=resolved.estimate(self._speeds.get(row.backend), most),
+            )
+            for row in self.pool.candidates()
         )
+        plan = resolved.plan
+        return Situation(candidates, others, len(plan.ids), plan.image_tokens, most)
 
     def _context(self, most: int) -> int:
         return most if self.context is None else min(most, self.context)
-
-    def _seconds(self, name: str, estimate: Estimate) -> float:
-        return estimate.seconds + (0.0 if name in self._loaded else estimate.load_seconds)
 
     def _load(self, decision: Decision, *, again: bool) -> tuple[Decision, Backend]:
         """Load the backend decided on, or under a policy the next that loads, and say so in the reason."""
         while True:
             try:
-                return decision, self._loaded.get(decision.backend, again=again)
+                return decision, self.pool.get(decision.backend, again=again)
             except BackendError as error:
                 if not decision.fallbacks:
                     raise

@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.base import Capability, RequestError
+from backends.base import RequestError, Traits
 
 Role: TypeAlias = Literal["system", "user", "assistant"]
 Finish: TypeAlias = Literal["stop", "length"]
@@ -118,45 +118,96 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One backend, as a decision found it."""
+    """All that is known of one backend for one model and one request; nothing is loaded to know it."""
 
     backend: str
-    refusal: str | None  # why it cannot answer the request, in words; None when it can
-    loaded: bool
-    capability: Capability
-    estimate: Estimate | None  # None: nothing was measured
+    traits: Traits
+    problem: str | None = None  # why it cannot be used here with the model, in words; None when it can
+    refusal: str | None = None  # why it cannot answer the request, its problem included
+    exported: bool | None = None  # whether its export is there; None: it reads none
+    loaded: bool = False
+    offered: bool = True  # whether it is shown to people who did not name it
+    context: int | None = None  # most tokens of prompt and answer together
+    memory: int | None = None  # bytes that it takes while it answers, estimated
+    estimate: Estimate | None = None  # None: nothing was measured
+
+    @property
+    def seconds(self) -> float | None:
+        """How long the answer would take, loading included where it is needed; None: nothing was measured."""
+        if self.estimate is None:
+            return None
+        return self.estimate.seconds + (0.0 if self.loaded else self.estimate.load_seconds)
+
+    def fields(self) -> dict[str, object]:
+        """As JSON holds it."""
+        return {
+            "backend": self.backend,
+            "refusal": self.refusal,
+            "loaded": self.loaded,
+            "capability": capability_fields(
+                self.traits, self.problem, exported=self.exported, context=self.context, memory=self.memory
+            ),
+            "estimate": self.estimate and asdict(self.estimate),
+        }
 
 
-def capability_fields(capability: Capability) -> dict[str, object]:
-    """As JSON holds it."""
-    traits = capability.traits
+def capability_fields(
+    traits: Traits,
+    problem: str | None,
+    *,
+    exported: bool | None = None,
+    context: int | None = None,
+    memory: int | None = None,
+) -> dict[str, object]:
+    """What a backend can do on one machine, as JSON holds it."""
     return {
         "sees_images": traits.sees_images,
-        "problem": capability.problem,
+        "problem": problem,
         "reads_export": traits.reads_export,
         "decodes_together": traits.decodes_together,
-        "exported": capability.exported,
-        "context": capability.context,
-        "memory": capability.memory,
+        "exported": exported,
+        "context": context,
+        "memory": memory,
     }
+
+
+@dataclass(frozen=True)
+class Situation:
+    """All that is known of this machine and of one request to it: what a policy decides from."""
+
+    candidates: tuple[Candidate, ...]  # one for each backend that this installation knows
+    others: int = 0  # requests that are being answered, or wait for it, at the same time
+    prompt_tokens: int = 0  # image places included
+    image_tokens: int = 0
+    max_tokens: int = 0  # that the answer may have
+
+    def candidate(self, backend: str) -> Candidate | None:
+        """What is known of ``backend``; None: there is none of that name."""
+        return next((each for each in self.candidates if each.backend == backend), None)
 
 
 @dataclass(frozen=True)
 class Route:
     """A decision, and what it was made from."""
 
+    situation: Situation
     decision: Decision
-    candidates: tuple[Candidate, ...]
-    prompt_tokens: int  # image places included
-    image_tokens: int
-    max_tokens: int  # that the answer may have
+
+    @property
+    def candidates(self) -> tuple[Candidate, ...]:
+        """Those to show to people."""
+        chosen = self.decision.backend
+        return tuple(each for each in self.situation.candidates if each.offered or each.backend == chosen)
 
     def fields(self) -> dict[str, object]:
         """As JSON holds it."""
-        candidates = [
-            asdict(each) | {"capability": capability_fields(each.capability)} for each in self.candidates
-        ]
-        return asdict(self) | {"candidates": candidates}
+        return {
+            "decision": asdict(self.decision),
+            "candidates": [each.fields() for each in self.candidates],
+            "prompt_tokens": self.situation.prompt_tokens,
+            "image_tokens": self.situation.image_tokens,
+            "max_tokens": self.situation.max_tokens,
+        }
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from backends import Backend, BackendError
+from backends import Backend, BackendError, Runtime
 from backends.scripted import Script, ScriptedBackend
-from router.pool import BackendPool
+from router.models import find
+from router.pool import BackendLoader, BackendPool
 
 SIZES = {"small": 2, "medium": 3, "large": 6, "huge": 50}
 
@@ -18,11 +19,15 @@ def made(budget: int | None, load: Callable[[str], Backend] | None = None) -> tu
     """Backends of the SIZES, and the names of those that are loaded, in order."""
     loads: list[str] = []
 
-    def noted(name: str) -> Backend:
-        loads.append(name)
-        return load(name) if load else ScriptedBackend(Script((1,)), vocab=8)
+    class Loader(BackendLoader):
+        def load(self, name: str) -> Backend:
+            loads.append(name)
+            return load(name) if load else ScriptedBackend(Script((1,)), vocab=8)
 
-    return BackendPool(noted, SIZES.__getitem__, budget), loads
+        def memory(self, name: str) -> int:
+            return SIZES[name]
+
+    return BackendPool(Loader(find(), Runtime()), budget), loads
 
 
 def test_a_backend_is_loaded_once() -> None:

@@ -16,7 +16,7 @@ from router.bench.http_engine import Server
 from router.bench.local import Local
 from router.bench.roofline import BYTES, Traffic, cache_values, plain_traffic
 from router.models import SILENT, Listener, Model
-from router.pool import ModelBackends
+from router.pool import BackendLoader
 
 
 @dataclass(frozen=True)
@@ -107,18 +107,20 @@ def check_names(names: Sequence[str]) -> None:
 
 def contender(name: str, model: Model, runtime: Runtime, listener: Listener = SILENT) -> Contender:
     """Backend ``name`` with ``model``, whose export is made now if it is needed and not there."""
-    known = ModelBackends(model, runtime, listener=listener)
-    found = known.available().get(name)
-    if found is None or found.problem is not None:
-        return Contender(name, problem="there is no backend of that name" if found is None else found.problem)
+    loader = BackendLoader(model, runtime, listener=listener)
+    candidate = next((each for each in loader.candidates() if each.backend == name), None)
+    if candidate is None:
+        return Contender(name, problem="there is no backend of that name")
+    if candidate.problem is not None:
+        return Contender(name, problem=candidate.problem)
     try:
-        folder, how = known.reads(found)
-        if found.traits.reads_export:
-            return _with_export(name, model, folder, how)
+        folder, prepared = loader.prepare(candidate)
+        if candidate.traits.reads_export:
+            return _with_export(name, model, folder, prepared)
     except (RequestError, BackendError) as error:
         return Contender(name, problem=str(error))
     fidelity = EXACT if name == "torch" else None
-    make = Local(name, folder, model.folder, how)
+    make = Local(name, folder, model.folder, prepared)
     return Contender(name, make, fidelity=fidelity, disk_bytes=_disk_bytes(folder))
 
 

@@ -54,8 +54,9 @@ def _print(route: Route) -> None:
 
     console = Console(markup=False, highlight=False)
     console.print(decision_line(route.decision))
-    images = f", {route.image_tokens} of them for images" if route.image_tokens else ""
-    console.print(f"{route.prompt_tokens} prompt tokens{images}; at most {route.max_tokens} in the answer")
+    known = route.situation
+    images = f", {known.image_tokens} of them for images" if known.image_tokens else ""
+    console.print(f"{known.prompt_tokens} prompt tokens{images}; at most {known.max_tokens} in the answer")
     console.print(_table(route))
     for line in _refusals(route):
         console.print(line)
@@ -66,7 +67,7 @@ def _table(route: Route) -> Table:
     from rich.table import Table
 
     table = Table("backend", "answers", "model", box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("memory", "first token", f"all {route.max_tokens}"):
+    for column in ("memory", "first token", f"all {route.situation.max_tokens}"):
         table.add_column(column, justify="right")
     for candidate in route.candidates:
         table.add_row(*_cells(candidate, chosen=candidate.backend == route.decision.backend))
@@ -74,11 +75,11 @@ def _table(route: Route) -> Table:
 
 
 def _cells(candidate: Candidate, *, chosen: bool) -> Iterator[str]:
-    capability, estimate = candidate.capability, candidate.estimate
+    estimate = candidate.estimate
     yield candidate.backend
     yield "this one" if chosen else "no" if candidate.refusal else "could"
-    yield {True: "exported", False: "to be exported", None: "checkpoint"}[capability.exported]
-    yield "" if capability.memory is None else size(capability.memory)
+    yield {True: "exported", False: "to be exported", None: "checkpoint"}[candidate.exported]
+    yield "" if candidate.memory is None else size(candidate.memory)
     if estimate is None:
         yield from ("not measured", "")
         return

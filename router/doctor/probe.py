@@ -96,7 +96,7 @@ def _try(order: Order, tell: Tell) -> None:
     about_text = _request(order.backend, TEXT)
     tell(stage="asking every backend what it can do")  # which imports those of other packages
     router.decide(about_text)  # refuses a checkpoint's backend for an export
-    if problem := _too_large(order, found):
+    if problem := _too_large(order, found.traits):
         tell(too_large=problem)
         return
     if found.traits.reads_export:
@@ -130,11 +130,11 @@ def _first_token(chunks: Chunks) -> dict[str, Any]:
     return {"seconds": chunk.stats.first_token_seconds, "id": chunk.tokens[0], "text": chunk.text}
 
 
-def _too_large(order: Order, found: backends.Capability) -> str | None:
+def _too_large(order: Order, traits: backends.Traits) -> str | None:
     """Why it is better not tried: a system without memory stands still for minutes, or ends what it likes."""
-    if order.runtime.device == "cuda" or found.traits.for_tests:
+    if order.runtime.device == "cuda" or traits.for_tests:
         return None
-    need, free = footprint(order.model, found.traits, order.runtime), available_memory()
+    need, free = footprint(order.model, traits, order.runtime), available_memory()
     if free is None or need.verdict(free) != "does not fit":
         return None
     return f"needs about {need.total / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free"

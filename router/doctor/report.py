@@ -147,8 +147,9 @@ def examine(
 
 
 def _trial(trial: Trial) -> dict[str, Any]:
-    capability = None if trial.capability is None else capability_fields(trial.capability)
-    return asdict(trial) | {"capability": capability}
+    capability = trial.capability
+    fields = None if capability is None else capability_fields(capability.traits, capability.problem)
+    return asdict(trial) | {"capability": fields}
 
 
 def _fit(fit: Fit) -> dict[str, Any]:

@@ -120,14 +120,17 @@ def _models(service: Service) -> APIRouter:
 def _model(service: Service) -> ModelObject:
     service.state.check()
     usable = service.state.usable
-    sees = any(found.traits.sees_images for found in usable.values())
+    sees = any(candidate.traits.sees_images for candidate in usable)
     return ModelObject(
         id=service.names.served,
         object="model",
         created=service.state.since,
         owned_by=TITLE,
         capabilities=["text", "image"] if sees else ["text"],
-        meta=ModelMeta(context=max(found.context or 0 for found in usable.values()), backends=list(usable)),
+        meta=ModelMeta(
+            context=max(candidate.context or 0 for candidate in usable),
+            backends=[candidate.backend for candidate in usable],
+        ),
     )
 
 

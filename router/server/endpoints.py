@@ -230,9 +230,9 @@ def _object(route: Route) -> RouteObject:
         reason=without_paths(route.decision.reason),
         fallbacks=list(route.decision.fallbacks),
         candidates=[_candidate(found) for found in route.candidates],
-        prompt_tokens=route.prompt_tokens,
-        image_tokens=route.image_tokens,
-        max_tokens=route.max_tokens,
+        prompt_tokens=route.situation.prompt_tokens,
+        image_tokens=route.situation.image_tokens,
+        max_tokens=route.situation.max_tokens,
     )
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager, closing
 from typing import Literal, TypeAlias
 
 import numpy as np
 
 from backends import names as backend_names
-from backends.base import BackendError, Capability, RequestError
+from backends.base import BackendError, RequestError
 from router.router import Router
 from router.server.access import AccessPolicy
 from router.server.admission import BodyBudget, Queue
@@ -19,7 +19,7 @@ from router.server.answering import Preprocessor
 from router.server.cancel import CancelScope, in_thread
 from router.server.metrics import Metrics
 from router.server.settings import Settings
-from router.types import Message, Picture, Request, Sampling
+from router.types import Candidate, Message, Picture, Request, Sampling
 
 Phase: TypeAlias = Literal["loading", "ready", "draining"]
 
@@ -36,7 +36,7 @@ class ServiceState:
         """``hangs``: whether a computation goes on that was told to stop."""
         self.phase: Phase = "loading"
         self.failure: BaseException | None = None  # why the model did not load
-        self.usable: Mapping[str, Capability] = {}  # backends, known once it is loaded
+        self.usable: tuple[Candidate, ...] = ()  # backends, known once it is loaded
         self.since = int(time.time())
         self.watches: set[CancelScope] = set()
         self._hangs = hangs
@@ -150,15 +150,14 @@ async def _load(service: Service) -> None:
             state.phase = "ready"
 
 
-def usable(router: Router, backend: str | None) -> Mapping[str, Capability]:
-    """The backends that can be asked for on this machine."""
+def usable(router: Router, backend: str | None) -> tuple[Candidate, ...]:
+    """The backends that can be asked for on this machine; one for tests only where it is named."""
     candidates = router.route(Request((Message.of("user", "Hi"),), backend=backend)).candidates
-    return {
-        found.backend: found.capability
-        for found in candidates
-        if found.capability.problem is None
-        and (found.backend == backend or not found.capability.traits.for_tests)
-    }
+    return tuple(
+        candidate
+        for candidate in candidates
+        if candidate.problem is None and (candidate.backend == backend or not candidate.traits.for_tests)
+    )
 
 
 def warm_up(router: Router, backend: str | None) -> None:

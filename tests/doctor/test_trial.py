@@ -197,9 +197,10 @@ def test_a_model_larger_than_the_free_memory_is_not_loaded(monkeypatch, tmp_path
     problem = probe._too_large(order, CHECKPOINTS)
     assert problem == "needs about 0.4 GB of memory, 0.4 GB are free"
     assert probe._too_large(order, EXPORTS) is None
-    assert probe._too_large(replace(order, backend="scripted"), CHECKPOINTS) is None
+    assert probe._too_large(order, replace(CHECKPOINTS, for_tests=True)) is None
+    capability = {"traits": vars(CHECKPOINTS), "problem": None}
     found = Trial.judge(
-        "torch", {"capability": vars(CHECKPOINTS), "too_large": problem, "ended": True}, Ending(0), 1
+        "torch", {"capability": capability, "too_large": problem, "ended": True}, Ending(0), 1
     )
     assert (found.state, found.problem, found.can_answer) == ("too large", problem, False)
     monkeypatch.setattr(probe, "available_memory", lambda: 500_000_000)
@@ -223,7 +224,8 @@ def test_what_to_do_depends_on_the_signal(number: signal.Signals, advice: str) -
 
 def test_an_image_that_fails_leaves_the_text_standing() -> None:
     text = {"seconds": 0.1, "id": 40, "text": "I"}
-    told = {"capability": vars(EXPORTS), "stage": "answering about an image", "text": text}
+    capability = {"traits": vars(EXPORTS), "problem": None}
+    told = {"capability": capability, "stage": "answering about an image", "text": text}
     found = Trial.judge("onnx", told | {"error": "no memory", "ended": True}, Ending(0), 1)
     assert (found.state, found.can_answer) == ("failed", True)
     assert found.problem == "failed while answering about an image: no memory"

@@ -7,7 +7,17 @@ from dataclasses import asdict
 from typing import Any
 
 import router
-from router import BackendError, InputLimits, Message, Request, RequestError, Router, Sampling, open_image
+from router import (
+    BackendError,
+    InputLimits,
+    Message,
+    Request,
+    RequestError,
+    Route,
+    Router,
+    Sampling,
+    open_image,
+)
 from tests.record import masks
 from tests.record.workspace import Workspace, environment, script
 
@@ -46,7 +56,8 @@ def _asked() -> dict[str, Request]:
 
 
 def _told(found: Any) -> list[str]:
-    return list(masks.json_lines(json.loads(json.dumps(found.fields()))))
+    fields = found.fields() if isinstance(found, Route) else asdict(found)
+    return list(masks.json_lines(json.loads(json.dumps(fields))))
 
 
 def _refusal(wrong: Callable[[], object]) -> str:

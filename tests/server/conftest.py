@@ -51,7 +51,7 @@ class Served:
 
     @property
     def backend(self) -> ScriptedBackend:
-        found = self.service.router._loaded._held["scripted"]
+        found = self.service.router.pool.get("scripted")
         assert isinstance(found, ScriptedBackend)
         return found
 
