@@ -15,7 +15,6 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from backends.base import Runtime, Traits
-from backends.export.sizes import estimate
 from backends.machine import BYTES, Processor, usable_cores, weight_format
 from backends.qwen3vl import Config, ImageLimits
 from backends.store.manifest import Manifest, recipe_fields
@@ -88,6 +87,9 @@ def _export(model: Model, sees_images: bool) -> int:
     """Bytes of the graphs and weights that the model's export has, or will have."""
     folder = model.folder if model.is_export else export_place(model, Recipe())
     if not folder.is_dir():
+        # an answer from an export that is there needs no exporter
+        from backends.export.sizes import estimate
+
         return estimate(model.folder, Recipe())
     files = [file for file in folder.iterdir() if file.suffix in (".onnx", ".data")]
     return sum(

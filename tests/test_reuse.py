@@ -140,8 +140,9 @@ def test_sessions_that_run_together_do_not_share_a_cache(builder: PromptBuilder,
     asked(backend, prompt)
     with closing(backend.open(256)) as first, closing(backend.open(256)) as second:
         tokens: list[list[int]] = [[], []]
-        scores = [first.prefill(prompt).logits, second.prefill(prompt).logits]
-        assert (first.cached_tokens > 0, second.cached_tokens) == (True, 0)
+        prefilled = [first.prefill(prompt), second.prefill(prompt)]
+        assert (prefilled[0].cached_tokens > 0, prefilled[1].cached_tokens) == (True, 0)
+        scores = [each.logits for each in prefilled]
         for _ in range(ANSWER):
             for each, session in enumerate((first, second)):
                 tokens[each].append(int(scores[each].argmax()))

@@ -138,7 +138,7 @@ class OnnxSession:
         cached = self._start(content)
         unread = prompt.after(cached)
         digests = [image.sha256 for image in content.images[prompt.images - unread.images :]]
-        known = self._backend.features.count(digests)
+        known = self._backend.features.count(digests) if digests else 0
         started = time.perf_counter()
         features = self._see(unread, digests)
         vision_seconds = 0.0 if features is None else time.perf_counter() - started

@@ -12,14 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from backends.base import BackendError, Device, RequestError
-from backends.export.sizes import check_memory, estimate
 from backends.onnx.packed import WEIGHTS, Variant, helps
 from backends.store.checks import check, remember
 from backends.store.folder import remove_folder, remove_leftovers, write_folder
 from backends.store.manifest import EXPORTER, NAME, Manifest, Source, recipe_fields
 from backends.store.recipe import MatrixError, Recipe
 from backends.store.weights import Progress
-from router.models.calibration import samples
 from router.models.model import EMBEDDED, Model, home
 
 if TYPE_CHECKING:
@@ -83,6 +81,9 @@ def export_to(
     exporter: Exporter | None = None,
 ) -> bool:
     """Make ``target`` the export of a checkpoint; False when it is that already and ``force`` is not said."""
+    # an answer from an export that is there needs no exporter
+    from backends.export.sizes import check_memory, estimate
+
     if model.is_export:
         raise RequestError(
             f"{model.folder} is an export already; name the checkpoint it was made from", param="source"
@@ -151,6 +152,7 @@ def _fill(part: Path, *, model: Model, recipe: Recipe, progress: Progress, expor
 
 def _exporter(model: Model, recipe: Recipe) -> Exporter:
     import backends.export
+    from router.models.calibration import samples
 
     if not recipe.calibrate:
         return backends.export.export
