@@ -49,15 +49,15 @@ class CachedPrefix:
         if prompt.spans is None or prompt.grid is None or prompt.patches is None:
             return cls(prompt.ids)
         digests = image_digests(prompt.patches, prompt.grid)
-        shown = (
+        images = (
             CachedImage(int(first), int(end), digest)
             for (first, end), digest in zip(prompt.spans, digests, strict=True)
         )
-        return cls(prompt.ids, tuple(shown))
+        return cls(prompt.ids, tuple(images))
 
     def first(self, tokens: int) -> CachedPrefix:
         """The beginning of ``tokens`` tokens, without an image that it cuts through."""
-        images = tuple(shown for shown in self.images if shown.end <= tokens)
+        images = tuple(image for image in self.images if image.end <= tokens)
         return CachedPrefix(self.ids[:tokens], images)
 
     def then(self, tokens: list[int]) -> CachedPrefix:
@@ -70,11 +70,11 @@ class CachedPrefix:
         different = np.flatnonzero(self.ids[:shorter] != other.ids[:shorter])
         same = int(different[0]) if len(different) else shorter
         ours, theirs = set(self.images), set(other.images)
-        return min([same, *(shown.first for shown in ours ^ theirs), *_cut(ours & theirs, same)])
+        return min([same, *(image.first for image in ours ^ theirs), *_cut(ours & theirs, same)])
 
 
 @dataclass(eq=False)
-class _Kept(Generic[C]):
+class _Entry(Generic[C]):
     content: CachedPrefix
     cache: C
     nbytes: int
@@ -85,15 +85,15 @@ class PrefixCache(Generic[C]):
 
     def __init__(self, kept_bytes: int = KEPT_BYTES, kept: int = KEPT) -> None:
         self._kept_bytes, self._most = kept_bytes, kept
-        self._kept: list[_Kept[C]] = []  # the one used last stands last
+        self._entries: list[_Entry[C]] = []  # the one used last stands last
         self._lock = threading.Lock()
 
     def give(self, content: CachedPrefix, cache: C, nbytes: int) -> None:
         """Keep ``cache``, which holds ``content``; the caller uses it no more."""
         with self._lock:
-            self._kept.append(_Kept(content, cache, nbytes))
-            while len(self._kept) > self._most or sum(kept.nbytes for kept in self._kept) > self._kept_bytes:
-                del self._kept[0]
+            self._entries.append(_Entry(content, cache, nbytes))
+            while len(self._entries) > self._most or self._nbytes > self._kept_bytes:
+                del self._entries[0]
 
     def take(
         self,
@@ -109,21 +109,25 @@ class PrefixCache(Generic[C]):
         """
         wanted = content.first(max(0, len(content.ids) - TAIL))
         with self._lock:
-            ranked = [(kept.content.common(wanted), kept) for kept in self._kept]
-            for same, kept in sorted(ranked, key=lambda pair: -pair[0]):
+            ranked = [(entry.content.common(wanted), entry) for entry in self._entries]
+            for same, entry in sorted(ranked, key=lambda pair: -pair[0]):
                 if same < WORTH:
                     return None
-                mostly = 2 * same >= len(kept.content.ids)
-                if mostly and (copy is not None or fits(kept.cache)):
-                    self._kept.remove(kept)
-                if mostly and fits(kept.cache):
-                    return kept.cache, same
+                mostly = 2 * same >= len(entry.content.ids)
+                if mostly and (copy is not None or fits(entry.cache)):
+                    self._entries.remove(entry)
+                if mostly and fits(entry.cache):
+                    return entry.cache, same
                 if copy is not None:
-                    return copy(kept.cache, same), same
+                    return copy(entry.cache, same), same
         return None
 
+    @property
+    def _nbytes(self) -> int:
+        return sum(entry.nbytes for entry in self._entries)
+
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self._entries)
 
 
 def image_digests(patches: NDArray[np.float32], grid: NDArray[np.int64]) -> list[bytes]:
@@ -139,4 +143,4 @@ def _digest(shape: NDArray[np.int64], values: NDArray[np.float32]) -> bytes:
 
 
 def _cut(images: set[CachedImage], tokens: int) -> list[int]:
-    return [shown.first for shown in images if shown.first < tokens < shown.end]
+    return [image.first for image in images if image.first < tokens < image.end]

@@ -24,7 +24,7 @@ class TextStream:
         self.stopped = False
         self._decode = decode
         self._stop = stop
-        self._held = ""  # text that may be the beginning of a stop string
+        self._pending = ""  # text that may be the beginning of a stop string
         self._window: list[int] = []  # the last tokens, enough to read the next in context
         self._grown = 0  # where in the window the token stands that last added text
         self._settled = 0  # characters of the window's text that cannot change any more
@@ -40,9 +40,9 @@ class TextStream:
         if self.stopped:
             return ""
         text = self._decode(self._window)[self._settled :]
-        shown = self._pass(text) + ("" if self.stopped else self._held)
-        self._held, self._window, self._grown, self._settled = "", [], 0, 0
-        return shown
+        piece = self._pass(text) + ("" if self.stopped else self._pending)
+        self._pending, self._window, self._grown, self._settled = "", [], 0, 0
+        return piece
 
     def _settle(self, token: int) -> str:
         """The characters that are certain now and were not before ``token``."""
@@ -64,14 +64,14 @@ class TextStream:
 
     def _pass(self, text: str) -> str:
         """Add ``text`` to what is held, and give out all that no stop string can begin in."""
-        text = self._held + text
-        found = [(at + len(stop), at) for stop in self._stop if (at := text.find(stop)) >= 0]
-        if found:
+        text = self._pending + text
+        complete = [(at + len(stop), at) for stop in self._stop if (at := text.find(stop)) >= 0]
+        if complete:
             self.stopped = True
-            self._held = ""
-            return text[: min(found)[1]]
+            self._pending = ""
+            return text[: min(complete)[1]]
         cut = len(text) - self._begun(text)
-        self._held = text[cut:]
+        self._pending = text[cut:]
         return text[:cut]
 
     def _begun(self, text: str) -> int:

@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
 
-from backends.base import Backend, BackendError, Prompt, Session
+from backends.base import Backend, BackendError, Prefilled, Prompt, Session
 from router.detokenize import TextStream
 from router.sampling import FREE, Constraint, Sampler, end_tokens
 from router.types import Chunk, Chunks, Finish, Sampling, Stats
@@ -18,20 +18,20 @@ class Cancellation:
     """Ends one generation from another thread, in the middle of a prefill too where the backend can."""
 
     def __init__(self) -> None:
-        self._asked = threading.Event()
+        self._called = threading.Event()
         self._session: Session | None = None
         self._lock = threading.Lock()
 
     def __call__(self) -> None:
         """End it: the stream raises BackendError ``cancelled``, unless it is at its end already."""
         with self._lock:
-            self._asked.set()
+            self._called.set()
             if self._session is not None:
                 self._session.close()
 
     def check(self) -> None:
         """BackendError ``cancelled`` once it was called."""
-        if self._asked.is_set():
+        if self._called.is_set():
             raise BackendError("the answer was cancelled", code="cancelled")
 
     @contextmanager
@@ -54,21 +54,21 @@ def generate(
     sampling: Sampling,
     text: TextStream,
     eos: frozenset[int],
-    stop: Cancellation | None = None,
+    cancel: Cancellation | None = None,
     constraint: Constraint = FREE,
 ) -> Chunks:
     """Answer ``prompt`` with at most ``sampling.max_tokens`` tokens, a chunk for each.
 
-    Every field of ``sampling`` is set and checked. Closing the generator frees the session at once; ``stop``
-    ends it from another thread. BackendError: it was ended, the backend failed, or its scores are not
-    numbers; what came before was already yielded.
+    Every field of ``sampling`` is set and checked. Closing the generator frees the session at once;
+    ``cancel`` ends it from another thread. BackendError: it was ended, the backend failed, or its scores are
+    not numbers; what came before was already yielded.
     """
     limit = sampling.max_tokens
     assert limit is not None, "the caller fits max_tokens into the context"
     end = end_tokens(sampling, eos)
     sampler = Sampler(sampling, prompt.ids, end)
-    stop = stop or Cancellation()
-    with stop.watching(backend.open(len(prompt.ids) + limit)) as session:
+    cancel = cancel or Cancellation()
+    with cancel.watching(backend.open(len(prompt.ids) + limit)) as session:
         clock = _Clock()
         prefilled = session.prefill(prompt)
         logits, prefill_seconds = prefilled.logits, clock.lap()
@@ -78,27 +78,38 @@ def generate(
             constraint.accept(token)
             scores = sampler.reported(logits, token)
             count += 1
-            shown = "" if token in end else text.push(token)
+            piece = "" if token in end else text.push(token)
             finish = _finish(token in end or text.stopped or constraint.complete, count == limit)
             if finish is None:
                 clock.stop()  # the caller's time is not the model's
-                yield Chunk(shown, (token,), scores)
+                yield Chunk(piece, (token,), scores)
                 clock.start()
-                stop.check()
+                cancel.check()
                 logits = session.decode(token)
-        stats = Stats(
-            backend=backend.name,
-            prompt_tokens=len(prompt.ids),
-            image_tokens=prompt.image_tokens,
-            output_tokens=count,
-            vision_seconds=prefilled.vision_seconds,
-            prefill_seconds=prefill_seconds,
-            decode_seconds=clock.lap(),
-            resized=prompt.sizes,
-            cached_tokens=prefilled.cached_tokens,
-            cached_images=prefilled.cached_images,
-        )
-    yield Chunk(shown + text.flush(), (token,), scores, finish, stats)
+        stats = _stats(backend, prompt, prefilled, count, prefill_seconds, clock.lap())
+    yield Chunk(piece + text.flush(), (token,), scores, finish, stats)
+
+
+def _stats(
+    backend: Backend,
+    prompt: Prompt,
+    prefilled: Prefilled,
+    output_tokens: int,
+    prefill_seconds: float,
+    decode_seconds: float,
+) -> Stats:
+    return Stats(
+        backend=backend.name,
+        prompt_tokens=len(prompt.ids),
+        image_tokens=prompt.image_tokens,
+        output_tokens=output_tokens,
+        vision_seconds=prefilled.vision_seconds,
+        prefill_seconds=prefill_seconds,
+        decode_seconds=decode_seconds,
+        resized=prompt.sizes,
+        cached_tokens=prefilled.cached_tokens,
+        cached_images=prefilled.cached_images,
+    )
 
 
 def _finish(ended: bool, full: bool) -> Finish | None:

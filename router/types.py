@@ -54,7 +54,7 @@ class Message:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are picked and when to stop; None means "not said", see ``over``.
+    """How tokens are picked and when to stop; None: no choice, see ``over``.
 
     The neutral value of every field, what each does and in which order, is in ``router/sampling``.
     """
@@ -76,9 +76,9 @@ class Sampling:
     logprobs: int | None = None  # how many alternatives to report; 0 reports the picked token alone
 
     def over(self, defaults: Sampling) -> Sampling:
-        """These choices, with ``defaults`` where nothing was said."""
-        said = {f.name: value for f in fields(self) if (value := getattr(self, f.name)) is not None}
-        return replace(defaults, **said)
+        """These choices, with ``defaults`` where none was made."""
+        chosen = {f.name: value for f in fields(self) if (value := getattr(self, f.name)) is not None}
+        return replace(defaults, **chosen)
 
 
 @dataclass(frozen=True, eq=False)

@@ -95,13 +95,13 @@ class GenaiSession:
         room = self._capacity - count
         with self._lock:
             self._leave()
-        found = self._backend.caches.take(
-            CachedPrefix(prompt.ids), fits=lambda held: held.max_length >= count + min(room, ENOUGH)
+        kept = self._backend.caches.take(
+            CachedPrefix(prompt.ids), fits=lambda generator: generator.max_length >= count + min(room, ENOUGH)
         )
-        if found is None:
+        if kept is None:
             length = count + max(min(room, ROOM), ENOUGH)
             return Prefilled(self._read_anew(prompt.ids, min(length, self._backend.context)))
-        generator, cached = found
+        generator, cached = kept
         with self._turn(generator):
             generator.rewind(cached)
             self._ids = prompt.ids[:cached].tolist()

@@ -153,11 +153,11 @@ def _call(name: str, *arguments: object) -> None:
 def _library() -> ctypes.CDLL:
     import onnxruntime_genai  # noqa: F401  # loads the onnxruntime that the library is to find
 
-    found = find_spec("onnxruntime_genai")
-    assert found is not None
-    assert found.origin is not None
+    package = find_spec("onnxruntime_genai")
+    assert package is not None
+    assert package.origin is not None
     (file,) = (
-        file for file in Path(found.origin).parent.glob("*onnxruntime-genai.*") if file.suffix != ".lib"
+        file for file in Path(package.origin).parent.glob("*onnxruntime-genai.*") if file.suffix != ".lib"
     )
     library = ctypes.CDLL(str(file))
     for name, arguments in _CALLS.items():

@@ -87,8 +87,8 @@ class OnnxBackend:
         assert prompt.patches is not None
         assert prompt.grid is not None
         digests = image_digests(prompt.patches, prompt.grid)
-        seen = self.features.encode(prompt.patches, prompt.grid, digests)
-        return [seen.main, *seen.deepstack]
+        features = self.features.encode(prompt.patches, prompt.grid, digests)
+        return [features.main, *features.deepstack]
 
 
 def _encoder(folder: Path, config: VisionConfig, runtime: Runtime) -> Encoder:
@@ -172,12 +172,12 @@ class OnnxSession:
         with self._lock:
             self._check_open()
             self._leave()
-            found = backend.caches.take(
+            kept = backend.caches.take(
                 content,
                 fits=lambda cache: cache.capacity >= self._capacity,
                 copy=lambda cache, tokens: decoder.copy(cache, tokens, room),
             )
-            self._cache, cached = found or (decoder.cache(room), 0)
+            self._cache, cached = kept or (decoder.cache(room), 0)
             self._cache.tokens, self._cache.limit = cached, self._capacity
             self._content, self._answer = content, []
             return cached
@@ -187,8 +187,8 @@ class OnnxSession:
         if self._cache is not None:
             self._backend.batcher.leave(self._cache)
         if self._cache is not None and self._cache.tokens and self._cache.store is not None:
-            held = self._content.then(self._answer).first(self._cache.tokens)
-            self._backend.caches.give(held, self._cache, self._cache.nbytes)
+            content = self._content.then(self._answer).first(self._cache.tokens)
+            self._backend.caches.give(content, self._cache, self._cache.nbytes)
         self._cache = None
 
     def _see(self, prompt: Prompt, digests: list[bytes]) -> Features | None:
@@ -231,11 +231,11 @@ class OnnxSession:
         first, end = np.searchsorted(slots, [0, len(embeddings)])
         if features is None or first == end:
             return self._none(len(embeddings))
-        here = slots[first:end]
-        embeddings[here] = features.main[first:end]
+        filled = slots[first:end]
+        embeddings[filled] = features.main[first:end]
         added = [np.zeros_like(embeddings) for _ in features.deepstack]
         for whole, feature in zip(added, features.deepstack, strict=True):
-            whole[here] = feature[first:end]
+            whole[filled] = feature[first:end]
         return added
 
     def _none(self, tokens: int) -> list[NDArray[np.float32]]:

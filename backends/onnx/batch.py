@@ -34,8 +34,8 @@ class _Job:
 
     cache: Cache
     embeddings: Floats  # [1, hidden]
-    places: NDArray[np.int64]  # [3, 1]
-    how: ort.RunOptions
+    positions: NDArray[np.int64]  # [3, 1]
+    run_options: ort.RunOptions
     done: threading.Event = field(default_factory=threading.Event)
     leads: bool = False  # woken to run the next step
     logits: Logits | None = None
@@ -92,13 +92,13 @@ class Batcher:
         self._running = threading.Lock()  # held during a step: rows do not move under it
 
     def decode(
-        self, cache: Cache, embeddings: Floats, places: NDArray[np.int64], how: ort.RunOptions
+        self, cache: Cache, embeddings: Floats, positions: NDArray[np.int64], run_options: ort.RunOptions
     ) -> Logits:
         """The scores after one more token of ``cache``; arguments as of `Decoder.run`."""
         if cache.limit > ROW_TOKENS or cache.store is None:
-            return self._decoder.run(cache, embeddings, places, self._none(1), how)
+            return self._decoder.run(cache, embeddings, positions, self._none(1), run_options)
         check_room(cache, cache.tokens + 1)
-        job = _Job(cache, embeddings, places, how)
+        job = _Job(cache, embeddings, positions, run_options)
         with self._met:
             self._waiting.append(job)
             self._decoding.add(cache)
@@ -122,13 +122,13 @@ class Batcher:
             if self._arena is not None and cache in self._arena.members:
                 self._arena.leave(cache)
 
-    def _lead(self, own: _Job) -> None:
+    def _lead(self, leader: _Job) -> None:
         """Run one step, and hand the lead to a session that came meanwhile."""
         with self._met:
             self._met.wait_for(self._complete, MEET_SECONDS)
-            # the own one first: whoever leads is served
-            others = [job for job in self._waiting if job is not own]
-            jobs = [own, *others[: ROWS - 1]]
+            # the leader first: whoever leads is served
+            others = [job for job in self._waiting if job is not leader]
+            jobs = [leader, *others[: ROWS - 1]]
             self._waiting = others[ROWS - 1 :]
             self._decoding = {job.cache for job in (*jobs, *self._waiting)}
         try:
@@ -152,7 +152,9 @@ class Batcher:
         try:
             if alone:
                 (job,) = jobs
-                job.logits = self._decoder.run(job.cache, job.embeddings, job.places, self._none(1), job.how)
+                job.logits = self._decoder.run(
+                    job.cache, job.embeddings, job.positions, self._none(1), job.run_options
+                )
                 return
             self._together(jobs)
         except BackendError as error:
@@ -163,21 +165,21 @@ class Batcher:
         """One run for all members of the arena; those that have no job are computed for nothing."""
         if self._arena is None:
             self._arena = Arena(self._decoder)
-        arena, coming = self._arena, {job.cache: job for job in jobs}
-        new = [cache for cache in coming if cache not in arena.members]
-        for member in [each for each in arena.members if each not in coming]:
+        arena, jobs_of = self._arena, {job.cache: job for job in jobs}
+        new = [cache for cache in jobs_of if cache not in arena.members]
+        for member in [each for each in arena.members if each not in jobs_of]:
             arena.missed[member] += 1
             if arena.missed[member] > MISSED or len(arena.members) + len(new) > ROWS:
                 arena.leave(member)
         for cache in new:
             arena.join(cache)
-        arena.missed |= dict.fromkeys(coming, 0)
-        rows = [coming.get(member) for member in arena.members]
+        arena.missed |= dict.fromkeys(jobs_of, 0)
+        rows = [jobs_of.get(member) for member in arena.members]
         nothing = np.zeros((1, self._decoder.hidden), np.float32)
         logits = self._decoder.step(
             arena.binding(),
             np.stack([nothing if job is None else job.embeddings for job in rows]),
-            np.stack([np.zeros((3, 1), np.int64) if job is None else job.places for job in rows], 1),
+            np.stack([np.zeros((3, 1), np.int64) if job is None else job.positions for job in rows], 1),
             np.array([member.tokens for member in arena.members]),
         )
         for job, scores in zip(rows, logits, strict=True):

@@ -81,12 +81,12 @@ def _length(tensor: TensorProto) -> int:
 
 def _alone(model: ModelProto, node: NodeProto, tensors: dict[str, TensorProto]) -> bytes:
     """A model that has this node and nothing else."""
-    given, result = (
+    input_, output = (
         helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
         for name in (node.input[0], node.output[0])
     )
     constants = [tensors[name] for name in node.input[1:] if name]
-    graph = helper.make_graph([node], "matrix", [given], [result], constants)
+    graph = helper.make_graph([node], "matrix", [input_], [output], constants)
     alone = helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
     return bytes(alone.SerializeToString())
 
@@ -119,9 +119,9 @@ def _saved(scratch: Path) -> Iterator[tuple[str, str, str]]:
 
 def _moved(value: str, source: Path, stream: BinaryIO) -> str:
     """Append the blobs that ``value``, "name|offset;bytes;checksum|...", names; what names them there."""
-    name, *places = value.split("|")
+    name, *blobs = value.split("|")
     moved = [name]
-    for offset, length, checksum in (place.split(";") for place in places):
+    for offset, length, checksum in (blob.split(";") for blob in blobs):
         at = -(-stream.tell() // mmap.ALLOCATIONGRANULARITY) * mmap.ALLOCATIONGRANULARITY
         stream.seek(at)
         stream.write(np.memmap(source, np.uint8, "r", int(offset), int(length)).data)

@@ -67,5 +67,5 @@ class CacheStore:
 
 def copy_row(source: Iterable[Floats], row: int, target: Sequence[Floats], to: int, tokens: int) -> None:
     """Copy the first ``tokens`` of a row of one store into a row of another."""
-    for given, taken in zip(source, target, strict=True):
-        taken[to, :, :tokens] = given[row, :, :tokens]
+    for read, written in zip(source, target, strict=True):
+        written[to, :, :tokens] = read[row, :, :tokens]

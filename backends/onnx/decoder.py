@@ -114,11 +114,11 @@ class Decoder:
         self,
         cache: Cache,
         embeddings: Floats,
-        places: NDArray[np.int64],
+        positions: NDArray[np.int64],
         deepstack: Sequence[Floats],
-        how: ort.RunOptions,
+        run_options: ort.RunOptions,
     ) -> Logits:
-        """Read ``embeddings`` [tokens, hidden] at ``places`` [3, tokens]; return the scores after the last.
+        """Read ``embeddings`` [tokens, hidden] at ``positions`` [3, tokens]; return the last one's scores.
 
         ``deepstack``: an array like ``embeddings`` for each DeepStack input. BackendError: the cache is full,
         or onnxruntime failed; after an error the cache holds what it held before.
@@ -129,10 +129,10 @@ class Decoder:
         inputs = {
             "inputs_embeds": embeddings[None],
             **{f"deepstack.{index}": feature[None] for index, feature in enumerate(deepstack)},
-            "position_ids": places[:, None],
+            "position_ids": positions[:, None],
             "last": np.array([[count - 1]]),
         }
-        scores: Logits = self._run(cache.binding, inputs, np.array([total]), how)[0]
+        scores: Logits = self._run(cache.binding, inputs, np.array([total]), run_options)[0]
         cache.tokens = total
         return scores
 
@@ -140,10 +140,10 @@ class Decoder:
         self,
         binding: Any,
         embeddings: Floats,
-        places: NDArray[np.int64],
+        positions: NDArray[np.int64],
         held: NDArray[np.int64],
     ) -> NDArray[np.float32]:
-        """One token for each row: ``embeddings`` [rows, 1, hidden] at ``places`` [3, rows, 1].
+        """One token for each row: ``embeddings`` [rows, 1, hidden] at ``positions`` [3, rows, 1].
 
         ``held`` [rows]: tokens in each row before. Returns the scores [rows, vocab].
         """
@@ -151,7 +151,7 @@ class Decoder:
         inputs = {
             "inputs_embeds": embeddings,
             **{f"deepstack.{index}": np.zeros_like(embeddings) for index in range(self.deepstack)},
-            "position_ids": places,
+            "position_ids": positions,
             "last": np.zeros((rows, 1), np.int64),
         }
         return self._run(binding, inputs, held + 1, ort.RunOptions())
@@ -165,7 +165,7 @@ class Decoder:
         return binding
 
     def _run(
-        self, binding: Any, inputs: Mapping[str, Any], totals: NDArray[np.int64], how: ort.RunOptions
+        self, binding: Any, inputs: Mapping[str, Any], totals: NDArray[np.int64], run_options: ort.RunOptions
     ) -> NDArray[np.float32]:
         """``totals`` [rows]: tokens in each row after the run."""
         self._loaded.check()
@@ -175,7 +175,7 @@ class Decoder:
         binding.bind_cpu_input("total_sequence_length", np.array(totals.max(), np.int32))
         binding.bind_output("logits")
         with named_errors("the decoder failed"):
-            self.session.run_with_iobinding(binding, how)
+            self.session.run_with_iobinding(binding, run_options)
         # outputs come in the order in which they were bound: the scores after the cache
         scores: NDArray[np.float32] = np.array(binding.get_outputs()[-1].numpy(), np.float32)
         return scores

@@ -29,10 +29,10 @@ class Embeddings:
     rest_bits: int = 0
 
     @classmethod
-    def read(cls, folder: Path, places: str) -> Embeddings:
+    def read(cls, folder: Path, note: str) -> Embeddings:
         """Map the table that decoder.onnx's ``embeddings`` entry describes; BackendError if it cannot be."""
         try:
-            entry = json.loads(places)
+            entry = json.loads(note)
             file = folder / Path(entry["file"]).name
             rows, columns, bits = entry["rows"], entry["columns"], entry["bits"]
             if bits == 32:

@@ -41,9 +41,9 @@ class Filler:
         self,
         cache: Cache,
         embeddings: Floats,
-        places: NDArray[np.int64],
+        positions: NDArray[np.int64],
         deepstack: Sequence[Floats],
-        how: ort.RunOptions,
+        run_options: ort.RunOptions,
     ) -> None:
         """Read tokens into ``cache``; arguments and errors as of `Decoder.run`."""
         total = cache.tokens + len(embeddings)
@@ -52,14 +52,14 @@ class Filler:
         inputs = {
             "inputs_embeds": embeddings[None],
             **{f"deepstack.{index}": feature[None] for index, feature in enumerate(deepstack)},
-            "position_ids": places[:, None],
+            "position_ids": positions[:, None],
             "seqlens_k": np.array([total - 1], np.int32),
             "total_sequence_length": np.array(total, np.int32),
         }
         for name, values in inputs.items():
             binding.bind_cpu_input(name, np.ascontiguousarray(values))
         with named_errors("reading the prompt failed"):
-            self._session.run_with_iobinding(binding, how)
+            self._session.run_with_iobinding(binding, run_options)
         cache.tokens = total
 
     def _bind(self, cache: Cache) -> Any:

@@ -53,7 +53,7 @@ class TorchVisionEncoder:
         device = self._tower.device
         try:
             with torch.inference_mode():
-                seen = self._tower(
+                output = self._tower(
                     torch.from_numpy(np.ascontiguousarray(image)).to(device, self._tower.dtype),
                     grid_thw=torch.tensor([[1, rows, columns]], device=device),
                     return_dict=True,
@@ -61,4 +61,4 @@ class TorchVisionEncoder:
         except RuntimeError as error:
             text = first_line(error)
             raise BackendError(f"backend 'onnx': PyTorch's vision tower failed: {text}") from error
-        return [part.float().cpu().numpy() for part in (seen.pooler_output, *seen.deepstack_features)]
+        return [part.float().cpu().numpy() for part in (output.pooler_output, *output.deepstack_features)]

@@ -56,9 +56,9 @@ class VisionEncoder:
         main, *deepstack = (np.concatenate(part) for part in zip(*parts, strict=True))
         return Features(main, tuple(deepstack))
 
-    def _run(self, image: _Rows, rows: int, columns: int, how: ort.RunOptions | None) -> list[_Rows]:
+    def _run(self, image: _Rows, rows: int, columns: int, run_options: ort.RunOptions | None) -> list[_Rows]:
         placed = vision_positions(rows, columns, self._config)
-        given = {
+        inputs = {
             "patches": image[None],
             "indices": np.ascontiguousarray(placed.indices.T),
             "weights": np.ascontiguousarray(placed.weights.T[..., None]),
@@ -66,7 +66,7 @@ class VisionEncoder:
             "sin": placed.sin,
         }
         with named_errors("the vision tower failed"):
-            return [part[0] for part in self._session.run(self._outputs, given, how)]
+            return [part[0] for part in self._session.run(self._outputs, inputs, run_options)]
 
 
 def frames(patches: _Rows, grid: NDArray[np.int64], merge: int) -> Iterator[tuple[_Rows, int, int]]:

@@ -63,12 +63,12 @@ class TorchBackend:
         assert prompt.patches is not None
         assert prompt.grid is not None
         visual = self.model.model.visual
-        seen = visual(
+        output = visual(
             torch.from_numpy(prompt.patches).to(self.model.device, visual.dtype),
             grid_thw=torch.from_numpy(prompt.grid).to(self.model.device),
             return_dict=True,
         )
-        return seen.pooler_output, list(seen.deepstack_features)
+        return output.pooler_output, list(output.deepstack_features)
 
     def image_features(self, prompt: Prompt) -> list[NDArray[np.float32]]:
         """What ``see`` gives, one after the other, to compare with other backends."""
@@ -138,9 +138,9 @@ class TorchSession:
         with self._lock:
             self._check_open()
             self._leave()
-            found = self._backend.caches.take(content)
+            kept = self._backend.caches.take(content)
             config = self._backend.model.config.text_config
-            self._cache, self._tokens = found or (DynamicCache(config=config), 0)
+            self._cache, self._tokens = kept or (DynamicCache(config=config), 0)
             _cut(self._cache, self._tokens)
             self._content, self._answer = content, []
             return self._tokens
@@ -148,8 +148,8 @@ class TorchSession:
     def _leave(self) -> None:
         """Give the cache away, with what it holds; the caller has the lock."""
         if self._cache is not None and self._tokens:
-            held = self._content.then(self._answer).first(self._tokens)
-            self._backend.caches.give(held, self._cache, self._tokens * self._backend.token_bytes)
+            content = self._content.then(self._answer).first(self._tokens)
+            self._backend.caches.give(content, self._cache, self._tokens * self._backend.token_bytes)
         self._cache = None
 
     @contextmanager

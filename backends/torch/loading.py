@@ -48,22 +48,22 @@ class Stopping:
     """Ends a forward pass between two of its layers when another thread says so; knows threads apart."""
 
     def __init__(self, layers: Iterable[torch.nn.Module]) -> None:
-        self._asked = threading.local()
+        self._thread = threading.local()
         for layer in layers:
             layer.register_forward_pre_hook(self._check)
 
     @contextmanager
-    def when(self, asked: Callable[[], bool]) -> Iterator[None]:
-        """Inside, this thread's passes raise BackendError ``cancelled`` once ``asked`` is true."""
-        self._asked.now = asked
+    def when(self, stopped: Callable[[], bool]) -> Iterator[None]:
+        """Inside, this thread's passes raise BackendError ``cancelled`` once ``stopped`` is true."""
+        self._thread.stopped = stopped
         try:
             yield
         finally:
-            self._asked.now = None
+            self._thread.stopped = None
 
     def _check(self, *_: Any) -> None:
-        asked: Callable[[], bool] | None = getattr(self._asked, "now", None)
-        if asked is not None and asked():
+        stopped: Callable[[], bool] | None = getattr(self._thread, "stopped", None)
+        if stopped is not None and stopped():
             raise BackendError("PyTorch was told to stop", code="cancelled")
 
 
