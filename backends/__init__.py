@@ -44,7 +44,7 @@ __all__ = [
 
 GROUP = "hybrid.backends"  # the entry points by which another package adds a backend
 
-_registered: dict[str, type[Backend]] = {}
+registered: dict[str, type[Backend]] = {}  # by this process, which alone knows them
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ _SHIPPED = {
 
 def names() -> tuple[str, ...]:
     """Every backend that this installation knows, ours first."""
-    return tuple(dict.fromkeys([*_SHIPPED, *_registered, *_plugins()]))
+    return tuple(dict.fromkeys([*_SHIPPED, *registered, *plugins()]))
 
 
 def offered() -> tuple[str, ...]:
@@ -107,7 +107,7 @@ def register(backend: type[Backend]) -> None:
         raise ValueError(problem)
     if backend.name in names():
         raise ValueError(f"there is a backend '{backend.name}' already; choose another name")
-    _registered[backend.name] = backend
+    registered[backend.name] = backend
 
 
 def capability(name: str, device: Device = "auto") -> Capability:
@@ -135,16 +135,17 @@ def load(name: str, model: Path, runtime: Runtime | None = None) -> Backend:
 
 
 @cache
-def _plugins() -> dict[str, EntryPoint]:
+def plugins() -> dict[str, EntryPoint]:
+    """Backends of other packages; looked for once."""
     return {entry.name: entry for entry in entry_points(group=GROUP)}
 
 
 def _other(name: str) -> type[Backend]:
     """A backend that is not ours; ImportError: its package cannot be imported."""
-    if name in _registered:
-        return _registered[name]
-    if name in _plugins():
-        backend: type[Backend] = _plugins()[name].load()
+    if name in registered:
+        return registered[name]
+    if name in plugins():
+        backend: type[Backend] = plugins()[name].load()
         return backend
     raise RequestError(
         f"no backend is named '{name}'; choose one of {', '.join(names())}",

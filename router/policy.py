@@ -61,11 +61,11 @@ def find_policy(name: str, backends: Iterable[str]) -> Policy:
         return _OURS[name]
     if kind == "prefer" and colon:
         return prefer(tuple(_known(part.strip(), known) for part in rest.split(",")))
-    if name in _plugins():
+    if name in plugins():
         return _plugin(name)
     if name in known:
         return named(name)
-    names = ", ".join([*_OURS, "prefer:a,b,c", *_plugins(), *known])
+    names = ", ".join([*_OURS, "prefer:a,b,c", *plugins(), *known])
     raise RequestError(
         f"no policy is named '{name}'; choose one of {names}", code="policy_not_found", param="policy"
     )
@@ -186,13 +186,14 @@ def _unknown(name: str, known: tuple[str, ...]) -> RequestError:
 
 
 @cache
-def _plugins() -> Mapping[str, EntryPoint]:
+def plugins() -> Mapping[str, EntryPoint]:
+    """Policies of other packages; looked for once."""
     return {entry.name: entry for entry in entry_points(group=GROUP)}
 
 
 def _plugin(name: str) -> Policy:
     try:
-        policy: Policy = _plugins()[name].load()
+        policy: Policy = plugins()[name].load()
     except (ImportError, AttributeError) as error:
         raise BackendError(
             f"policy '{name}' cannot be imported: {error}", code="backend_unavailable"

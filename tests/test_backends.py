@@ -44,9 +44,9 @@ def plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         EntryPoint("broken", "no_such_package:Backend", "hybrid.backends"),
     ]
     monkeypatch.setattr("backends.entry_points", lambda group: entries)
-    backends._plugins.cache_clear()
+    backends.plugins.cache_clear()
     yield
-    backends._plugins.cache_clear()
+    backends.plugins.cache_clear()
 
 
 class Mine(ScriptedBackend):
@@ -75,7 +75,7 @@ def test_a_broken_addition_is_a_problem_of_its_own() -> None:
 
 
 def test_a_backend_of_ones_own_is_known_once_it_is_registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("backends._registered", {})
+    monkeypatch.setattr("backends.registered", {})
     backends.register(Mine)
     assert backends.names()[-1] == "mine"
     assert backends.capability("mine") == Capability(Traits(sees_images=False))
@@ -88,7 +88,7 @@ def test_a_backend_of_ones_own_is_known_once_it_is_registered(monkeypatch: pytes
 def test_an_addition_that_fails_in_its_own_way_does_not_stop_the_others(monkeypatch, plugins) -> None:
     entry = EntryPoint("worse", "tests.test_backends:NOT_THERE", "hybrid.backends")
     monkeypatch.setattr("backends.entry_points", lambda group: [entry])
-    backends._plugins.cache_clear()
+    backends.plugins.cache_clear()
     problem = backends.capability("worse").problem
     assert problem is not None
     assert "NOT_THERE" in problem

@@ -184,12 +184,14 @@ def test_ending_what_is_at_its_end_does_nothing() -> None:
 def test_a_slow_reader_does_not_count_as_decode_time(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr("router.generate.time.perf_counter", lambda: now)
-    monkeypatch.setattr(ScriptedSession, "decode", lambda self, token: step(self))
+    decode = ScriptedSession.decode
 
-    def step(session: ScriptedSession) -> object:
+    def step(self: ScriptedSession, token: int) -> object:
         nonlocal now
         now += 1.0
-        return session._play()
+        return decode(self, token)
+
+    monkeypatch.setattr(ScriptedSession, "decode", step)
 
     for chunk in generate(
         backend("abc"), PROMPT, Sampling(temperature=0, max_tokens=9), TextStream(read), frozenset({END})

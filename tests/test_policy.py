@@ -173,9 +173,9 @@ def plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         EntryPoint("broken", "no_such_package:policy", "hybrid.policies"),
     ]
     monkeypatch.setattr("router.policy.entry_points", lambda group: entries)
-    policy_module._plugins.cache_clear()
+    policy_module.plugins.cache_clear()
     yield
-    policy_module._plugins.cache_clear()
+    policy_module.plugins.cache_clear()
 
 
 def longest(request: Request, situation: Situation) -> Decision:

@@ -78,7 +78,7 @@ class Silent:
 
 
 def test_a_class_that_does_not_say_what_it_is_is_refused_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("backends._registered", {})
+    monkeypatch.setattr("backends.registered", {})
     with pytest.raises(
         ValueError, match=r"does not say what it is; give the class traits = backends\.Traits"
     ):
@@ -89,13 +89,13 @@ def test_a_class_that_does_not_say_what_it_is_is_refused_in_words(monkeypatch: p
 def test_nor_does_another_packages_stop_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     entry = EntryPoint("silent", "tests.test_traits:Silent", backends.GROUP)
     monkeypatch.setattr("backends.entry_points", lambda group: [entry])
-    backends._plugins.cache_clear()
+    backends.plugins.cache_clear()
     try:
         assert "does not say what it is" in (backends.capability("silent").problem or "")
         with pytest.raises(BackendError, match=r"cannot be used: .*does not say what it is"):
             backends.load("silent", find().folder)
     finally:
-        backends._plugins.cache_clear()
+        backends.plugins.cache_clear()
 
 
 def test_only_whom_it_is_for_is_shown_a_backend_for_tests(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,9 +79,9 @@ class GenaiSession:
         self._backend = backend
         self._capacity = capacity
         self._generator: GenaiGenerator | None = None
-        self._ids: list[int] = []  # what the generator has read
+        self.ids: list[int] = []  # what the generator has read
         self._closed = False
-        self._computing = False
+        self.computing = False
         self._lock = threading.Lock()
 
     def prefill(self, prompt: Prompt) -> Prefilled:
@@ -104,22 +104,22 @@ class GenaiSession:
         generator, cached = kept
         with self._turn(generator):
             generator.rewind(cached)
-            self._ids = prompt.ids[:cached].tolist()
+            self.ids = prompt.ids[:cached].tolist()
         return Prefilled(self._read(prompt.ids[cached:]), cached_tokens=cached)
 
     def decode(self, token: int) -> Logits:
         """Read one token."""
         assert self._generator is not None or self._closed, "a prefill comes first"
-        if self._generator is not None and len(self._ids) == self._generator.max_length < self._capacity:
-            ids = np.array([*self._ids, token])
-            return self._read_anew(ids, min(self._capacity, 2 * len(self._ids)))
+        if self._generator is not None and len(self.ids) == self._generator.max_length < self._capacity:
+            ids = np.array([*self.ids, token])
+            return self._read_anew(ids, min(self._capacity, 2 * len(self.ids)))
         return self._read(np.array([token]))
 
     def close(self) -> None:
         """Stop what is running, and leave the generator to those that go on from it."""
         with self._lock:
             self._closed = True
-            if not self._computing:
+            if not self.computing:
                 self._leave()
             elif self._generator is not None:
                 self._generator.terminate()
@@ -128,7 +128,7 @@ class GenaiSession:
         """Read ``ids`` into a generator with room for ``length`` tokens."""
         self._generator = None  # its memory goes before the next one's comes
         with self._backend.turn, named_errors("there is no memory for the answer"):
-            self._generator, self._ids = GenaiGenerator(self._backend.model, length), []
+            self._generator, self.ids = GenaiGenerator(self._backend.model, length), []
         return self._read(ids)
 
     def _read(self, ids: NDArray[np.int64]) -> Logits:
@@ -138,15 +138,15 @@ class GenaiSession:
             part = ids[first : first + CHUNK]
             with self._turn(self._generator) as generator:
                 generator.append(part)
-                self._ids += part.tolist()
+                self.ids += part.tolist()
                 logits = generator.logits()
         return logits
 
     def _check(self, ids: NDArray[np.int64]) -> None:
-        if len(self._ids) + len(ids) > self._capacity:
+        if len(self.ids) + len(ids) > self._capacity:
             raise BackendError(
                 f"the session was opened for {self._capacity} tokens and is to hold "
-                f"{len(self._ids) + len(ids)}",
+                f"{len(self.ids) + len(ids)}",
                 code="internal_inconsistency",
             )
         if not 0 <= ids.min() <= ids.max() < self._backend.vocab:
@@ -162,7 +162,7 @@ class GenaiSession:
             with self._lock:
                 self._check_open()
                 assert generator is not None
-                self._generator, self._computing = generator, True
+                self._generator, self.computing = generator, True
             try:
                 with named_errors("it failed"):
                     yield generator
@@ -172,9 +172,9 @@ class GenaiSession:
                 raise
             finally:
                 with self._lock:
-                    self._computing = False
+                    self.computing = False
                     if self._closed:
-                        generator.rewind(len(self._ids))
+                        generator.rewind(len(self.ids))
                         self._leave()
 
     def _check_open(self) -> None:
@@ -183,7 +183,7 @@ class GenaiSession:
 
     def _leave(self) -> None:
         """Give the generator away, with what it holds; the caller has the lock."""
-        if self._generator is not None and self._ids:
+        if self._generator is not None and self.ids:
             nbytes = self._generator.max_length * self._backend.token_bytes
-            self._backend.caches.give(CachedPrefix(np.array(self._ids)), self._generator, nbytes)
+            self._backend.caches.give(CachedPrefix(np.array(self.ids)), self._generator, nbytes)
         self._generator = None

@@ -119,7 +119,7 @@ class OnnxSession:
     def __init__(self, backend: OnnxBackend, capacity: int) -> None:
         self._backend = backend
         self._capacity = capacity
-        self._cache: Cache | None = None
+        self.cache: Cache | None = None  # keys and values of what was read, while it is open
         self._content = CachedPrefix(np.empty(0, np.int64))  # what the cache holds, or is about to
         self._answer: list[int] = []  # tokens behind the content
         self._next_position = 0
@@ -152,8 +152,8 @@ class OnnxSession:
         self._next_position += 1
         self._answer.append(token)
         with self._stoppable() as run_options:
-            assert self._cache is not None, "a prefill comes first"
-            return self._backend.batcher.decode(self._cache, embeddings, positions, run_options)
+            assert self.cache is not None, "a prefill comes first"
+            return self._backend.batcher.decode(self.cache, embeddings, positions, run_options)
 
     def close(self) -> None:
         """Stop what is running, and leave the cache to those that go on from it."""
@@ -177,19 +177,19 @@ class OnnxSession:
                 fits=lambda cache: cache.capacity >= self._capacity,
                 copy=lambda cache, tokens: decoder.copy(cache, tokens, room),
             )
-            self._cache, cached = kept or (decoder.cache(room), 0)
-            self._cache.tokens, self._cache.limit = cached, self._capacity
+            self.cache, cached = kept or (decoder.cache(room), 0)
+            self.cache.tokens, self.cache.limit = cached, self._capacity
             self._content, self._answer = content, []
             return cached
 
     def _leave(self) -> None:
         """Give the cache away, with what it holds; the caller has the lock."""
-        if self._cache is not None:
-            self._backend.batcher.leave(self._cache)
-        if self._cache is not None and self._cache.tokens and self._cache.store is not None:
-            content = self._content.then(self._answer).first(self._cache.tokens)
-            self._backend.caches.give(content, self._cache, self._cache.nbytes)
-        self._cache = None
+        if self.cache is not None:
+            self._backend.batcher.leave(self.cache)
+        if self.cache is not None and self.cache.tokens and self.cache.store is not None:
+            content = self._content.then(self._answer).first(self.cache.tokens)
+            self._backend.caches.give(content, self.cache, self.cache.nbytes)
+        self.cache = None
 
     def _see(self, prompt: Prompt, digests: list[bytes]) -> Features | None:
         """The features of the images in ``prompt``, which ``digests`` tell from others."""
@@ -216,8 +216,8 @@ class OnnxSession:
             deepstack = self._place(embeddings, features, slots - part.start)
             read = filler.fill if filler is not None and part.start < filled else decoder.run
             with self._stoppable() as run_options:
-                assert self._cache is not None, "it was started"
-                logits = read(self._cache, embeddings, positions[:, part], deepstack, run_options)
+                assert self.cache is not None, "it was started"
+                logits = read(self.cache, embeddings, positions[:, part], deepstack, run_options)
         assert logits is not None, "the decoder reads the last tokens"
         return logits
 

@@ -84,7 +84,7 @@ class Batcher:
 
     def __init__(self, decoder: Decoder) -> None:
         self._decoder = decoder
-        self._arena: Arena | None = None
+        self.arena: Arena | None = None
         self._waiting: list[_Job] = []
         self._decoding: set[Cache] = set()  # those that are expected at the next step
         self._led = False  # whether a thread runs a step, or waits to
@@ -119,8 +119,8 @@ class Batcher:
             self._decoding.discard(cache)
             self._met.notify_all()
         with self._running:
-            if self._arena is not None and cache in self._arena.members:
-                self._arena.leave(cache)
+            if self.arena is not None and cache in self.arena.members:
+                self.arena.leave(cache)
 
     def _lead(self, leader: _Job) -> None:
         """Run one step, and hand the lead to a session that came meanwhile."""
@@ -147,7 +147,7 @@ class Batcher:
         return len(self._waiting) >= min(ROWS, len(self._decoding))
 
     def _step(self, jobs: list[_Job]) -> None:
-        arena = self._arena
+        arena = self.arena
         alone = len(jobs) == 1 and (arena is None or jobs[0].cache not in arena.members)
         try:
             if alone:
@@ -163,9 +163,9 @@ class Batcher:
 
     def _together(self, jobs: list[_Job]) -> None:
         """One run for all members of the arena; those that have no job are computed for nothing."""
-        if self._arena is None:
-            self._arena = Arena(self._decoder)
-        arena, jobs_of = self._arena, {job.cache: job for job in jobs}
+        if self.arena is None:
+            self.arena = Arena(self._decoder)
+        arena, jobs_of = self.arena, {job.cache: job for job in jobs}
         new = [cache for cache in jobs_of if cache not in arena.members]
         for member in [each for each in arena.members if each not in jobs_of]:
             arena.missed[member] += 1

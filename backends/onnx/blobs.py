@@ -26,7 +26,7 @@ from backends.store.weights import Progress
 Entries: TypeAlias = dict[str, list[tuple[str, str]]]  # of each tensor: what names its blobs
 
 _MULTIPLY = ("MatMulNBits", "FusedMatMul")
-_ENTRY = "prepacked"  # how the keys of such entries begin
+ENTRY = "prepacked"  # how the keys of such entries begin
 _GRAPH, _DATA = "matrix.onnx", "matrix.data"
 
 
@@ -113,7 +113,7 @@ def _saved(scratch: Path) -> Iterator[tuple[str, str, str]]:
     """Each entry of the saved model that names blobs: its tensor, its key and its value."""
     for tensor in onnx.load(scratch / _GRAPH, load_external_data=False).graph.initializer:
         for entry in tensor.external_data:
-            if entry.key.startswith(_ENTRY):
+            if entry.key.startswith(ENTRY):
                 yield tensor.name, entry.key, entry.value
 
 

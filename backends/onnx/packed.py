@@ -166,8 +166,8 @@ def _digest(*parts: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
 
 
-_WINDOW = 64 << 20  # bytes mapped at once: what is mapped counts as this process's memory
-_POPULATE_READ = 22  # MADV_POPULATE_READ in Linux's mman-common.h, since 5.14; Python has no name for it
+WINDOW = 64 << 20  # bytes mapped at once: what is mapped counts as this process's memory
+POPULATE_READ = 22  # MADV_POPULATE_READ in Linux's mman-common.h, since 5.14; Python has no name for it
 
 
 def drop(file: Path) -> None:
@@ -183,8 +183,8 @@ def fetch(file: Path, first: int = 0) -> None:
         return
     with file.open("rb") as stream, suppress(OSError):
         size = os.fstat(stream.fileno()).st_size
-        for start in range(first // _WINDOW * _WINDOW, size, _WINDOW):
-            length = min(_WINDOW, size - start)
+        for start in range(first // WINDOW * WINDOW, size, WINDOW):
+            length = min(WINDOW, size - start)
             with mmap.mmap(stream.fileno(), length, prot=mmap.PROT_READ, offset=start) as window:
                 window.madvise(mmap.MADV_HUGEPAGE)
-                window.madvise(_POPULATE_READ)
+                window.madvise(POPULATE_READ)

@@ -26,11 +26,11 @@ def install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[object]
         place.mkdir()
         broken_backends.install(place, *names)
         monkeypatch.syspath_prepend(place)
-        backends._plugins.cache_clear()
+        backends.plugins.cache_clear()
         monkeypatch.setattr(backends, "names", lambda: (*names, *beside))
 
     yield prepare
-    backends._plugins.cache_clear()
+    backends.plugins.cache_clear()
 
 
 def tried(name: str, **settings) -> Trial:

@@ -173,7 +173,7 @@ def test_a_missing_library_is_named_with_its_pip_command(monkeypatch, tmp_path: 
 
 
 def test_a_backend_that_only_this_process_has_is_told_as_that(monkeypatch) -> None:
-    monkeypatch.setattr(backends, "_registered", {})
+    monkeypatch.setattr(backends, "registered", {})
     backends.register(broken_backends.Mine)
     assert "mine" in backends.offered()
     found = tried("mine")

@@ -156,7 +156,7 @@ class Endless:
 
 def closing_soon(session: Any) -> threading.Thread:
     def stop() -> None:
-        while not session._computing:
+        while not session.computing:
             time.sleep(0.0005)
         session.close()
 
@@ -182,7 +182,7 @@ def test_closing_stops_a_real_run_and_leaves_the_backend_whole(monkeypatch: pyte
     append, stopped = GenaiGenerator.append, backend.open(256)
 
     def stop_first(self: GenaiGenerator, ids: np.ndarray) -> None:
-        if len(stopped._ids) == len(IDS):
+        if len(stopped.ids) == len(IDS):
             stopped.close()  # what is told to end before it begins ends as well
         append(self, ids)
 

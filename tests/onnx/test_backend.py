@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import closing
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +15,8 @@ from backends import Prompt  # noqa: E402
 from backends.onnx import backend as session_module  # noqa: E402
 from backends.onnx.backend import (  # noqa: E402
     OnnxBackend,
-    OnnxSession,
 )
+from backends.onnx.features import FeatureCache, Features  # noqa: E402
 from tests import tiny  # noqa: E402
 from tests.exports import Models, fp32, greedy, scores, with_its_tower  # noqa: E402
 from tests.torch.test_backend import LAYOUTS, image, prompt_of, reference, say  # noqa: E402
@@ -62,23 +63,23 @@ def flat_positions(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def no_deepstack(monkeypatch: pytest.MonkeyPatch) -> None:
-    place = OnnxSession._place
+    encode = FeatureCache.encode
 
-    def blind(self: OnnxSession, *args: object) -> list[np.ndarray]:
-        return [np.zeros_like(added) for added in place(self, *args)]  # type: ignore[arg-type]
+    def blind(self: FeatureCache, *args: Any) -> Features:
+        features = encode(self, *args)
+        return Features(features.main, tuple(np.zeros_like(added) for added in features.deepstack))
 
-    monkeypatch.setattr(OnnxSession, "_place", blind)
+    monkeypatch.setattr(FeatureCache, "encode", blind)
 
 
 def shifted_features(monkeypatch: pytest.MonkeyPatch) -> None:
-    see = OnnxSession._see
+    encode = FeatureCache.encode
 
-    def rolled(self: OnnxSession, *args: object) -> object:
-        features = see(self, *args)  # type: ignore[arg-type]
-        assert features is not None
-        return features._replace(main=np.roll(features.main, 1, 0))
+    def rolled(self: FeatureCache, *args: Any) -> Features:
+        features = encode(self, *args)
+        return Features(np.roll(features.main, 1, 0), features.deepstack)
 
-    monkeypatch.setattr(OnnxSession, "_see", rolled)
+    monkeypatch.setattr(FeatureCache, "encode", rolled)
 
 
 @pytest.mark.parametrize("damage", [flat_positions, no_deepstack, shifted_features])

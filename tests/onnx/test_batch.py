@@ -110,8 +110,8 @@ def test_sessions_that_end_leave_the_others_as_they_are(backend: OnnxBackend, st
     for one, other in zip(solo(given, lengths), together(backend, given, lengths, in_step=True), strict=True):
         assert np.abs(one - other).max() <= 2e-5
     assert {2, 5} <= set(steps)
-    assert backend.batcher._arena is not None
-    assert backend.batcher._arena.members == []
+    assert backend.batcher.arena is not None
+    assert backend.batcher.arena.members == []
 
 
 def test_more_sessions_than_rows_take_turns(
@@ -155,7 +155,7 @@ def test_one_that_is_alone_is_not_moved(backend: OnnxBackend, steps: list[int]) 
     with closing(backend.open(1024)) as session:
         scores(session, prompt, tokens(0))
     assert steps == []
-    assert backend.batcher._arena is None
+    assert backend.batcher.arena is None
 
 
 def test_a_failed_step_is_told_to_all_who_were_in_it(

@@ -195,7 +195,7 @@ def test_a_variant_goes_with_its_onnxruntime(
     out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     variant = ensure(out, tmp_path)
-    monkeypatch.setattr(ort, "__version__", "1.99.0")
+    monkeypatch.setattr("onnxruntime.__version__", "1.99.0")
     heard: list[str] = []
     assert ensure(out, tmp_path, heard) == variant
     assert len(heard) == 1
@@ -266,7 +266,7 @@ def test_an_onnxruntime_that_saves_no_blobs_is_named(
 ) -> None:
     from backends.onnx import blobs
 
-    monkeypatch.setattr(blobs, "_ENTRY", "nothing begins like this")
+    monkeypatch.setattr(blobs, "ENTRY", "nothing begins like this")
     with pytest.raises(BackendError, match=f"onnxruntime {ort.__version__} has no packed matrices") as caught:
         ensure(out, tmp_path)
     assert caught.value.code == "backend_unavailable"

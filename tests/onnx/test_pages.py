@@ -42,7 +42,7 @@ def file(tmp_path: Path) -> Path:
 def test_a_file_is_read_into_the_cache_whole(
     monkeypatch: pytest.MonkeyPatch, file: Path, window: int
 ) -> None:
-    monkeypatch.setattr(packed, "_WINDOW", window)
+    monkeypatch.setattr(packed, "WINDOW", window)
     fetch(file)
     assert cached(file) == 1
     drop(file)
@@ -50,14 +50,14 @@ def test_a_file_is_read_into_the_cache_whole(
 
 
 def test_what_comes_before_need_not_be(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
-    monkeypatch.setattr(packed, "_WINDOW", 1 << 20)
+    monkeypatch.setattr(packed, "WINDOW", 1 << 20)
     # a huge page at the end of the file may begin in its middle
     fetch(file, SIZE - 1)
     assert 0 < cached(file) < 0.5
 
 
 def test_a_system_without_huge_pages_is_left_alone(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
-    monkeypatch.setattr(packed, "_POPULATE_READ", 9999)
+    monkeypatch.setattr(packed, "POPULATE_READ", 9999)
     fetch(file)
     monkeypatch.delattr(mmap, "MADV_HUGEPAGE")
     fetch(file)

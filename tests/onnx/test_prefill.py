@@ -56,10 +56,10 @@ def read(backend: OnnxBackend, prompt: Prompt) -> tuple[np.ndarray, list[np.ndar
     """The scores, and the keys and values [kv_heads, tokens, head_dim] of all but the last tokens."""
     with closing(backend.open(1024)) as session:
         logits = session.prefill(prompt).logits
-        assert session._cache is not None
-        assert session._cache.store is not None
+        assert session.cache is not None
+        assert session.cache.store is not None
         count = len(prompt.ids) - TAIL
-        return logits, [array[0, :, :count].copy() for array in session._cache.store.arrays]
+        return logits, [array[0, :, :count].copy() for array in session.cache.store.arrays]
 
 
 def apart(ours: list[np.ndarray], theirs: list[np.ndarray]) -> float:

@@ -135,13 +135,13 @@ def shift_positions(monkeypatch: pytest.MonkeyPatch, backend: TorchBackend) -> N
 
 
 def zero_deepstack(monkeypatch: pytest.MonkeyPatch, backend: TorchBackend) -> None:
-    see = TorchSession._see
+    see = TorchBackend.see
 
-    def blind(self: TorchSession, *args: object) -> object:
-        features, mask = see(self, *args)  # type: ignore[arg-type]
-        return [torch.zeros_like(feature) for feature in features or ()], mask
+    def blind(self: TorchBackend, prompt: Prompt) -> object:
+        features, deepstack = see(self, prompt)
+        return features, [torch.zeros_like(feature) for feature in deepstack]
 
-    monkeypatch.setattr(TorchSession, "_see", blind)
+    monkeypatch.setattr(TorchBackend, "see", blind)
 
 
 def shift_features(monkeypatch: pytest.MonkeyPatch, backend: TorchBackend) -> None:
