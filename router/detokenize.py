@@ -1,4 +1,8 @@
-"""Tokens to text, as whole characters, up to the first stop string."""
+"""Tokens to text, as whole characters, up to the first stop string; and to the bytes that each stands for.
+
+`TextStream` is fed the tokens of one answer. `pieces` gives a token's bytes, which need not be whole
+characters.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,10 @@
-"""What a model takes of memory while a backend answers with it, told from its files; nothing is loaded."""
+"""What an answer takes of memory and of time, known before anything is loaded.
+
+`footprint` tells the memory from a model's files. `read_speeds` gives what was measured of its backends on
+this machine: ``hybrid bench`` records it, ``hybrid route`` and the policy ``fastest`` read it. Another model,
+recipe, machine, device or number of threads is another file, so a figure never speaks for what it was not
+measured on.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""THE loop: prefill, then pick a token, turn it into text, decode it, until there is a reason to stop."""
+"""THE loop: prefill, then pick a token, turn it into text, decode it, until there is a reason to stop.
+
+`generate` is the loop, `iterate` the same for an event loop; `Cancellation` ends it from another thread.
+"""
 
 from __future__ import annotations
 

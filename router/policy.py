@@ -24,8 +24,7 @@ from backends.base import BackendError, RequestError
 from router.types import Candidate, Decision, Request, Situation
 
 GROUP = "hybrid.policies"
-FOR_IMAGES = ("onnx", "torch")
-FOR_TEXT = ("genai", "onnx", "torch")
+PREFERENCE = ("genai", "onnx", "torch")  # what ``auto`` takes first; for images those of them that see
 
 Policy: TypeAlias = Callable[[Request, Situation], Decision]
 
@@ -73,7 +72,7 @@ def find_policy(name: str, backends: Iterable[str]) -> Policy:
 
 def auto(request: Request, situation: Situation) -> Decision:
     """The first usable by what the conversation holds, all of it and not only its last turn."""
-    order = _order(request)
+    order = _order(request, situation)
     if situation.others and (together := _together(order, situation)):
         order = tuple(dict.fromkeys([*together, *order]))
         return _first(order, f"{_content(request)}, decoded together with others", situation)
@@ -92,7 +91,7 @@ def prefer(order: tuple[str, ...]) -> Policy:
 def fastest(request: Request, situation: Situation) -> Decision:
     """The usable one that takes least by the figures there are; those without one come last."""
     seconds = {each.backend: each.seconds for each in situation.candidates if each.seconds is not None}
-    order = tuple(dict.fromkeys([*sorted(seconds, key=seconds.__getitem__), *_order(request)]))
+    order = tuple(dict.fromkeys([*sorted(seconds, key=seconds.__getitem__), *_order(request, situation)]))
     decision = _first(order, _content(request), situation)
     if decision.backend in seconds:
         fact = f"the fastest here, about {seconds[decision.backend]:.1f} s"
@@ -114,8 +113,9 @@ def named(name: str) -> Policy:
 _OURS: Mapping[str, Policy] = {"auto": auto, "fastest": fastest}
 
 
-def _order(request: Request) -> tuple[str, ...]:
-    return FOR_IMAGES if request.has_image else FOR_TEXT
+def _order(request: Request, situation: Situation) -> tuple[str, ...]:
+    ranked = _ranked(PREFERENCE, situation)
+    return tuple(each.backend for each in ranked if each.traits.sees_images or not request.has_image)
 
 
 def _content(request: Request) -> str:

@@ -1,4 +1,7 @@
-"""The "genai" backend: an export's text.onnx on onnxruntime-genai, loaded once."""
+"""The "genai" backend: an export's text.onnx on onnxruntime-genai, loaded once, and its sessions.
+
+A session has its generator, which grows by being read anew, and a way to be stopped from another thread.
+"""
 
 from __future__ import annotations
 

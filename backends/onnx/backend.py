@@ -1,4 +1,8 @@
-"""The "onnx" backend: one export folder, loaded once."""
+"""The "onnx" backend: one export folder on onnxruntime, loaded once, and its sessions.
+
+A session has its cache, its positions, and a way to be stopped from another thread; the weights, the images'
+features, the kept caches and the batcher are the backend's.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""onnxruntime's exceptions as BackendErrors, in words."""
+"""onnxruntime's exceptions as BackendErrors, in words, and the memory that it is to give back."""
 
 from __future__ import annotations
 
