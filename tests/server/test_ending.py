@@ -294,6 +294,6 @@ def test_more_and_larger_images_where_that_is_wanted(monkeypatch) -> None:
     ((router, settings),) = seen
     assert settings.max_body > 80_000_000
     image = Picture(np.zeros((32, 32, 3), np.uint8))
-    assert router.route(Request((Message.of("user", *[image] * 9),))).image_tokens >= 9
+    assert router.route(Request((Message.of("user", *[image] * 9),))).situation.image_tokens >= 9
     with pytest.raises(RequestError, match="at most 9"):
         router.route(Request((Message.of("user", *[image] * 10),)))
