@@ -16,7 +16,7 @@ LAYERS = [
     ["backends.torch", "backends.genai", "backends.onnx", "backends.scripted"],
     ["backends"],
     ["router.types"],
-    ["router.images", "router.detokenize", "router.sampling"],
+    ["router.images", "router.detokenize", "router.sampling", "router.api.messages"],
     ["router.prompt"],
     ["router.generate", "router.models.calibration"],
     ["router.models"],

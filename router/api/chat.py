@@ -1,4 +1,4 @@
-"""The body of ``POST /v1/chat/completions``."""
+"""``POST /v1/chat/completions``: its body, its answers, and how they are streamed."""
 
 from __future__ import annotations
 
@@ -9,66 +9,22 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from backends.base import RequestError
-from router.api.objects import (
-    AnswerMessage,
-    ChatChoice,
-    ChatChunk,
-    ChatCompletion,
-    ChatScores,
-    Delta,
-    DeltaChoice,
-    ResponseObject,
-    Score,
-    TopScore,
+from router.api.dialect import OPENAI_EVENTS, Dialect
+from router.api.errors import ErrorResponse, openai_error
+from router.api.messages import Detail, parse_message
+from router.api.parse import (
+    Document,
+    RequestBody,
+    field_names,
+    parse,
+    refuse_unsupported,
+    unread,
+    unsupported,
 )
-from router.api.parse import Document, RequestBody, named, parse, refuse_unsupported, unread, unsupported
-from router.api.request import (
-    Detail,
-    ImageSource,
-    ParsedMessage,
-    ParsedRequest,
-    PixelLimits,
-    SamplingBody,
-    max_pixels,
-    sampling,
-    source,
-)
-from router.api.response import Envelope, shown, usage
+from router.api.request import UNSUPPORTED, ParsedRequest, PixelLimits, SamplingBody, max_pixels, sampling
+from router.api.response import Envelope, Error, Finish, Object, ResponseObject, token_text, usage
 from router.sampling.grammar import ANY_OBJECT
-from router.types import Chunk, Completion, Role, TokenScore
-
-# What would change the answer and is not done here, and the values that ask for nothing
-UNSUPPORTED: dict[str, tuple[Any, ...]] = {
-    "tools": ([],),
-    "tool_choice": ("none", "auto"),
-    "functions": ([],),
-    "function_call": ("none", "auto"),
-    "modalities": (["text"],),
-    "audio": (),
-    "web_search_options": (),
-    "reasoning_effort": ("none",),
-    "verbosity": ("medium",),
-    "chat_template": (),
-    "chat_template_kwargs": ({},),
-    "documents": ([],),
-    "add_generation_prompt": (True,),
-    "continue_final_message": (False,),
-    "echo": (False,),
-    "skip_special_tokens": (True,),
-    "include_stop_str_in_output": (False,),
-    "best_of": (1,),
-    "use_beam_search": (False,),
-    "length_penalty": (1, 1.0),
-    "prompt_logprobs": (),
-    "truncate_prompt_tokens": (),
-    "grammar": (),
-    "json_schema": (),
-    "guided_json": (),
-    "guided_regex": (),
-    "guided_choice": (),
-    "guided_grammar": (),
-    "structured_outputs": (),
-}
+from router.types import Chunk, Completion, TokenScore
 
 
 class TextPart(RequestBody):
@@ -138,27 +94,27 @@ class ChatBody(SamplingBody):
     response_format: ResponseFormat | None = None
 
 
-def chat_ask(document: Document) -> ParsedRequest:
-    """A chat completion's body, understood. RequestError names what cannot be."""
+def read_chat(document: Document) -> ParsedRequest:
+    """What a body asks for. RequestError names what cannot be followed."""
     refuse_unsupported(document, UNSUPPORTED)
     _refuse_tool_turns(document)
     body = parse(ChatBody, document)
     if not body.messages:
         raise RequestError("there is no message to answer; give at least one", param="messages")
-    turns = tuple(_turn(message, f"messages[{i}]") for i, message in enumerate(body.messages))
-    sources = tuple(part for turn in turns for part in turn.parts if isinstance(part, ImageSource))
+    # the model checked their types; each is read as it stands
+    messages = tuple(parse_message(m, f"messages[{i}]") for i, m in enumerate(document["messages"]))
+    sources = tuple(source for message in messages for source in message.sources)
     pixels = body.mm_processor_kwargs or PixelLimits()
     return ParsedRequest(
-        form="chat",
         model=body.model,
-        turns=turns,
+        messages=messages,
         sampling=sampling(body, _max_tokens(body), _logprobs(body)),
         stream=bool(body.stream),
         include_usage=bool(body.stream_options and body.stream_options.include_usage),
         json_schema=_schema(body.response_format),
         min_pixels=pixels.min_pixels,
         max_pixels=max_pixels(sources, pixels.max_pixels),
-        ignored=named(unread(body, UNSUPPORTED)),
+        ignored=field_names(unread(body, UNSUPPORTED)),
     )
 
 
@@ -172,23 +128,6 @@ def _refuse_tool_turns(document: Document) -> None:
         for name in ("tool_calls", "function_call", "audio"):
             if message.get(name):
                 raise unsupported(f"messages[{index}].{name}", "drop it, or put it into the text")
-
-
-def _turn(message: ChatMessage, param: str) -> ParsedMessage:
-    role: Role = "system" if message.role == "developer" else message.role
-    if isinstance(message.content, str):
-        return ParsedMessage(role, (message.content,))
-    return ParsedMessage(
-        role, tuple(_part(part, f"{param}.content[{i}]") for i, part in enumerate(message.content))
-    )
-
-
-def _part(part: TextPart | ImagePart, param: str) -> str | ImageSource:
-    if isinstance(part, TextPart):
-        return part.text
-    if isinstance(part.image_url, str):
-        return source(part.image_url, param, part.detail or "auto")
-    return source(part.image_url.url, param, part.image_url.detail or part.detail or "auto")
 
 
 def _max_tokens(body: ChatBody) -> int | None:
@@ -211,10 +150,78 @@ def _logprobs(body: ChatBody) -> int | None:
     return top if body.logprobs else None
 
 
-def _schema(said: AnyFormat | SchemaFormat | None) -> str | None:
-    if isinstance(said, SchemaFormat):
-        return json.dumps(said.json_schema.json_schema, ensure_ascii=False)
-    return ANY_OBJECT if said is not None and said.type == "json_object" else None
+def _schema(form: AnyFormat | SchemaFormat | None) -> str | None:
+    if isinstance(form, SchemaFormat):
+        return json.dumps(form.json_schema.json_schema, ensure_ascii=False)
+    return ANY_OBJECT if form is not None and form.type == "json_object" else None
+
+
+class TopScore(Object):
+    """A token that might have been picked."""
+
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+class Score(TopScore):
+    """A token of the answer."""
+
+    top_logprobs: list[TopScore]
+
+
+class ChatScores(Object):
+    """Log probabilities of a chat completion."""
+
+    content: list[Score]
+    refusal: None
+
+
+class AnswerMessage(Object):
+    """The answer's message."""
+
+    role: Literal["assistant"]
+    content: str
+    refusal: None
+
+
+class ChatChoice(Object):
+    """The one answer of a chat completion."""
+
+    index: int
+    message: AnswerMessage
+    logprobs: ChatScores | None
+    finish_reason: Finish
+
+
+class ChatCompletion(ResponseObject):
+    """A whole chat completion."""
+
+    object: Literal["chat.completion"]
+    choices: list[ChatChoice]
+
+
+class Delta(Object):
+    """What a chunk adds to the message."""
+
+    role: Literal["assistant"] | None = None
+    content: str | None = None
+
+
+class DeltaChoice(Object):
+    """What a chunk adds to the one answer."""
+
+    index: int
+    delta: Delta
+    logprobs: ChatScores | None
+    finish_reason: Finish | None
+
+
+class ChatChunk(ResponseObject):
+    """A piece of a chat completion."""
+
+    object: Literal["chat.completion.chunk"]
+    choices: list[DeltaChoice]
 
 
 class ChatWriter:
@@ -223,27 +230,31 @@ class ChatWriter:
     def __init__(self, envelope: Envelope) -> None:
         self._envelope = envelope
 
-    def opening(self) -> Iterator[ResponseObject]:
+    def opening(self) -> Iterator[Object]:
         """Who speaks."""
-        yield self._sent(
+        yield self._chunk(
             DeltaChoice(index=0, delta=Delta(role="assistant", content=""), logprobs=None, finish_reason=None)
         )
 
-    def chunk(self, chunk: Chunk) -> Iterator[ResponseObject]:
+    def chunk(self, chunk: Chunk) -> Iterator[Object]:
         """The text, if there is any; at the end why it ended, what it took, and the usage if asked for."""
         scores = self._scores(chunk.logprobs)
         if chunk.text or scores:
-            yield self._sent(
+            yield self._chunk(
                 DeltaChoice(index=0, delta=Delta(content=chunk.text), logprobs=scores, finish_reason=None)
             )
         if chunk.finish is None or chunk.stats is None:
             return
         last = DeltaChoice(index=0, delta=Delta(), logprobs=None, finish_reason=chunk.finish)
-        yield self._sent(last, **self._envelope.ending(chunk.stats))
-        if self._envelope.include_usage:
-            yield self._sent(usage=usage(chunk.stats))
+        yield self._chunk(last, **self._envelope.final_fields(chunk.stats))
+        if self._envelope.request.include_usage:
+            yield self._chunk(usage=usage(chunk.stats))
 
-    def whole(self, completion: Completion) -> ResponseObject:
+    def failed(self, error: ErrorResponse) -> Iterator[Object]:
+        """The error."""
+        yield error.body
+
+    def whole(self, completion: Completion) -> Object:
         """The completion."""
         message = AnswerMessage(role="assistant", content=completion.text, refusal=None)
         choice = ChatChoice(
@@ -257,18 +268,18 @@ class ChatWriter:
             object="chat.completion",
             choices=[choice],
             usage=usage(completion.stats),
-            **self._envelope.ending(completion.stats),
+            **self._envelope.final_fields(completion.stats),
         )
 
-    def _sent(self, *choices: DeltaChoice, **more: Any) -> ChatChunk:
-        told = {**self._envelope.streamed("chatcmpl"), **more}
-        return ChatChunk(**told, object="chat.completion.chunk", choices=list(choices))
+    def _chunk(self, *choices: DeltaChoice, **more: Any) -> ChatChunk:
+        fields = {**self._envelope.chunk_fields("chatcmpl"), **more}
+        return ChatChunk(**fields, object="chat.completion.chunk", choices=list(choices))
 
     def _scores(self, scores: tuple[TokenScore, ...]) -> ChatScores | None:
         content = [
             Score(
-                **_named(text, score.logprob),
-                top_logprobs=[TopScore(**_named(self._envelope.piece(t), p)) for t, p in score.top],
+                **_token(text, score.logprob),
+                top_logprobs=[TopScore(**_token(self._envelope.piece(t), p)) for t, p in score.top],
             )
             for score in scores
             if (text := self._envelope.piece(score.token))
@@ -276,5 +287,20 @@ class ChatWriter:
         return ChatScores(content=content, refusal=None) if content else None
 
 
-def _named(text: bytes, logprob: float) -> dict[str, Any]:
-    return {"token": shown(text), "logprob": logprob, "bytes": list(text)}
+def _token(text: bytes, logprob: float) -> dict[str, Any]:
+    return {"token": token_text(text), "logprob": logprob, "bytes": list(text)}
+
+
+CHAT = Dialect(
+    path="/v1/chat/completions",
+    name="chat_completions",
+    description="Answer a conversation of texts and images; with ``stream`` as server-sent events.",
+    body=ChatBody,
+    whole=ChatCompletion,
+    piece=ChatChunk,
+    read=read_chat,
+    writer=ChatWriter,
+    framing=OPENAI_EVENTS,
+    error=openai_error,
+    error_body=Error,
+)

@@ -1,18 +1,19 @@
-"""The body of the older ``POST /v1/completions``: its prompt is read as one message of the user."""
+"""The older ``POST /v1/completions``: its prompt is read as one message of the user."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from backends.base import RequestError
-from router.api.chat import UNSUPPORTED
-from router.api.objects import ResponseObject, TextChoice, TextCompletion, TextScores
-from router.api.parse import Document, named, parse, refuse_unsupported, unread
-from router.api.request import ParsedMessage, ParsedRequest, SamplingBody, sampling
-from router.api.response import Envelope, shown, usage
+from router.api.dialect import OPENAI_EVENTS, Dialect
+from router.api.errors import ErrorResponse, openai_error
+from router.api.messages import ParsedMessage
+from router.api.parse import Document, field_names, parse, refuse_unsupported, unread
+from router.api.request import UNSUPPORTED, ParsedRequest, SamplingBody, sampling
+from router.api.response import Envelope, Error, Finish, Object, ResponseObject, token_text, usage
 from router.types import Chunk, Completion, TokenScore
 
 _UNSUPPORTED: dict[str, tuple[Any, ...]] = {**UNSUPPORTED, "suffix": ("",), "response_format": ()}
@@ -25,22 +26,46 @@ class CompletionBody(SamplingBody):
     logprobs: Annotated[int | None, Field(json_schema_extra={"minimum": 0, "maximum": 20})] = None
 
 
-def completion_ask(document: Document) -> ParsedRequest:
-    """A completion's body, understood. RequestError names what cannot be."""
+def read_completion(document: Document) -> ParsedRequest:
+    """What a body asks for. RequestError names what cannot be followed."""
     refuse_unsupported(document, _UNSUPPORTED)
     body = parse(CompletionBody, document)
     prompts = [body.prompt] if isinstance(body.prompt, str) else body.prompt
     if len(prompts) != 1:
         raise RequestError("prompt must be one text: one answer is given to a request", param="prompt")
     return ParsedRequest(
-        form="text",
         model=body.model,
-        turns=(ParsedMessage("user", (prompts[0],)),),
+        messages=(ParsedMessage("user", (prompts[0],)),),
         sampling=sampling(body, body.max_tokens, body.logprobs),
         stream=bool(body.stream),
         include_usage=bool(body.stream_options and body.stream_options.include_usage),
-        ignored=named(unread(body, _UNSUPPORTED)),
+        ignored=field_names(unread(body, _UNSUPPORTED)),
     )
+
+
+class TextScores(Object):
+    """Log probabilities of a text completion."""
+
+    tokens: list[str]
+    token_logprobs: list[float]
+    top_logprobs: list[dict[str, float]]
+    text_offset: list[int]
+
+
+class TextChoice(Object):
+    """The one answer of a text completion, or a piece of it."""
+
+    index: int
+    text: str
+    logprobs: TextScores | None
+    finish_reason: Finish | None
+
+
+class TextCompletion(ResponseObject):
+    """A text completion, or a piece of it."""
+
+    object: Literal["text_completion"]
+    choices: list[TextChoice]
 
 
 class CompletionWriter:
@@ -50,21 +75,25 @@ class CompletionWriter:
         self._envelope = envelope
         self._offset = 0
 
-    def opening(self) -> Iterator[ResponseObject]:
+    def opening(self) -> Iterator[Object]:
         """Nothing: a text has no role."""
         return iter(())
 
-    def chunk(self, chunk: Chunk) -> Iterator[ResponseObject]:
+    def chunk(self, chunk: Chunk) -> Iterator[Object]:
         """As in a chat, but the reason to end comes with the last text."""
         scores = self._scores(chunk.logprobs)
         ended = chunk.finish is not None and chunk.stats is not None
         if chunk.text or scores or ended:
             choice = TextChoice(index=0, text=chunk.text, logprobs=scores, finish_reason=chunk.finish)
-            yield self._sent(choice, **(self._envelope.ending(chunk.stats) if chunk.stats else {}))
-        if chunk.stats and self._envelope.include_usage:
-            yield self._sent(usage=usage(chunk.stats))
+            yield self._chunk(choice, **(self._envelope.final_fields(chunk.stats) if chunk.stats else {}))
+        if chunk.stats and self._envelope.request.include_usage:
+            yield self._chunk(usage=usage(chunk.stats))
 
-    def whole(self, completion: Completion) -> ResponseObject:
+    def failed(self, error: ErrorResponse) -> Iterator[Object]:
+        """The error."""
+        yield error.body
+
+    def whole(self, completion: Completion) -> Object:
         """The completion."""
         choice = TextChoice(
             index=0,
@@ -72,26 +101,46 @@ class CompletionWriter:
             logprobs=self._scores(completion.logprobs),
             finish_reason=completion.finish,
         )
-        told = {"usage": usage(completion.stats), **self._envelope.ending(completion.stats)}
+        fields = {"usage": usage(completion.stats), **self._envelope.final_fields(completion.stats)}
         return TextCompletion(
-            **self._envelope.fields("cmpl"), object="text_completion", choices=[choice], **told
+            **self._envelope.fields("cmpl"), object="text_completion", choices=[choice], **fields
         )
 
-    def _sent(self, *choices: TextChoice, **more: Any) -> TextCompletion:
-        told = {**self._envelope.streamed("cmpl"), **more}
-        return TextCompletion(**told, object="text_completion", choices=list(choices))
+    def _chunk(self, *choices: TextChoice, **more: Any) -> TextCompletion:
+        fields = {**self._envelope.chunk_fields("cmpl"), **more}
+        return TextCompletion(**fields, object="text_completion", choices=list(choices))
 
     def _scores(self, scores: tuple[TokenScore, ...]) -> TextScores | None:
-        told = [(text, score) for score in scores if (text := shown(self._envelope.piece(score.token)))]
-        if not told:
+        scored = [
+            (text, score) for score in scores if (text := token_text(self._envelope.piece(score.token)))
+        ]
+        if not scored:
             return None
         offsets = []
-        for text, _ in told:
+        for text, _ in scored:
             offsets.append(self._offset)
             self._offset += len(text)
         return TextScores(
-            tokens=[text for text, _ in told],
-            token_logprobs=[score.logprob for _, score in told],
-            top_logprobs=[{shown(self._envelope.piece(t)): p for t, p in score.top} for _, score in told],
+            tokens=[text for text, _ in scored],
+            token_logprobs=[score.logprob for _, score in scored],
+            top_logprobs=[{self._text(t): p for t, p in score.top} for _, score in scored],
             text_offset=offsets,
         )
+
+    def _text(self, token: int) -> str:
+        return token_text(self._envelope.piece(token))
+
+
+COMPLETIONS = Dialect(
+    path="/v1/completions",
+    name="completions",
+    description="Answer a prompt, which is read as one message of the user.",
+    body=CompletionBody,
+    whole=TextCompletion,
+    piece=TextCompletion,
+    read=read_completion,
+    writer=CompletionWriter,
+    framing=OPENAI_EVENTS,
+    error=openai_error,
+    error_body=Error,
+)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from backends.base import BackendError, RequestError
-from router.api.objects import Error, ErrorDetail
+from router.api.response import Error, ErrorDetail, Object
 
 _STATUS = {
     "invalid_api_key": 401,
@@ -40,7 +40,7 @@ _TYPES = {
 _PARAMS = {"json_schema": "response_format", "backend": "model", "role": "messages"}
 
 # What a client is told of the set-up's faults: their own words may name folders of this machine
-_TOLD = {
+_MESSAGES = {
     "backend_unavailable": "that backend cannot be used on this server; leave the choice to it",
     "numerical_error": "the model's scores are not numbers",
     "backend_error": "the backend failed",
@@ -56,27 +56,28 @@ class ErrorResponse:
     """An answer that is not a success."""
 
     status: int
-    body: Error
+    code: str  # the stable word for what went wrong
+    body: Object
     headers: dict[str, str]
 
 
-def failure(error: BaseException) -> ErrorResponse:
-    """What to answer to ``error``; of what is not an error of ours, nothing is told."""
+def openai_error(error: BaseException) -> ErrorResponse:
+    """The answer to ``error`` in OpenAI's form; of what is not an error of ours, nothing is said."""
     if isinstance(error, RequestError):
         param = error.param and _PARAMS.get(error.param, error.param)
-        return _failure(_STATUS.get(error.code, 400), str(error), error.code, param)
+        return _response(_STATUS.get(error.code, 400), str(error), error.code, param)
     if not isinstance(error, BackendError):
-        return _failure(500, INTERNAL, "internal_error", None)
+        return _response(500, INTERNAL, "internal_error", None)
     # one that was asked for by name: what the router chooses by itself can be used
     status = 400 if error.code == "backend_unavailable" else _STATUS.get(error.code, 500)
-    told = str(error) if error.code in _OURS else _TOLD.get(error.code, "the model failed") + _MORE
-    return _failure(status, told, error.code, None)
+    message = str(error) if error.code in _OURS else _MESSAGES.get(error.code, "the model failed") + _MORE
+    return _response(status, message, error.code, None)
 
 
-def _failure(status: int, message: str, code: str, param: str | None) -> ErrorResponse:
-    kind = _TYPES.get(status, "invalid_request_error")
+def _response(status: int, message: str, code: str, param: str | None) -> ErrorResponse:
+    error_type = _TYPES.get(status, "invalid_request_error")
     headers = {"x-should-retry": "false"} if status in (500, 504) else {}
     if status == 401:
         headers["www-authenticate"] = "Bearer"
-    body = Error(error=ErrorDetail(message=message, type=kind, param=param, code=code))
-    return ErrorResponse(status, body, headers)
+    body = Error(error=ErrorDetail(message=message, type=error_type, param=param, code=code))
+    return ErrorResponse(status, code, body, headers)

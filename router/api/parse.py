@@ -24,7 +24,7 @@ _TEXT = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
-def read(body: bytes) -> Document:
+def read_document(body: bytes) -> Document:
     """The JSON object in ``body``.
 
     RequestError ``invalid_encoding``: a text in it is not Unicode. ``invalid_json``: anything else is wrong.
@@ -41,15 +41,15 @@ def read(body: bytes) -> Document:
             text, object_pairs_hook=_object, parse_float=_float, parse_int=_int, parse_constant=_refuse
         )
     except ValueError as error:
-        raise invalid(f"it is not JSON ({error})") from None
+        raise invalid_json(f"it is not JSON ({error})") from None
     if not isinstance(document, dict):
-        raise invalid("it must be an object")
-    for path, found in _texts(document, ""):
-        _check_text(found, path)
+        raise invalid_json("it must be an object")
+    for path, text in _texts(document, ""):
+        _check_text(text, path)
     return document
 
 
-def invalid(reason: str) -> RequestError:
+def invalid_json(reason: str) -> RequestError:
     """The error for a body that is not what it must be."""
     return RequestError(f"the body cannot be read: {reason}", code="invalid_json")
 
@@ -59,37 +59,37 @@ def _check_amount(body: bytes) -> None:
     texts = (body.count(b'"') - body.count(b'\\"')) // 2
     marks = _TEXT.sub(b"", body) if texts <= MAX_VALUES else b"," * texts
     if texts > MAX_VALUES or sum(map(marks.count, (b",", b"[", b"{"))) > MAX_VALUES:
-        raise invalid(f"it has more than {MAX_VALUES} values")
+        raise invalid_json(f"it has more than {MAX_VALUES} values")
     brackets = np.frombuffer(marks.translate(None, _NO_BRACKETS), np.uint8)
     steps = np.where((brackets == ord("[")) | (brackets == ord("{")), 1, -1)
     if steps.cumsum().max(initial=0) > MAX_DEPTH:
-        raise invalid(f"it is nested deeper than {MAX_DEPTH}")
+        raise invalid_json(f"it is nested deeper than {MAX_DEPTH}")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> Document:
-    found: Document = {}
+    fields: Document = {}
     for key, value in pairs:
-        if key in found:
-            raise invalid(f"the key {key!a:.60} stands twice in one object")
-        found[key] = value
-    return found
+        if key in fields:
+            raise invalid_json(f"the key {key!a:.60} stands twice in one object")
+        fields[key] = value
+    return fields
 
 
 def _float(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise invalid(f"the number {text:.20} is too large")
+        raise invalid_json(f"the number {text:.20} is too large")
     return value
 
 
 def _int(text: str) -> int:
     if len(text) > MAX_DIGITS:
-        raise invalid(f"a whole number has {len(text)} digits")
+        raise invalid_json(f"a whole number has {len(text)} digits")
     return int(text)
 
 
 def _refuse(name: str) -> NoReturn:
-    raise invalid(f"{name} is not a number in JSON")
+    raise invalid_json(f"{name} is not a number in JSON")
 
 
 def _texts(value: Any, path: str) -> Iterator[tuple[str, str]]:
@@ -144,9 +144,9 @@ def refuse_unsupported(document: Mapping[str, Any], neutral: Mapping[str, tuple[
     ``neutral``: the values, by field, that ask for nothing; null always does.
     """
     for name, values in neutral.items():
-        said = document.get(name)
+        given = document.get(name)
         # compared with their types: true is 1, and False is 0
-        if said is not None and not any(type(said) is type(value) and said == value for value in values):
+        if given is not None and not any(type(given) is type(value) and given == value for value in values):
             raise unsupported(name, "this server does not do that; leave it out")
 
 
@@ -167,7 +167,7 @@ def unread(body: BaseModel, known: Mapping[str, Any], name: str = "") -> Iterato
                 yield from unread(inner, {}, f"{name}{key}.")
 
 
-def named(names: Iterator[str]) -> tuple[str, ...]:
+def field_names(names: Iterator[str]) -> tuple[str, ...]:
     """Each name once, and not too many."""
     each = tuple(dict.fromkeys(names))
     return each if len(each) <= MOST_NAMED else (*each[:MOST_NAMED], "...")
@@ -215,10 +215,10 @@ def _words(error: ErrorDetails) -> str:
 
 def _path(loc: tuple[int | str, ...], document: Any) -> str:
     """``messages[0].content[1].text``: what of ``loc`` are places in the document, not names of types."""
-    path, here = "", document
+    path, value = "", document
     for step in loc:
-        if isinstance(step, int) and isinstance(here, list) and step < len(here):
-            path, here = f"{path}[{step}]", here[step]
-        elif isinstance(here, dict) and (step in here or step == loc[-1]):
-            path, here = f"{path}.{step}" if path else str(step), here.get(step)
+        if isinstance(step, int) and isinstance(value, list) and step < len(value):
+            path, value = f"{path}[{step}]", value[step]
+        elif isinstance(value, dict) and (step in value or step == loc[-1]):
+            path, value = f"{path}.{step}" if path else str(step), value.get(step)
     return path or "body"

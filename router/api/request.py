@@ -1,105 +1,36 @@
-"""The fields by which clients say how tokens are picked, OpenAI's and the usual extensions."""
+"""What a body asks for, whatever its dialect, and the fields that OpenAI's bodies share."""
 
 from __future__ import annotations
 
-import binascii
-import re
-from base64 import b64decode
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeAlias, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import Field
 
 from backends.base import RequestError
+from router.api.messages import ImageSource, ParsedMessage
 from router.api.parse import RequestBody
 from router.sampling.limits import MAX_BIASES, MAX_STOPS, check_numbers
-from router.types import Message, Picture, Request, Role, Sampling
-
-Detail: TypeAlias = Literal["auto", "low", "high"]
+from router.types import Picture, Request, Sampling
 
 LOW_PIXELS = 512 * 512
 """What "detail": "low" shrinks images to; "high" and "auto" read them as large as they may be."""
 
-_DATA = re.compile(r"data:image/[\w.+-]{1,40}(?:;[\w=.+-]{1,40})*;base64,", re.IGNORECASE | re.ASCII)
-_BARE = re.compile(r"[A-Za-z0-9+/]{60,}={0,2}")  # long enough that no path or name is taken for data
-_URL = re.compile(r"https?://", re.IGNORECASE)
 
-
-@dataclass(frozen=True)
-class ImageSource:
-    """An image as a client gave it."""
-
-    param: str  # where it stands in the body
-    data: str | None  # base64
-    url: str | None  # http or https, where ``data`` is None
-    detail: Detail = "auto"
-
-    def decoded(self, max_bytes: int) -> bytes:
-        """The encoded image. RequestError: it is too large, or not base64."""
-        assert self.data is not None
-        size = len(self.data) * 3 // 4
-        if size > max_bytes:
-            raise RequestError(
-                f"the image has about {size:,} bytes; at most {max_bytes:,} are read: make it smaller",
-                code="image_too_large",
-                param=self.param,
-            )
-        try:
-            return b64decode(self.data, validate=True)
-        except (binascii.Error, ValueError):
-            raise RequestError(
-                "the image is not valid base64; encode it again", code="invalid_image", param=self.param
-            ) from None
-
-
-def source(address: str, param: str, detail: Detail = "auto") -> ImageSource:
-    """What ``address`` means: a data URI, base64 alone, or a URL.
-
-    RequestError ``unsupported_image_url``: anything else; no file is ever opened because of a request.
-    """
-    if (start := _DATA.match(address)) is not None:
-        return ImageSource(param, address[start.end() :], None, detail)
-    if _URL.match(address):
-        return ImageSource(param, None, address, detail)
-    if _BARE.fullmatch(address):
-        return ImageSource(param, address, None, detail)
-    raise RequestError(
-        "the image must be a data URI, such as data:image/png;base64,iVBOR...",
-        code="unsupported_image_url",
-        param=param,
-    )
-
-
-def max_pixels(sources: tuple[ImageSource, ...], said: int | None) -> int | None:
-    """How large images are read: as said, else small if every one of them asks for low detail."""
-    if said is None and sources and all(source.detail == "low" for source in sources):
+def max_pixels(sources: tuple[ImageSource, ...], limit: int | None) -> int | None:
+    """How large images are read: at most ``limit``, else small if every one of them asks for low detail."""
+    if limit is None and sources and all(source.detail == "low" for source in sources):
         return LOW_PIXELS
-    return said
-
-
-Form: TypeAlias = Literal["chat", "text"]  # of the answer: a chat completion, or a legacy text completion
-
-
-@dataclass(frozen=True)
-class ParsedMessage:
-    """One message, its images not read yet."""
-
-    role: Role
-    parts: tuple[str | ImageSource, ...]
-
-    def message(self, read: Callable[[ImageSource], Picture]) -> Message:
-        """The message, each image as ``read`` gives it."""
-        return Message(self.role, tuple(p if isinstance(p, str) else read(p) for p in self.parts))
+    return limit
 
 
 @dataclass(frozen=True)
 class ParsedRequest:
-    """A body, understood."""
+    """What a body asks for."""
 
-    form: Form
     model: str
-    turns: tuple[ParsedMessage, ...]
+    messages: tuple[ParsedMessage, ...]
     sampling: Sampling
     stream: bool = False
     include_usage: bool = False
@@ -111,18 +42,52 @@ class ParsedRequest:
     @property
     def sources(self) -> tuple[ImageSource, ...]:
         """Where the images come from, in order."""
-        return tuple(part for turn in self.turns for part in turn.parts if isinstance(part, ImageSource))
+        return tuple(source for message in self.messages for source in message.sources)
 
     def request(self, read: Callable[[ImageSource], Picture], backend: str | None) -> Request:
         """What the router answers, by ``backend`` if one is named."""
         return Request(
-            tuple(turn.message(read) for turn in self.turns),
+            tuple(message.message(read) for message in self.messages),
             self.sampling,
             backend,
             self.min_pixels,
             self.max_pixels,
             self.json_schema,
         )
+
+
+# What would change the answer and is not done here, and the values that ask for nothing
+UNSUPPORTED: dict[str, tuple[Any, ...]] = {
+    "tools": ([],),
+    "tool_choice": ("none", "auto"),
+    "functions": ([],),
+    "function_call": ("none", "auto"),
+    "modalities": (["text"],),
+    "audio": (),
+    "web_search_options": (),
+    "reasoning_effort": ("none",),
+    "verbosity": ("medium",),
+    "chat_template": (),
+    "chat_template_kwargs": ({},),
+    "documents": ([],),
+    "add_generation_prompt": (True,),
+    "continue_final_message": (False,),
+    "echo": (False,),
+    "skip_special_tokens": (True,),
+    "include_stop_str_in_output": (False,),
+    "best_of": (1,),
+    "use_beam_search": (False,),
+    "length_penalty": (1, 1.0),
+    "prompt_logprobs": (),
+    "truncate_prompt_tokens": (),
+    "grammar": (),
+    "json_schema": (),
+    "guided_json": (),
+    "guided_regex": (),
+    "guided_choice": (),
+    "guided_grammar": (),
+    "structured_outputs": (),
+}
 
 
 T = TypeVar("T")
@@ -184,7 +149,7 @@ def sampling(body: SamplingBody, max_tokens: int | None, logprobs: int | None) -
         raise RequestError("n must be 1: one answer is given to a request", param="n")
     if body.stream_options is not None and not body.stream:
         raise RequestError("stream_options needs stream to be true", param="stream_options")
-    said = Sampling(
+    options = Sampling(
         temperature=body.temperature,
         top_k=body.top_k,
         top_p=body.top_p,
@@ -201,19 +166,19 @@ def sampling(body: SamplingBody, max_tokens: int | None, logprobs: int | None) -
         seed=body.seed,
         logprobs=logprobs,
     )
-    check_numbers(said)
-    return said
+    check_numbers(options)
+    return options
 
 
-def _biases(said: dict[str, float] | None) -> tuple[tuple[int, float], ...] | None:
-    if said is None:
+def _biases(biases: dict[str, float] | None) -> tuple[tuple[int, float], ...] | None:
+    if biases is None:
         return None
-    if len(said) > MAX_BIASES:
+    if len(biases) > MAX_BIASES:
         raise RequestError(f"logit_bias must name at most {MAX_BIASES} tokens", param="logit_bias")
-    for key in said:
+    for key in biases:
         if not (key.isascii() and key.isdecimal() and len(key) < 10 and key == str(int(key))):
             raise RequestError("logit_bias must have token ids as keys, such as '42'", param="logit_bias")
-    return tuple((int(key), value) for key, value in said.items())
+    return tuple((int(key), value) for key, value in biases.items())
 
 
 def _all(values: list[T] | None) -> tuple[T, ...] | None:

@@ -162,7 +162,7 @@ def serve(context: click.Context, options: ServeOptions) -> None:
         model = find(options.router.model, listener, offline=options.router.offline)
     log.set_up(options.log_json)
     router = options.router.make_router(
-        Listener(notice=log.notice), model, context=options.ctx_size, max_images=options.max_images
+        Listener(notice=log.info), model, context=options.ctx_size, max_images=options.max_images
     )
     app = create_app(router, settings)
     socket = listen(settings, options.port)

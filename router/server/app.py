@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
 from backends.base import RequestError
-from router.api import chat_ask, completion_ask, failure
-from router.api.objects import ChatChunk, ChatCompletion, ModelList, ModelMeta, ModelObject, TextCompletion
+from router.api.chat import CHAT
+from router.api.completions import COMPLETIONS
+from router.api.dialect import Dialect
+from router.api.errors import openai_error
+from router.api.response import ModelList, ModelMeta, ModelObject
 from router.router import Router
 from router.server import metrics, page
-from router.server.endpoints import RouteObject, dry_run, exchange
+from router.server.endpoints import RouteObject, answer, dry_run
 from router.server.middleware import RequestMiddleware
-from router.server.openapi import answered, describe, errors, json_body
-from router.server.responses import READINESS, Status, failed, json_response, readiness
+from router.server.openapi import answer_schemas, describe, error_schemas, json_body
+from router.server.responses import READINESS, Status, error_response, json_response, readiness
 from router.server.service import Service, load
 from router.server.settings import Settings
 
+DIALECTS = (CHAT, COMPLETIONS)  # a route each
 TITLE = "hybrid"
 
 
@@ -47,58 +52,56 @@ def create_app(router: Router, settings: Settings | None = None) -> FastAPI:
     app.include_router(_health(service))
     app.include_router(page.routes())
     app.add_exception_handler(HTTPException, _not_found)
-    app.add_middleware(RequestMiddleware, service=service)
-    describe(app)
+    app.add_middleware(RequestMiddleware, service=service, dialects=DIALECTS)
+    describe(app, DIALECTS)
     return app
 
 
 def _answers(service: Service) -> APIRouter:
     routes = APIRouter(tags=["answers"])
 
-    @routes.post(
-        "/v1/chat/completions",
-        response_class=Response,
-        responses={
-            200: answered(ChatCompletion, ChatChunk),
-            **errors(400, 404, 413, 415, 429, 500, 503, 504),
-        },
-        openapi_extra=json_body("ChatBody"),
-    )
-    async def chat_completions(request: Request) -> Response:
-        """Answer a conversation of texts and images; with ``stream`` as server-sent events."""
-        return await exchange(service, request, chat_ask)
-
-    @routes.post(
-        "/v1/completions",
-        response_class=Response,
-        responses={
-            200: answered(TextCompletion, TextCompletion),
-            **errors(400, 404, 413, 415, 429, 500, 503, 504),
-        },
-        openapi_extra=json_body("CompletionBody"),
-    )
-    async def completions(request: Request) -> Response:
-        """Answer a prompt, which is read as one message of the user."""
-        return await exchange(service, request, completion_ask)
+    for dialect in DIALECTS:
+        routes.add_api_route(
+            dialect.path,
+            _endpoint(service, dialect),
+            methods=["POST"],
+            name=dialect.name,
+            description=dialect.description,
+            response_class=Response,
+            responses={
+                200: answer_schemas(dialect),
+                **error_schemas(400, 404, 413, 415, 429, 500, 503, 504, body=dialect.error_body),
+            },
+            openapi_extra=json_body(dialect.body),
+        )
 
     @routes.post(
         "/v1/route",
         response_class=Response,
-        responses={200: {"model": RouteObject}, **errors(400, 404, 413, 415, 429, 500, 503)},
-        openapi_extra=json_body("ChatBody"),
+        responses={200: {"model": RouteObject}, **error_schemas(400, 404, 413, 415, 429, 500, 503)},
+        openapi_extra=json_body(CHAT.body),
     )
     async def route(request: Request) -> Response:
         """Say which backend would answer a conversation, and why; nothing is computed."""
-        return await dry_run(service, request)
+        return await dry_run(service, request, CHAT)
 
     return routes
+
+
+def _endpoint(service: Service, dialect: Dialect) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+    async def endpoint(request: Request) -> Response:
+        return await answer(service, request, dialect)
+
+    return endpoint
 
 
 def _models(service: Service) -> APIRouter:
     routes = APIRouter(tags=["models"])
 
     @routes.get(
-        "/v1/models", response_class=Response, responses={200: {"model": ModelList}, **errors(500, 503)}
+        "/v1/models",
+        response_class=Response,
+        responses={200: {"model": ModelList}, **error_schemas(500, 503)},
     )
     async def models() -> Response:
         """Which models are served."""
@@ -107,7 +110,7 @@ def _models(service: Service) -> APIRouter:
     @routes.get(
         "/v1/models/{model:path}",
         response_class=Response,
-        responses={200: {"model": ModelObject}, **errors(404, 500, 503)},
+        responses={200: {"model": ModelObject}, **error_schemas(404, 500, 503)},
     )
     async def model(model: str) -> Response:
         """What one of them can do."""
@@ -163,7 +166,7 @@ def _health(service: Service) -> APIRouter:
 async def _not_found(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     code = "method_not_allowed" if error.status_code == 405 else "not_found"
-    said = "this address takes another method" if error.status_code == 405 else "there is nothing here"
-    response = failed(failure(RequestError(said, code=code)))
+    message = "this address takes another method" if error.status_code == 405 else "there is nothing here"
+    response = error_response(openai_error(RequestError(message, code=code)))
     response.headers.update(error.headers or {})
     return response

@@ -1,4 +1,4 @@
-"""What may end a request before its answer does."""
+"""What may end a request before its answer does, and work in threads beside the event loop."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class CancelScope:
     ``stopped`` then holds the reason. Made once the body is read: what the client sends after it is its end.
     """
 
-    def __init__(self, receive: Receive, timeout: float, closed: Callable[[CancelScope], None]) -> None:
+    def __init__(self, receive: Receive, timeout: float, on_close: Callable[[CancelScope], None]) -> None:
         loop = asyncio.get_running_loop()
         self.started = loop.time()
         self.stopped: asyncio.Future[Exception] = loop.create_future()
-        self._closed = closed
-        self._timer = loop.call_later(timeout, self.stop, _late(timeout))
+        self._on_close = on_close
+        self._timer = loop.call_later(timeout, self.stop, _timed_out(timeout))
         self._listener = asyncio.create_task(self._listen(receive))
 
     async def first(self, awaitable: Awaitable[T]) -> T:
@@ -53,7 +53,7 @@ class CancelScope:
         """Watch no longer: the answer is sent, or given up."""
         self._timer.cancel()
         self._listener.cancel()
-        self._closed(self)
+        self._on_close(self)
 
     async def _listen(self, receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":
@@ -61,7 +61,7 @@ class CancelScope:
         self.stop(ClientLeftError())
 
 
-def _late(timeout: float) -> BackendError:
+def _timed_out(timeout: float) -> BackendError:
     return BackendError(f"stopped after {timeout:g} s, the longest that an answer may take", code="timeout")
 
 
@@ -86,15 +86,17 @@ async def in_thread(work: Callable[[], T]) -> T:
         try:
             result = work()
         except BaseException as failure:
-            tell(loop, settle, None, failure)
+            call_in_loop(loop, settle, None, failure)
         else:
-            tell(loop, settle, result, None)
+            call_in_loop(loop, settle, result, None)
 
     threading.Thread(target=run, daemon=True).start()
     return await done
 
 
-def tell(loop: asyncio.AbstractEventLoop, callback: Callable[..., object], *arguments: object) -> None:
+def call_in_loop(
+    loop: asyncio.AbstractEventLoop, callback: Callable[..., object], *arguments: object
+) -> None:
     """Call ``callback`` on the loop from another thread; nothing happens when the loop has ended."""
     try:
         loop.call_soon_threadsafe(callback, *arguments)

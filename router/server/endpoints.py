@@ -2,35 +2,29 @@
 
 ::
 
-    body -> Ask                errors in the JSON and its fields, and unknown models
-    a place in the line        429 when there is none
-    images, prompt, backend  every other error of the client's; then the headers of a stream go out
-    a turn                     chunks come from a thread, comments keep the stream alive
+    body -> ParsedRequest      errors in the JSON and its fields, and unknown models
+    a slot in the queue        429 when there is none
+    images, prompt, backend    every other error of the client's; then the headers of a stream go out
+    a turn                     chunks come from a thread, what keeps a connection alive between them
+
+What a body and an answer look like, the dialect says; nothing here knows one by name.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, MutableMapping
+from collections.abc import AsyncGenerator, MutableMapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from backends.base import RequestError
-from router.api import (
-    ChatWriter,
-    CompletionWriter,
-    Envelope,
-    ParsedRequest,
-    ResponseWriter,
-    chat_ask,
-    failure,
-    read,
-)
-from router.api.objects import Object
-from router.api.parse import Document
+from router.api.dialect import Dialect, ResponseWriter
+from router.api.parse import read_document
+from router.api.request import ParsedRequest
+from router.api.response import Envelope, Object
 from router.router import Answer, join
 from router.server import log
 from router.server.admission import SMALL
@@ -38,85 +32,92 @@ from router.server.answering import Generation
 from router.server.cancel import CancelScope, ClientLeftError, in_thread
 from router.server.fetch import fetch_all
 from router.server.metrics import RequestMetrics
-from router.server.responses import DONE, PING, EventStream, event, json_response, routed, without_paths
+from router.server.responses import EventStream, json_response, routing_headers, without_paths
 from router.server.service import Service
 from router.types import Candidate, Chunk, Estimate, Route
 
-Understand: TypeAlias = Callable[[Document], ParsedRequest]
 
-
-async def exchange(service: Service, request: Request, understand: Understand) -> Response:
-    """The answer to a body that ``understand`` reads; RequestError or BackendError: there is none."""
+async def answer(service: Service, request: Request, dialect: Dialect) -> Response:
+    """The answer to a body of ``dialect``; RequestError or BackendError: there is none."""
     service.state.check()
-    meter = RequestMetrics(service.metrics)
-    with service.bodies.hold() as body:
+    metrics = RequestMetrics(service.metrics)
+    with service.body_budget.hold() as body:
         data = await body.read(request.headers, request.receive)
-        ask, backend = await understood(service, request, data, understand)
+        parsed, backend = await read_request(service, request, data, dialect)
         del data
-        talk = _handler(service, request, ask, meter)
+        handler = _handler(service, request, dialect, parsed, metrics)
         try:
-            answer = await talk.prepare(backend)
+            prepared = await handler.prepare(backend)
         except BaseException as error:
-            talk.close(error)
+            handler.close(error)
             raise
-    return await talk.respond(answer, request.headers.get("x-hybrid-debug") == "1")
+    return await handler.respond(prepared, request.headers.get("x-hybrid-debug") == "1")
 
 
-async def understood(
-    service: Service, request: Request, data: bytes, understand: Understand
+async def read_request(
+    service: Service, request: Request, data: bytes, dialect: Dialect
 ) -> tuple[ParsedRequest, str | None]:
-    """What a body asks for, and the backend it names; refused for what can be said before a place is free."""
-    ask = understand(read(data)) if len(data) <= SMALL else await in_thread(lambda: understand(read(data)))
-    backend = service.names.backend(ask.model, request.headers.get("x-hybrid-backend"))
-    return _within(ask, service), backend or service.settings.backend
+    """What a body asks for, and the backend it names.
+
+    RequestError: whatever can be said before there is a slot.
+    """
+
+    def read() -> ParsedRequest:
+        return dialect.read(read_document(data))
+
+    parsed = read() if len(data) <= SMALL else await in_thread(read)
+    backend = service.names.backend(parsed.model, request.headers.get("x-hybrid-backend"))
+    return _within_limits(parsed, service), backend or service.settings.backend
 
 
-def _within(ask: ParsedRequest, service: Service) -> ParsedRequest:
-    """``ask`` within the limits for images. RequestError: too many, or to be read too large."""
+def _within_limits(parsed: ParsedRequest, service: Service) -> ParsedRequest:
+    """The request with the server's limit for images. RequestError: too many, or to be read too large."""
     settings = service.settings
-    if len(ask.sources) > settings.images.max_images:
+    if len(parsed.sources) > settings.images.max_images:
         raise RequestError(
-            f"the conversation has {len(ask.sources)} images; at most {settings.images.max_images} "
+            f"the conversation has {len(parsed.sources)} images; at most {settings.images.max_images} "
             "are read in one request",
             code="too_many_images",
             param="messages",
         )
     most = settings.max_pixels or settings.images.useful_pixels
-    for name in ("min_pixels", "max_pixels"):
-        asked = getattr(ask, name)
-        if asked is not None and not 1 <= asked <= most:
+    for name, pixels in (("min_pixels", parsed.min_pixels), ("max_pixels", parsed.max_pixels)):
+        if pixels is not None and not 1 <= pixels <= most:
             raise RequestError(
-                f"{name} must be from 1 to {most}, got {asked}", param=f"mm_processor_kwargs.{name}"
+                f"{name} must be from 1 to {most}, got {pixels}", param=f"mm_processor_kwargs.{name}"
             )
-    return ask if ask.max_pixels is not None else replace(ask, max_pixels=settings.max_pixels)
+    return parsed if parsed.max_pixels is not None else replace(parsed, max_pixels=settings.max_pixels)
 
 
-def _handler(service: Service, request: Request, ask: ParsedRequest, meter: RequestMetrics) -> _Handler:
-    place = service.line.enter()
-    watches = service.state.watches
-    watch = CancelScope(request.receive, service.settings.request_timeout, watches.discard)
-    watches.add(watch)
-    return _Handler(service, ask, watch, Generation(place, watch, meter), meter, request.state.log)
+def _handler(
+    service: Service, request: Request, dialect: Dialect, parsed: ParsedRequest, metrics: RequestMetrics
+) -> _Handler:
+    slot = service.queue.enter()
+    cancel_scopes = service.state.cancel_scopes
+    cancel_scope = CancelScope(request.receive, service.settings.request_timeout, cancel_scopes.discard)
+    cancel_scopes.add(cancel_scope)
+    generation = Generation(slot, cancel_scope, metrics)
+    return _Handler(service, dialect, parsed, generation, metrics, request.state.log_fields)
 
 
 @dataclass(frozen=True)
 class _Handler:
-    """A request that has a place in the line."""
+    """A request that has a slot in the queue."""
 
     service: Service
-    ask: ParsedRequest
-    watch: CancelScope
-    run: Generation
-    meter: RequestMetrics
-    told: MutableMapping[str, Any]  # what the log will say of it
+    dialect: Dialect
+    parsed: ParsedRequest
+    generation: Generation
+    metrics: RequestMetrics
+    log_fields: MutableMapping[str, Any]
 
     async def prepare(self, backend: str | None) -> Answer:
         """The answer about to be given."""
-        return await self.run.prepare(self._made(backend))
+        return await self.generation.prepare(self._prepared(backend))
 
-    async def _made(self, backend: str | None) -> Answer:
-        fetched = await fetch_all(self.ask.sources, self.service.settings)
-        return await self.service.preparing.answer(self.ask, backend, fetched, self.run.place)
+    async def _prepared(self, backend: str | None) -> Answer:
+        fetched = await fetch_all(self.parsed.sources, self.service.settings)
+        return await self.service.preprocessor.answer(self.parsed, backend, fetched, self.generation.slot)
 
     async def respond(self, answer: Answer, debug: bool) -> Response:
         """The answer, as a stream or whole."""
@@ -124,57 +125,64 @@ class _Handler:
             self.service.names.served,
             answer.prompt,
             self.service.router.piece,
-            self.ask.include_usage,
+            self.parsed,
             answer.decision if debug else None,
         )
-        form: ResponseWriter = ChatWriter(envelope) if self.ask.form == "chat" else CompletionWriter(envelope)
-        headers = routed(answer.decision, self.ask.ignored)
-        if self.ask.stream:
-            return EventStream(self._events(form), headers, lambda: self.close(ClientLeftError()))
-        return json_response(await self._whole(form, answer), headers)
+        writer = self.dialect.writer(envelope)
+        headers = routing_headers(answer.decision, self.parsed.ignored)
+        if self.parsed.stream:
+            media_type = self.dialect.framing.media_type
+            return EventStream(
+                self._events(writer), media_type, headers, lambda: self.close(ClientLeftError())
+            )
+        return json_response(await self._whole(writer, answer), headers)
 
-    async def _events(self, form: ResponseWriter) -> AsyncGenerator[bytes, None]:
-        """A stream never lies: it ends with a reason and [DONE], or with an error."""
+    async def _events(self, writer: ResponseWriter) -> AsyncGenerator[bytes, None]:
+        """A stream never lies: it ends with a reason and what says that it is done, or with an error."""
+        framing = self.dialect.framing
         error: BaseException | None = None
         try:
-            for found in form.opening():
-                yield event(found)
-            async with aclosing(self.run.chunks(self.service.settings.ping_interval)) as chunks:
+            for item in writer.opening():
+                yield framing.event(item)
+            async with aclosing(self.generation.chunks(self.service.settings.ping_interval)) as chunks:
                 async for chunk in chunks:
-                    for piece in _pieces(form, chunk):
-                        yield piece
-            yield DONE
+                    for event in self._chunk_events(writer, chunk):
+                        yield event
+            yield framing.done
         except ClientLeftError as left:
             error = left
-        except Exception as failed:
-            error = failed
-            log.note(self.told, failed)
-            yield event(failure(failed).body)
+        except Exception as failure:
+            error = failure
+            log.add_failure(self.log_fields, failure)
+            for item in writer.failed(self.dialect.error(failure)):
+                yield framing.event(item)
         finally:
             self.close(error)
 
-    async def _whole(self, form: ResponseWriter, answer: Answer) -> Any:
+    def _chunk_events(self, writer: ResponseWriter, chunk: Chunk | None) -> list[bytes]:
+        framing = self.dialect.framing
+        if chunk is None:
+            return [framing.keep_alive]
+        return [framing.event(item) for item in writer.chunk(chunk)]
+
+    async def _whole(self, writer: ResponseWriter, answer: Answer) -> Object:
         error: BaseException | None = None
         try:
-            chunks = [chunk async for chunk in self.run.chunks() if chunk is not None]
-            return form.whole(join(chunks, answer.decision))
-        except BaseException as failed:
-            error = failed
+            chunks = [chunk async for chunk in self.generation.chunks() if chunk is not None]
+            return writer.whole(join(chunks, answer.decision))
+        except BaseException as failure:
+            error = failure
             raise
         finally:
             self.close(error)
 
     def close(self, error: BaseException | None) -> None:
         """End what still goes on, and say in the log what it was; once, whoever comes first."""
-        if self.run.closed:
+        if self.generation.closed:
             return
-        self.run.close()
-        self.meter.ended(_finish(error))
-        self.told.update(self.meter.figures())
-
-
-def _pieces(form: ResponseWriter, chunk: Chunk | None) -> list[bytes]:
-    return [PING] if chunk is None else [event(found) for found in form.chunk(chunk)]
+        self.generation.close()
+        self.metrics.on_end(_finish(error))
+        self.log_fields.update(self.metrics.log_fields())
 
 
 def _finish(error: BaseException | None) -> str | None:
@@ -213,15 +221,15 @@ class RouteObject(Object):
     max_tokens: int
 
 
-async def dry_run(service: Service, request: Request) -> Response:
-    """The decision; RequestError as the answer itself would raise."""
+async def dry_run(service: Service, request: Request, dialect: Dialect) -> Response:
+    """The decision about a body of ``dialect``; RequestError as the answer itself would raise."""
     service.state.check()
-    with service.bodies.hold() as body:
+    with service.body_budget.hold() as body:
         data = await body.read(request.headers, request.receive)
-        ask, backend = await understood(service, request, data, chat_ask)
-        fetched = await fetch_all(ask.sources, service.settings)
-        route = await service.preparing.route(ask, backend, fetched, service.line.inside)
-    return json_response(_object(route), routed(route.decision, ask.ignored))
+        parsed, backend = await read_request(service, request, data, dialect)
+        fetched = await fetch_all(parsed.sources, service.settings)
+        route = await service.preprocessor.route(parsed, backend, fetched, service.queue.inside)
+    return json_response(_object(route), routing_headers(route.decision, parsed.ignored))
 
 
 def _object(route: Route) -> RouteObject:
@@ -229,25 +237,25 @@ def _object(route: Route) -> RouteObject:
         backend=route.decision.backend,
         reason=without_paths(route.decision.reason),
         fallbacks=list(route.decision.fallbacks),
-        candidates=[_candidate(found) for found in route.candidates],
+        candidates=[_candidate(candidate) for candidate in route.candidates],
         prompt_tokens=route.situation.prompt_tokens,
         image_tokens=route.situation.image_tokens,
         max_tokens=route.situation.max_tokens,
     )
 
 
-def _candidate(found: Candidate) -> CandidateObject:
+def _candidate(candidate: Candidate) -> CandidateObject:
     return CandidateObject(
-        backend=found.backend,
-        refusal=found.refusal and without_paths(found.refusal),
-        loaded=found.loaded,
-        estimate=None if found.estimate is None else _estimate(found.estimate),
+        backend=candidate.backend,
+        refusal=candidate.refusal and without_paths(candidate.refusal),
+        loaded=candidate.loaded,
+        estimate=None if candidate.estimate is None else _estimate(candidate.estimate),
     )
 
 
-def _estimate(found: Estimate) -> EstimateObject:
+def _estimate(estimate: Estimate) -> EstimateObject:
     return EstimateObject(
-        load_seconds=found.load_seconds,
-        first_token_seconds=found.first_token_seconds,
-        seconds=found.seconds,
+        load_seconds=estimate.load_seconds,
+        first_token_seconds=estimate.first_token_seconds,
+        seconds=estimate.seconds,
     )

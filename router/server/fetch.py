@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import h11
 
 from backends.base import RequestError
-from router.api.request import ImageSource
+from router.api.messages import ImageSource
 from router.server.cancel import in_thread
 from router.server.settings import Settings
 

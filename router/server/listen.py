@@ -18,7 +18,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from backends.base import BackendError, RequestError
 from backends.machine import use_few_arenas
-from router.api import failure
+from router.api.errors import openai_error
 from router.server import log
 from router.server.service import Service, ServiceState
 from router.server.settings import Settings
@@ -85,7 +85,7 @@ def protocol(settings: Settings) -> type[H11Protocol]:
                 self._arriving = self.loop.call_later(settings.receive_timeout, self.transport.abort)
 
         def _refuse(self, status: int, message: str, code: str) -> None:
-            body = failure(RequestError(message, code=code)).body.json_text().encode()
+            body = openai_error(RequestError(message, code=code)).body.json_text().encode()
             headers = [("content-type", "application/json"), ("content-length", str(len(body)))]
             response = h11.Response(status_code=status, headers=[*headers, ("connection", "close")])
             for event in (response, h11.Data(data=body), h11.EndOfMessage()):
@@ -192,18 +192,18 @@ class HttpServer(uvicorn.Server):
         left = max(self._drain_timeout / 2, self._drain_timeout - LAST_SECONDS)
         self._deadline = now if self.force_exit else now + left
         self.signal = number
-        log.tell("stopping" if self.force_exit else "draining", under_way=len(self.state.watches))
+        log.write("stopping" if self.force_exit else "draining", under_way=len(self.state.cancel_scopes))
         self.state.drain()
 
     async def main_loop(self) -> None:
         """Wait until there is a reason to end."""
         ticks, loop, told = 0, asyncio.get_running_loop(), False
         while not await self.on_tick(ticks) and self.state.failure is None:
-            if self._deadline is not None and (not self.state.watches or loop.time() >= self._deadline):
+            if self._deadline is not None and (not self.state.cancel_scopes or loop.time() >= self._deadline):
                 break
             if self.state.phase == "ready" and not told:
                 told = True
-                log.tell("ready")
+                log.write("ready")
             ticks += 1
             await asyncio.sleep(_TICK)
         self.state.drain()

@@ -30,18 +30,18 @@ def set_up(as_json: bool, quiet: bool = False) -> None:
     logging.getLogger("uvicorn.access").disabled = True
 
 
-def tell(message: str, level: int = logging.INFO, **fields: Any) -> None:
+def write(message: str, level: int = logging.INFO, **fields: Any) -> None:
     """One line: a fixed message, and figures by name."""
     LOGGER.log(level, message, extra={"fields": fields})
 
 
-def notice(text: str) -> None:
+def info(text: str) -> None:
     """What loading a model has to say, such as that an export is made."""
     LOGGER.info("%s", text)
 
 
-def note(fields: MutableMapping[str, Any], failure: BaseException) -> None:
-    """What a line says of a failure: its code, and of what is not the client's where it came from.
+def add_failure(fields: MutableMapping[str, Any], failure: BaseException) -> None:
+    """Add what a line says of a failure: its code, and of what is not the client's where it came from.
 
     Its text may hold what was asked. Only the words of the set-up's own errors are written down, and not
     those of a broken model: a chat template that fails may quote a message.
@@ -66,10 +66,10 @@ def _escaped(text: str) -> str:
 class _Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         fields = getattr(record, "fields", {})
-        told = " ".join(f"{name}={_escaped(str(value))}" for name, value in fields.items())
+        written = " ".join(f"{name}={_escaped(str(value))}" for name, value in fields.items())
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
         mark = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
-        return f"{clock} {mark}{_escaped(record.getMessage())} {told}".rstrip()
+        return f"{clock} {mark}{_escaped(record.getMessage())} {written}".rstrip()
 
 
 class _Json(logging.Formatter):

@@ -1,4 +1,4 @@
-"""What Prometheus is told; names as other servers of language models have them, after ``hybrid_``."""
+"""What Prometheus is given; names as other servers of language models have them, after ``hybrid_``."""
 
 from __future__ import annotations
 
@@ -56,14 +56,16 @@ class Metrics:
         """All of them, as Prometheus reads them."""
         return generate_latest(self.registry)
 
-    def _gauge(self, name: str, says: str) -> Gauge:
-        return Gauge(f"hybrid_{name}", says, _LABELS, registry=self.registry)
+    def _gauge(self, name: str, description: str) -> Gauge:
+        return Gauge(f"hybrid_{name}", description, _LABELS, registry=self.registry)
 
-    def _counter(self, name: str, says: str, *more: str) -> Counter:
-        return Counter(f"hybrid_{name}", says, (*_LABELS, *more), registry=self.registry)
+    def _counter(self, name: str, description: str, *more: str) -> Counter:
+        return Counter(f"hybrid_{name}", description, (*_LABELS, *more), registry=self.registry)
 
-    def _histogram(self, name: str, says: str, buckets: Iterable[float]) -> Histogram:
-        return Histogram(f"hybrid_{name}", says, _LABELS, buckets=tuple(buckets), registry=self.registry)
+    def _histogram(self, name: str, description: str, buckets: Iterable[float]) -> Histogram:
+        return Histogram(
+            f"hybrid_{name}", description, _LABELS, buckets=tuple(buckets), registry=self.registry
+        )
 
 
 class RequestMetrics:
@@ -77,9 +79,9 @@ class RequestMetrics:
         self._labels: tuple[str, str, str] | None = None  # known when it is decided who answers
         self._queued: float | None = None
         self._gauge: Gauge | None = None  # in which the request is counted now
-        self._seen = 0
+        self._chunks = 0
 
-    def prepared(self, answer: Answer) -> None:
+    def on_prepared(self, answer: Answer) -> None:
         """It is known who answers; the request waits for its turn."""
         modality = "text" if answer.prompt.grid is None else "image"
         self._labels = (answer.decision.backend, self._metrics.model, modality)
@@ -89,58 +91,58 @@ class RequestMetrics:
         if any("did not load" in clause for clause in more):
             self._metrics.fallbacks.inc()
         self._queued = time.monotonic()
-        self._count_in(self._metrics.waiting)
+        self._move_to(self._metrics.waiting)
 
-    def begins(self) -> None:
-        """The request's turn has come."""
+    def on_start(self) -> None:
+        """The request's turn has come: it computes."""
         self._last = time.monotonic()
         if self._queued is not None:
             self._observe(self._metrics.queued, self._last - self._queued)
-        self._count_in(self._metrics.running)
+        self._move_to(self._metrics.running)
 
-    def came(self, chunk: Chunk) -> None:
-        """A chunk is there."""
+    def on_chunk(self, chunk: Chunk) -> None:
+        """A chunk was computed and read."""
         now = time.monotonic()
-        first = self._seen == 0
+        first = self._chunks == 0
         since, histogram = (
             (self._arrived, self._metrics.first_token) if first else (self._last, self._metrics.between)
         )
         self._observe(histogram, now - since)
         self._last = now
-        self._seen += 1
+        self._chunks += 1
         if chunk.finish is not None:
             self.finish, self.stats = chunk.finish, chunk.stats
 
-    def ended(self, finish: str | None = None) -> None:
+    def on_end(self, finish: str | None = None) -> None:
         """Nothing more comes. ``finish``: why, where it is not what the last chunk says."""
         self.finish = finish or self.finish
-        self._count_in(None)
+        self._move_to(None)
         labels = self._labels or ("", self._metrics.model, "")
         self._metrics.requests.labels(*labels, self.finish).inc()
         if self._labels is not None:
             self._observe(self._metrics.whole, self.seconds)
         if self.stats is not None:
-            self._took(self.stats)
+            self._count_answer(self.stats)
 
-    def figures(self) -> dict[str, object]:
+    def log_fields(self) -> dict[str, object]:
         """What the log says of the request."""
         if self._labels is None:
             return {}
-        told: dict[str, object] = {"backend": self._labels[0], "finish": self.finish}
+        fields: dict[str, object] = {"backend": self._labels[0], "finish": self.finish}
         if self.stats is not None:
-            told["prompt_tokens"] = self.stats.prompt_tokens
-            told["image_tokens"] = self.stats.image_tokens
-            told["output_tokens"] = self.stats.output_tokens
-            told["prefill_seconds"] = round(self.stats.prefill_seconds, 4)
-            told["decode_seconds"] = round(self.stats.decode_seconds, 4)
-        return told
+            fields["prompt_tokens"] = self.stats.prompt_tokens
+            fields["image_tokens"] = self.stats.image_tokens
+            fields["output_tokens"] = self.stats.output_tokens
+            fields["prefill_seconds"] = round(self.stats.prefill_seconds, 4)
+            fields["decode_seconds"] = round(self.stats.decode_seconds, 4)
+        return fields
 
     @property
     def seconds(self) -> float:
         """Since the request arrived."""
         return time.monotonic() - self._arrived
 
-    def _took(self, stats: Stats) -> None:
+    def _count_answer(self, stats: Stats) -> None:
         metrics = self._metrics
         for counter, amount in (
             (metrics.prompt_tokens, stats.prompt_tokens),
@@ -161,7 +163,7 @@ class RequestMetrics:
         if self._labels is not None:
             histogram.labels(*self._labels).observe(seconds)
 
-    def _count_in(self, gauge: Gauge | None) -> None:
+    def _move_to(self, gauge: Gauge | None) -> None:
         if self._labels is None:
             return
         if self._gauge is not None:

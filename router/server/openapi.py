@@ -2,74 +2,81 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import FastAPI
+from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from router.api.chat import ChatBody
-from router.api.completions import CompletionBody
-from router.api.objects import ChatChunk, Error, Object
+from router.api.dialect import Dialect
+from router.api.response import Error, Object
 from router.server.middleware import PUBLIC
 
-_REFERENCE = "#/components/schemas/{model}"
+
+def error_schemas(*statuses: int, body: type[Object] = Error) -> dict[int | str, dict[str, Any]]:
+    """That a route may answer with these, in one shape of errors."""
+    return {status: {"model": body, "description": HTTPStatus(status).phrase} for status in statuses}
 
 
-def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """That a route may answer with these, in the one shape of errors."""
-    return {status: {"model": Error, "description": HTTPStatus(status).phrase} for status in statuses}
-
-
-def answered(whole: type[Object], piece: type[Object]) -> dict[str, Any]:
+def answer_schemas(dialect: Dialect) -> dict[str, Any]:
     """That an answer comes whole, or as a stream of events, each with a piece of it."""
-    schema = {"$ref": _REFERENCE.format(model=piece.__name__)}
-    data = {"type": "string", "contentMediaType": "application/json", "contentSchema": schema}
-    event = {
-        "type": "object",
-        "description": "A server-sent event; the last one is [DONE], or an error.",
-        "properties": {"data": data},
-        "required": ["data"],
-    }
-    return {"model": whole, "content": {"text/event-stream": {"schema": event}}}
+    event = dialect.framing.schema(_reference(dialect.piece))
+    return {"model": dialect.whole, "content": {dialect.framing.media_type: {"schema": event}}}
 
 
-def json_body(name: str) -> dict[str, Any]:
-    """That a route reads a JSON body of the model ``name``."""
-    schema = {"$ref": _REFERENCE.format(model=name)}
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+def json_body(model: type[BaseModel]) -> dict[str, Any]:
+    """That a route reads a JSON body of this model."""
+    content = {"application/json": {"schema": _reference(model)}}
+    return {"requestBody": {"required": True, "content": content}}
 
 
-def describe(app: FastAPI) -> None:
+def describe(app: FastAPI, dialects: Sequence[Dialect]) -> None:
     """Make the application's document complete."""
-    made = app.openapi
+    generate = app.openapi
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
-            _complete(made())
+            _complete(generate(), dialects)
         assert app.openapi_schema is not None
         return app.openapi_schema
 
     app.openapi = document  # type: ignore[method-assign]
 
 
-def _complete(found: dict[str, Any]) -> None:
-    others = [(ChatBody, "validation"), (CompletionBody, "validation"), (ChatChunk, "serialization")]
-    _, schemas = models_json_schema(others, ref_template=_REFERENCE)  # type: ignore[arg-type]
-    parts = found["components"]
+_REFERENCE = "#/components/schemas/{model}"
+
+
+def _reference(model: type[BaseModel]) -> dict[str, str]:
+    return {"$ref": _REFERENCE.format(model=model.__name__)}
+
+
+def _complete(document: dict[str, Any], dialects: Sequence[Dialect]) -> None:
+    models: dict[tuple[type[BaseModel], Literal["validation", "serialization"]], None] = {}
+    models |= {(dialect.body, "validation"): None for dialect in dialects}
+    # the framework itself describes what comes whole
+    pieces = (dialect.piece for dialect in dialects if dialect.piece is not dialect.whole)
+    models |= {(piece, "serialization"): None for piece in pieces}
+    _, schemas = models_json_schema(list(models), ref_template=_REFERENCE)
+    components = document["components"]
     for unused in ("HTTPValidationError", "ValidationError"):
-        parts["schemas"].pop(unused, None)
-    parts["schemas"].update(schemas["$defs"])
-    parts["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-    refused = {"$ref": _REFERENCE.format(model="Error")}
-    for path, operations in found["paths"].items():
+        components["schemas"].pop(unused, None)
+    components["schemas"].update(schemas["$defs"])
+    components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    errors = {dialect.path: dialect.error_body for dialect in dialects}
+    for path, operations in document["paths"].items():
         for operation in operations.values():
-            statuses = operation["responses"]
-            statuses.pop("422", None)  # the framework's own; here a body's faults are 400
-            for status in (403,) if path in PUBLIC else (401, 403):
-                statuses[str(status)] = {
-                    "description": HTTPStatus(status).phrase,
-                    "content": {"application/json": {"schema": refused}},
-                }
-            if path not in PUBLIC:
-                operation["security"] = [{}, {"key": []}]
+            _complete_operation(operation, path in PUBLIC, errors.get(path, Error))
+
+
+def _complete_operation(operation: dict[str, Any], public: bool, error: type[Object]) -> None:
+    statuses = operation["responses"]
+    statuses.pop("422", None)  # the framework's own; here a body's faults are 400
+    for status in (403,) if public else (401, 403):
+        statuses[str(status)] = {
+            "description": HTTPStatus(status).phrase,
+            "content": {"application/json": {"schema": _reference(error)}},
+        }
+    if not public:
+        operation["security"] = [{}, {"key": []}]

@@ -1,4 +1,4 @@
-"""Answers over HTTP: an object, a failure, a stream of events."""
+"""Answers over HTTP: an object, an error, a stream of events, and whether the server is ready."""
 
 from __future__ import annotations
 
@@ -10,55 +10,50 @@ from typing import Any
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from router.api import ErrorResponse
-from router.api.objects import Object
+from router.api.errors import ErrorResponse
+from router.api.response import Object
 from router.types import Decision
 
-PING = b": keep-alive\n\n"
-DONE = b"data: [DONE]\n\n"
-
 _STREAMED = {
-    "content-type": "text/event-stream",
     "cache-control": "no-cache",
     "x-accel-buffering": "no",  # a proxy is not to collect it
 }
 _PATH = re.compile(r"(?<![\w/])[~/][^\s,;:)']*")
 
 
-def json_response(found: Object, headers: Mapping[str, str] | None = None, status: int = 200) -> Response:
+def json_response(item: Object, headers: Mapping[str, str] | None = None, status: int = 200) -> Response:
     """One object."""
     return Response(
-        found.json_text(), status, {"cache-control": "no-store", **(headers or {})}, "application/json"
+        item.json_text(), status, {"cache-control": "no-store", **(headers or {})}, "application/json"
     )
 
 
-def failed(failure: ErrorResponse, retry_after: int | None = None) -> Response:
-    """A failure; ``retry_after``: seconds after which to come again."""
+def error_response(error: ErrorResponse, retry_after: int | None = None) -> Response:
+    """An error; ``retry_after``: seconds after which to come again."""
     again = {} if retry_after is None else {"retry-after": str(retry_after)}
-    return json_response(failure.body, {**failure.headers, **again}, failure.status)
+    return json_response(error.body, {**error.headers, **again}, error.status)
 
 
-def event(found: Object) -> bytes:
-    """One object of a stream."""
-    return b"data: " + found.json_text().encode("utf-8") + b"\n\n"
-
-
-def routed(decision: Decision, ignored: tuple[str, ...]) -> dict[str, str]:
+def routing_headers(decision: Decision, ignored: tuple[str, ...]) -> dict[str, str]:
     """The headers that say who answers and why, and which fields nobody read."""
     headers = {"x-hybrid-backend": decision.backend, "x-hybrid-route-reason": _for_header(decision.reason)}
     return {**headers, **({"x-hybrid-ignored": ", ".join(ignored)} if ignored else {})}
 
 
 class EventStream(Response):
-    """Server-sent events, each sent when it is there."""
+    """Events, each sent when it is there."""
 
     def __init__(
-        self, events: AsyncGenerator[bytes, None], headers: Mapping[str, str], ended: Callable[[], None]
+        self,
+        events: AsyncGenerator[bytes, None],
+        media_type: str,
+        headers: Mapping[str, str],
+        on_end: Callable[[], None],
     ) -> None:
-        """``ended`` is called in any case, also if not one event was sent."""
-        super().__init__(headers={**_STREAMED, **headers})
+        """``on_end`` is called in any case, also if not one event was sent."""
+        super().__init__(headers={"content-type": media_type, **_STREAMED, **headers})
         del self.headers["content-length"]
-        self._events, self._ended = events, ended
+        self._events, self._on_end = events, on_end
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send them."""
@@ -70,7 +65,7 @@ class EventStream(Response):
                     await send({"type": "http.response.body", "body": piece, "more_body": True})
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
-            self._ended()
+            self._on_end()
 
 
 def without_paths(reason: str) -> str:

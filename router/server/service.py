@@ -1,4 +1,4 @@
-"""What all requests share."""
+"""What all requests share: the router and its state, the queue, the limits, and loading the model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from router.types import Candidate, Message, Picture, Request, Sampling
 
 Phase: TypeAlias = Literal["loading", "ready", "draining"]
 
-_SAID: dict[Phase, str] = {
+_MESSAGES: dict[Phase, str] = {
     "loading": "the model is being loaded; come again in a moment",
     "draining": "the server is about to end; come again in a moment",
 }
@@ -32,14 +32,14 @@ _SAID: dict[Phase, str] = {
 class ServiceState:
     """The phase, and the requests that are under way in it."""
 
-    def __init__(self, hangs: Callable[[], bool]) -> None:
-        """``hangs``: whether a computation goes on that was told to stop."""
+    def __init__(self, is_stuck: Callable[[], bool]) -> None:
+        """``is_stuck``: whether a computation goes on that was told to stop."""
         self.phase: Phase = "loading"
         self.failure: BaseException | None = None  # why the model did not load
         self.usable: tuple[Candidate, ...] = ()  # backends, known once it is loaded
         self.since = int(time.time())
-        self.watches: set[CancelScope] = set()
-        self._hangs = hangs
+        self.cancel_scopes: set[CancelScope] = set()
+        self._is_stuck = is_stuck
 
     @property
     def problem(self) -> str | None:
@@ -48,12 +48,12 @@ class ServiceState:
             return "Loading model"  # word for word what clients of llama.cpp look for
         if self.phase == "draining":
             return "Shutting down"
-        return "A backend does not answer" if self._hangs() else None
+        return "A backend does not answer" if self._is_stuck() else None
 
     def check(self) -> None:
         """BackendError ``loading`` or ``draining``: no request can be taken now."""
         if self.phase != "ready":
-            raise BackendError(_SAID[self.phase], code=self.phase)
+            raise BackendError(_MESSAGES[self.phase], code=self.phase)
 
     def drain(self) -> None:
         """Take no more requests."""
@@ -61,8 +61,8 @@ class ServiceState:
 
     def cut(self) -> None:
         """End every request that is still under way."""
-        for watch in tuple(self.watches):
-            watch.stop(BackendError(_SAID["draining"], code="draining"))
+        for cancel_scope in tuple(self.cancel_scopes):
+            cancel_scope.stop(BackendError(_MESSAGES["draining"], code="draining"))
 
 
 ALIAS = "auto"
@@ -114,17 +114,17 @@ class Service:
         self.router = router
         self.settings = settings
         self.names = ModelNames(settings.name or router.model.name, backend_names())
-        self.callers = AccessPolicy(settings.bound, settings.hosts, settings.origins)
-        self.line = Queue(settings.max_concurrency, settings.max_queue)
-        self.bodies = BodyBudget(settings.max_body, settings.max_bodies)
-        self.preparing = Preprocessor(router, settings)
-        self.state = ServiceState(lambda: self.line.stuck)
+        self.access_policy = AccessPolicy(settings.bound, settings.hosts, settings.origins)
+        self.queue = Queue(settings.max_concurrency, settings.max_queue)
+        self.body_budget = BodyBudget(settings.max_body, settings.max_bodies)
+        self.preprocessor = Preprocessor(router, settings)
+        self.state = ServiceState(lambda: self.queue.stuck)
         self.metrics = Metrics(self.names.served, settings.policy)
 
     def retry_after(self, code: str) -> int | None:
         """Whole seconds after which to come again, for an error that passes by itself."""
         if code == "queue_full":
-            return self.line.retry_after
+            return self.queue.retry_after
         return 5 if code in ("loading", "draining") else None
 
 

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from backends.base import RequestError
-from router.api import ParsedRequest, chat_ask
+from router.api.chat import read_chat
 from router.api.parse import MAX_DEPTH, MAX_VALUES
+from router.api.request import ParsedRequest
 
 PIXEL = "data:image/png;base64,iVBORw0KGgo="
 BASE = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
@@ -43,7 +44,7 @@ BROKEN = {
 
 
 def ask(**fields: object) -> ParsedRequest:
-    return chat_ask({**BASE, **fields})
+    return read_chat({**BASE, **fields})
 
 
 def content(*parts: object) -> list[object]:

@@ -7,11 +7,16 @@ import numpy as np
 import pytest
 
 from backends.base import BackendError, Prompt, RequestError
-from router.api import ChatWriter, CompletionWriter, Envelope, failure
+from router.api.chat import ChatWriter
+from router.api.completions import CompletionWriter
+from router.api.dialect import ResponseWriter
+from router.api.errors import openai_error
+from router.api.request import ParsedRequest
+from router.api.response import Envelope
 from router.detokenize import pieces
 from router.models import find
 from router.prompt import PromptBuilder
-from router.types import Chunk, Completion, Decision, Stats, TokenScore
+from router.types import Chunk, Completion, Decision, Sampling, Stats, TokenScore
 
 BUILDER = PromptBuilder.read(find().folder)
 PIECE = pieces(BUILDER.tokenizer, BUILDER.control_ids)
@@ -27,8 +32,9 @@ def test_the_bytes_of_an_answers_tokens_are_its_text() -> None:
     assert PIECE(10**6) == b""
 
 
-def envelope(**fields: Any) -> Envelope:
-    return Envelope(**{"model": "m", "prompt": PROMPT, "piece": PIECE, "id": "1", "created": 7, **fields})
+def envelope(include_usage: bool = False, **fields: Any) -> Envelope:
+    request = ParsedRequest("m", (), Sampling(), include_usage=include_usage)
+    return Envelope("m", PROMPT, PIECE, request, **{"id": "1", "created": 7, **fields})
 
 
 def scored(text: str) -> tuple[tuple[int, ...], tuple[TokenScore, ...]]:
@@ -43,9 +49,9 @@ def chunks(logprobs: bool = False) -> list[Chunk]:
     return [*sent, Chunk(".", (end,), (TokenScore(end, -0.1),) if logprobs else (), "stop", STATS)]
 
 
-def sent(form: ChatWriter | CompletionWriter, of: list[Chunk]) -> list[dict[str, Any]]:
-    objects = [*form.opening(), *(found for chunk in of for found in form.chunk(chunk))]
-    return [json.loads(found.json_text()) for found in objects]
+def sent(writer: ResponseWriter, of: list[Chunk]) -> list[dict[str, Any]]:
+    objects = [*writer.opening(), *(item for chunk in of for item in writer.chunk(chunk))]
+    return [json.loads(item.json_text()) for item in objects]
 
 
 SAME = {"id": "chatcmpl-1", "created": 7, "model": "m", "object": "chat.completion.chunk"}
@@ -181,11 +187,16 @@ def test_older_completions_have_their_own_chunks_and_log_probabilities() -> None
 def test_a_failure_has_a_status_and_all_four_fields(
     error: Exception, status: int, kind: str, retry: str | None
 ) -> None:
-    found = failure(error)
+    found = openai_error(error)
     body = json.loads(found.body.json_text())["error"]
     assert set(body) == {"message", "type", "param", "code"}
     assert (found.status, body["type"], found.headers.get("x-should-retry")) == (status, kind, retry)
     assert body["code"] is None or isinstance(body["code"], str)
+
+
+def said(error: Exception) -> dict[str, Any]:
+    body: dict[str, Any] = json.loads(openai_error(error).body.json_text())["error"]
+    return body
 
 
 def test_the_set_ups_faults_are_told_in_fixed_words() -> None:
@@ -194,11 +205,11 @@ def test_the_set_ups_faults_are_told_in_fixed_words() -> None:
         BackendError("/home/someone: 0x7f00", code="backend_error"),
         RuntimeError("/home/someone"),
     ):
-        told = failure(error).body.error.message
+        told = said(error)["message"]
         assert "someone" not in told
         assert "log" in told
 
 
 def test_fields_are_named_as_this_servers_clients_know_them() -> None:
-    assert failure(RequestError("no", param="json_schema")).body.error.param == "response_format"
-    assert failure(RequestError("no", param="messages[1]")).body.error.param == "messages[1]"
+    assert said(RequestError("no", param="json_schema"))["param"] == "response_format"
+    assert said(RequestError("no", param="messages[1]"))["param"] == "messages[1]"

@@ -6,9 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from router.api import chat_ask, completion_ask
+from router.api.chat import read_chat
+from router.api.completions import read_completion
+from router.api.messages import ImageSource
 from router.api.parse import MOST_NAMED
-from router.api.request import LOW_PIXELS, ImageSource
+from router.api.request import LOW_PIXELS
 from router.types import Picture, Sampling
 from tests.api.body_corpus import ALL_SAMPLING, BASE, PIXEL, WRONG, ask, content, refused
 
@@ -21,8 +23,8 @@ def test_a_wrong_field_is_refused_by_name(fields: dict[str, Any], code: str, par
 
 
 def test_a_missing_field_is_named() -> None:
-    assert refused(lambda: chat_ask({"model": "m"}))[:2] == ("missing_parameter", "messages")
-    assert refused(lambda: chat_ask({"messages": BASE["messages"]}))[:2] == ("missing_parameter", "model")
+    assert refused(lambda: read_chat({"model": "m"}))[:2] == ("missing_parameter", "messages")
+    assert refused(lambda: read_chat({"messages": BASE["messages"]}))[:2] == ("missing_parameter", "model")
 
 
 def test_null_asks_for_nothing() -> None:
@@ -46,7 +48,7 @@ def test_every_sampling_field_arrives() -> None:
 
 
 def test_texts_and_images_keep_their_order_and_developers_speak_as_the_system() -> None:
-    turns = ask(
+    messages = ask(
         messages=[
             {"role": "developer", "content": "Be brief."},
             {
@@ -61,10 +63,10 @@ def test_texts_and_images_keep_their_order_and_developers_speak_as_the_system() 
             },
             {"role": "assistant", "content": "Done."},
         ]
-    ).turns
-    assert [turn.role for turn in turns] == ["system", "user", "assistant"]
+    ).messages
+    assert [message.role for message in messages] == ["system", "user", "assistant"]
     where = "messages[1].content"
-    assert turns[1].parts == (
+    assert messages[1].parts == (
         "Compare",
         ImageSource(f"{where}[1]", "iVBORw0KGgo=", None, "low"),
         "with",
@@ -157,8 +159,8 @@ def test_fields_that_are_not_read_are_named_once_and_safely() -> None:
 
 
 def test_an_older_completion_is_one_message_of_the_user() -> None:
-    said = completion_ask({"model": "m", "prompt": ["Hi"], "logprobs": 2, "max_tokens": 3, "user": "me"})
-    assert (said.form, said.turns[0].role, said.turns[0].parts) == ("text", "user", ("Hi",))
+    said = read_completion({"model": "m", "prompt": ["Hi"], "logprobs": 2, "max_tokens": 3, "user": "me"})
+    assert (said.messages[0].role, said.messages[0].parts) == ("user", ("Hi",))
     assert said.sampling == Sampling(max_tokens=3, logprobs=2)
     assert said.ignored == ("user",)
     for fields, code, param in (
@@ -170,7 +172,7 @@ def test_an_older_completion_is_one_message_of_the_user() -> None:
         ({"prompt": "a", "logprobs": 21}, "invalid_value", "logprobs"),
         ({}, "missing_parameter", "prompt"),
     ):
-        found = refused(lambda fields=fields: completion_ask({"model": "m", **fields}))
+        found = refused(lambda fields=fields: read_completion({"model": "m", **fields}))
         assert found[:2] == (code, param)
 
 

@@ -63,7 +63,7 @@ class Served:
         return self.client.post(path, json={**ASK, **fields})
 
     def idle(self) -> bool:
-        return self.service.line.inside == 0 and self.backend.open_sessions == 0
+        return self.service.queue.inside == 0 and self.backend.open_sessions == 0
 
     @contextmanager
     def connected(self, data: bytes = b"", receive_buffer: int | None = None) -> Iterator[socket.socket]:

@@ -71,7 +71,7 @@ def test_draining_finishes_what_runs_and_takes_nothing_more(start, gate) -> None
     with served.connected(post(json.dumps({**ASK, "stream": True}).encode())) as running:
         head = read_until(running, b"assistant")
         with served.connected(post(json.dumps(ASK).encode())) as waiting:
-            until(lambda: served.service.line.inside == 2)
+            until(lambda: served.service.queue.inside == 2)
             served.server.servers[0].get_loop().call_soon_threadsafe(served.server.end, 15)
             until(lambda: served.service.state.phase == "draining")
             refused = served.ask()
@@ -91,7 +91,7 @@ def test_what_does_not_end_in_time_is_told_so(start) -> None:
     served.plays(delay=0.05)
     with served.connected(post(STREAM)) as running, served.connected(post(WHOLE)) as waiting:
         read_until(running, b"content")
-        until(lambda: served.service.line.inside == 2)
+        until(lambda: served.service.queue.inside == 2)
         served.server.servers[0].get_loop().call_soon_threadsafe(served.server.end, 15)
         data, whole = read_all(running), read_all(waiting)
     assert events(data)[-1]["error"]["code"] == "draining"

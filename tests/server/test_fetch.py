@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from backends.base import RequestError
-from router.api.request import ImageSource
+from router.api.messages import ImageSource
 from router.server import fetch as fetching
 from router.server.fetch import address, fetch, is_public
 from tests.images.image_corpus import encoded, photo

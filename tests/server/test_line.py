@@ -12,7 +12,7 @@ import pytest
 
 from backends.scripted import ScriptedBackend, ScriptedSession
 from router import Request, Router
-from router.api import read
+from router.api.parse import read_document
 from router.server import endpoints
 from router.server.admission import Queue
 from router.server.metrics import RequestMetrics
@@ -80,7 +80,7 @@ def test_turns_come_in_the_order_of_arrival(start, gate, monkeypatch) -> None:
     threads = [threading.Thread(target=once, args=(number,)) for number in range(6)]
     for number, thread in enumerate(threads):
         thread.start()
-        until(lambda number=number: served.service.line.inside > number)
+        until(lambda number=number: served.service.queue.inside > number)
     assert served.ask().status_code == 429
     until(lambda: gauge(served, "requests_running") == 1)
     until(lambda: gauge(served, "requests_waiting") == 5)
@@ -121,21 +121,21 @@ def test_two_turns_at_once_where_that_is_allowed(start, gate) -> None:
     with ThreadPoolExecutor(3) as pool:
         answers = [pool.submit(served.ask) for _ in range(3)]
         until(lambda: served.backend.open_sessions == 2)
-        until(lambda: served.service.line.inside == 3)
+        until(lambda: served.service.queue.inside == 3)
         assert served.backend.open_sessions == 2
         gate.set()
         assert {answer.result().status_code for answer in answers} == {200}
 
 
 async def filled(turns: int, waiting: int, durations: list[float]) -> Queue:
-    line = Queue(turns, waiting)
-    loop = asyncio.get_running_loop()
+    now = 0.0
+    queue = Queue(turns, waiting, lambda: now)
     for seconds in durations:
-        place = line.enter()
-        await place.turn()
-        place._since = loop.time() - seconds
-        place.leave()
-    return line
+        slot = queue.enter()
+        await slot.wait_for_turn()
+        now += seconds
+        slot.leave()
+    return queue
 
 
 @pytest.mark.parametrize(
@@ -159,9 +159,9 @@ def test_a_waiter_that_leaves_gives_its_place_to_the_next(start) -> None:
     with served.connected(post(STREAM)) as running:
         running.recv(100)
         with served.connected(post(WHOLE)):
-            until(lambda: served.service.line.inside == 2)
+            until(lambda: served.service.queue.inside == 2)
             assert served.ask().status_code == 429
-        until(lambda: served.service.line.inside == 1)
+        until(lambda: served.service.queue.inside == 1)
         with served.connected(post(STREAM)) as next_one:
             assert b" 200 " in next_one.recv(4096)
     until(served.idle)  # far sooner than the answer would have ended
@@ -188,10 +188,10 @@ def storm(served: Served, times: int) -> None:
             if number % 4:
                 read_until(connection, b'"content":" see"')
             elif number % 8:
-                until(lambda: served.service.line.inside >= 1)
+                until(lambda: served.service.queue.inside >= 1)
     until(served.idle)  # far sooner than the answer would have ended
-    until(lambda: served.service.state.watches == set())
-    until(lambda: served.service.bodies.held == served.service.preparing.held == 0)
+    until(lambda: served.service.state.cancel_scopes == set())
+    until(lambda: served.service.body_budget.held_bytes == served.service.preprocessor.held_bytes == 0)
     served.plays()
     assert served.ask().json()["choices"][0]["message"]["content"] == ANSWER
 
@@ -275,7 +275,7 @@ def test_health_answers_while_requests_are_read_and_prepared(start, monkeypatch)
         return wait
 
     router = type(served.service.router)
-    monkeypatch.setattr(endpoints, "read", held(endpoints.read))  # of a large body
+    monkeypatch.setattr(endpoints, "read_document", held(endpoints.read_document))  # of a large body
     monkeypatch.setattr(router, "answer", held(router.answer))  # of any
     monkeypatch.setattr(endpoints, "SMALL", 1000)
     with ThreadPoolExecutor(2) as pool:
@@ -286,7 +286,7 @@ def test_health_answers_while_requests_are_read_and_prepared(start, monkeypatch)
         assert sent[0].result().status_code == 200
         gate.clear()
         monkeypatch.setattr(endpoints, "SMALL", 10**6)
-        monkeypatch.setattr(endpoints, "read", read)
+        monkeypatch.setattr(endpoints, "read_document", read_document)
         sent.append(pool.submit(served.ask))
         assert reached.acquire(timeout=10)
         assert reached.acquire(timeout=10)
@@ -304,17 +304,17 @@ def test_prepared_images_wait_for_memory(start, gate) -> None:
     gate.clear()
     with ThreadPoolExecutor(3) as pool:
         answers = [pool.submit(served.ask, messages=SHOWN) for _ in range(3)]
-        until(lambda: served.service.line.inside == 3)
-        until(lambda: served.service.preparing.held > 0)
-        most = served.service.preparing.held
+        until(lambda: served.service.queue.inside == 3)
+        until(lambda: served.service.preprocessor.held_bytes > 0)
+        most = served.service.preprocessor.held_bytes
         gate.set()
-        while served.service.line.inside:
-            most = max(most, served.service.preparing.held)
+        while served.service.queue.inside:
+            most = max(most, served.service.preprocessor.held_bytes)
             time.sleep(0.005)
         assert {answer.result().status_code for answer in answers} == {200}
     one = 48 * 1536 * 4  # of one image of 6 x 8 patches, as float32
     assert most == one
-    until(lambda: served.service.preparing.held == 0)
+    until(lambda: served.service.preprocessor.held_bytes == 0)
 
 
 def test_a_reader_that_does_not_read_is_cut_off_and_the_next_is_served(start) -> None:
@@ -357,8 +357,8 @@ def test_a_script_is_a_script() -> None:
 
 def test_what_a_request_took_is_measured(start) -> None:
     served = start()  # where no request of another test is counted late
-    meter = RequestMetrics(served.service.metrics)
-    meter.ended("abort")
+    metrics = RequestMetrics(served.service.metrics)
+    metrics.on_end("abort")
     served.plays("a b", delay=0.01)
     before = gauge(served, "e2e_request_latency_seconds_count")
     served.ask()

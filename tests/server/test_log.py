@@ -137,7 +137,7 @@ def test_a_failure_is_an_error_with_its_reason_and_place(lines, start) -> None:
 
 def test_a_line_stays_one_line(capsys, lines) -> None:
     log.set_up(as_json=False)
-    log.tell("one\ntwo", reason="three\r\nfour\x1b[31m")
+    log.write("one\ntwo", reason="three\r\nfour\x1b[31m")
     (line,) = lines()
     assert line.endswith(r"one\ntwo reason=three\r\nfour\x1b[31m")
 

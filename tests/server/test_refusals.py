@@ -188,7 +188,7 @@ def test_a_body_that_is_too_large_is_refused_by_its_length_or_as_it_comes(start,
         assert b" 413 " in read_until(connection, b"\r\n").split(b"\r\n")[0]
     fits = json.dumps({**ASK, "user": "x" * 90_000}).encode()
     assert send(served, fits).status_code == 200
-    until(lambda: served.service.bodies.held == 0)
+    until(lambda: served.service.body_budget.held_bytes == 0)
 
 
 def test_large_bodies_share_one_limit_and_small_ones_pass(start) -> None:
@@ -196,11 +196,11 @@ def test_large_bodies_share_one_limit_and_small_ones_pass(start) -> None:
     large = json.dumps({**ASK, "user": "x" * 199_000}).encode()
     begun = post(large)[:-1]
     with served.connected(begun):
-        until(lambda: served.service.bodies.held > 100_000)
+        until(lambda: served.service.body_budget.held_bytes > 100_000)
         error = problem(send(served, large), 429)
         assert error["code"] == "queue_full"
         assert served.ask().status_code == 200
-    until(lambda: served.service.bodies.held == 0)
+    until(lambda: served.service.body_budget.held_bytes == 0)
     assert send(served, large).status_code == 200
 
 

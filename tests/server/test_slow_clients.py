@@ -28,7 +28,7 @@ def test_a_request_that_does_not_arrive_is_given_up(start, sent: bytes) -> None:
         assert read_all(connection) == b""
         assert time.monotonic() - begin > 0.2, "it had its time"
     until(lambda: not served.server.server_state.connections)
-    assert served.service.bodies.held == 0
+    assert served.service.body_budget.held_bytes == 0
 
 
 def test_a_request_that_trickles_is_given_up(start) -> None:

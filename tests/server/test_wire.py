@@ -118,7 +118,7 @@ def test_the_headers_of_a_stream_come_before_its_turn(served: Served, gate: thre
         with served.client.stream("POST", "/v1/chat/completions", json={**ASK, "stream": True}) as second:
             waiting = second.iter_lines()  # which leaves when nobody holds it
             assert '"role":"assistant"' in next(waiting)
-            until(lambda: served.service.line.inside == 2 and served.backend.open_sessions)
+            until(lambda: served.service.queue.inside == 2 and served.backend.open_sessions)
             assert served.backend.open_sessions == 1, "its turn has not come"
             gate.set()
         assert "data: [DONE]" in list(events)
