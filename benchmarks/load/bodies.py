@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 from typing import Any
 
 import httpx2
 
 from benchmarks.served import ROOT, Server
+from router.api.messages import data_uri
 
 CHAT = "/v1/chat/completions"
 ENDLESS: dict[str, Any] = {"max_tokens": 3000, "ignore_eos": True}
@@ -22,7 +22,7 @@ def body(question: str = "What can you do?", model: str = "scenes", **more: Any)
 
 def imaged(data: bytes, question: str = "Which colours?", **more: Any) -> dict[str, Any]:
     """A chat completion about an image, which stands before the question."""
-    return shown("data:image/png;base64," + base64.b64encode(data).decode(), question, **more)
+    return shown(data_uri(data), question, **more)
 
 
 def shown(url: str, question: str = "Which colours?", **more: Any) -> dict[str, Any]:

@@ -12,15 +12,7 @@ from backends.base import RequestError
 from router.api.dialect import OPENAI_EVENTS, Dialect
 from router.api.errors import ErrorResponse, openai_error
 from router.api.messages import Detail, parse_message
-from router.api.parse import (
-    Document,
-    RequestBody,
-    field_names,
-    parse,
-    refuse_unsupported,
-    unread,
-    unsupported,
-)
+from router.api.parse import Document, RequestBody, parse, refuse_unsupported, unread_fields, unsupported
 from router.api.request import UNSUPPORTED, ParsedRequest, PixelLimits, SamplingBody, max_pixels, sampling
 from router.api.response import Envelope, Error, Finish, Object, ResponseObject, token_text, usage
 from router.sampling.grammar import ANY_OBJECT
@@ -114,7 +106,7 @@ def read_chat(document: Document) -> ParsedRequest:
         json_schema=_schema(body.response_format),
         min_pixels=pixels.min_pixels,
         max_pixels=max_pixels(sources, pixels.max_pixels),
-        ignored=field_names(unread(body, UNSUPPORTED)),
+        ignored=unread_fields(body, UNSUPPORTED),
     )
 
 

@@ -11,7 +11,7 @@ from backends.base import RequestError
 from router.api.dialect import OPENAI_EVENTS, Dialect
 from router.api.errors import ErrorResponse, openai_error
 from router.api.messages import ParsedMessage
-from router.api.parse import Document, field_names, parse, refuse_unsupported, unread
+from router.api.parse import Document, parse, refuse_unsupported, unread_fields
 from router.api.request import UNSUPPORTED, ParsedRequest, SamplingBody, sampling
 from router.api.response import Envelope, Error, Finish, Object, ResponseObject, token_text, usage
 from router.types import Chunk, Completion, TokenScore
@@ -39,7 +39,7 @@ def read_completion(document: Document) -> ParsedRequest:
         sampling=sampling(body, body.max_tokens, body.logprobs),
         stream=bool(body.stream),
         include_usage=bool(body.stream_options and body.stream_options.include_usage),
-        ignored=field_names(unread(body, _UNSUPPORTED)),
+        ignored=unread_fields(body, _UNSUPPORTED),
     )
 
 

@@ -15,7 +15,7 @@ import binascii
 import io
 import re
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn, TypeAlias
 
@@ -172,29 +172,24 @@ def message_json(message: Message) -> dict[str, Any]:
     """A message as any OpenAI-compatible server takes it: a text alone stands for itself."""
     if len(message.parts) == 1 and isinstance(message.parts[0], str):
         return {"role": message.role, "content": message.parts[0]}
-    return {"role": message.role, "content": content_json(message.parts)}
+    return {"role": message.role, "content": [_part_json(part) for part in message.parts]}
 
 
-def content_json(parts: Iterable[str | Picture | bytes]) -> list[dict[str, Any]]:
-    """Texts and images as parts of a message's content; see ``data_uri``."""
-    return [
-        {"type": "text", "text": part}
-        if isinstance(part, str)
-        else {"type": "image_url", "image_url": {"url": data_uri(part)}}
-        for part in parts
-    ]
+def _part_json(part: str | Picture) -> dict[str, Any]:
+    if isinstance(part, str):
+        return {"type": "text", "text": part}
+    return {"type": "image_url", "image_url": {"url": data_uri(_png(part))}}
 
 
-def data_uri(image: Picture | bytes) -> str:
-    """An image as PNG, which changes no pixel, or a file's own bytes, as a ``data:`` address."""
-    return "data:image/png;base64," + b64encode(_png(image)).decode("ascii")
+def data_uri(png: bytes) -> str:
+    """The bytes of a PNG file as an address that holds them."""
+    return "data:image/png;base64," + b64encode(png).decode("ascii")
 
 
-def _png(image: Picture | bytes) -> bytes:
-    if isinstance(image, bytes):
-        return image
+def _png(image: Picture) -> bytes:
     from PIL import Image
 
     file = io.BytesIO()
+    # as PNG, which changes no pixel; more compression takes long, and makes a photograph hardly smaller
     Image.fromarray(image.pixels).save(file, "PNG", compress_level=1)
     return file.getvalue()

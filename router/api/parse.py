@@ -155,8 +155,13 @@ def unsupported(param: str, reason: str) -> RequestError:
     return RequestError(f"{param} is not supported: {reason}", code="unsupported_parameter", param=param)
 
 
-def unread(body: BaseModel, known: Mapping[str, Any], name: str = "") -> Iterator[str]:
-    """The names of fields that nothing here reads: ``metadata``, ``messages.name`` ..."""
+def unread_fields(body: BaseModel, known: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names of fields that nothing here reads: ``metadata``, ``messages.name`` ...; not too many."""
+    names = tuple(dict.fromkeys(_unread(body, known)))
+    return names if len(names) <= MOST_NAMED else (*names[:MOST_NAMED], "...")
+
+
+def _unread(body: BaseModel, known: Mapping[str, Any], name: str = "") -> Iterator[str]:
     for key, value in (body.model_extra or {}).items():
         if key not in known and value is not None:
             yield f"{name}{_printable(key)}"
@@ -164,13 +169,7 @@ def unread(body: BaseModel, known: Mapping[str, Any], name: str = "") -> Iterato
         value = getattr(body, key)
         for inner in value if isinstance(value, list) else [value]:
             if isinstance(inner, BaseModel):
-                yield from unread(inner, {}, f"{name}{key}.")
-
-
-def field_names(names: Iterator[str]) -> tuple[str, ...]:
-    """Each name once, and not too many."""
-    each = tuple(dict.fromkeys(names))
-    return each if len(each) <= MOST_NAMED else (*each[:MOST_NAMED], "...")
+                yield from _unread(inner, {}, f"{name}{key}.")
 
 
 def _printable(key: str) -> str:

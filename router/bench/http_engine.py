@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import os
 import urllib.error
@@ -17,18 +15,9 @@ from time import perf_counter as clock
 from typing import Any
 
 from backends.base import BackendError, RequestError
+from router.api.messages import message_json
 from router.bench.engine import Facts, Sample, TimedAnswer
-from router.types import Message, Picture
-
-
-def as_data_url(image: Picture) -> str:
-    """A ``data:`` address with the image as PNG, which changes no pixel."""
-    from PIL import Image
-
-    file = io.BytesIO()
-    Image.fromarray(image.pixels).save(file, "PNG", compress_level=1)
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
-
+from router.types import Message
 
 KEYS = ("HYBRID_API_KEY", "OPENAI_API_KEY")  # environment variables, the first that is set
 _SECONDS = 600  # without a byte from the server
@@ -135,7 +124,7 @@ def events(lines: Iterator[bytes]) -> Iterator[dict[str, Any]]:
 def _request(model: str, messages: Sequence[Message], output_tokens: int) -> dict[str, Any]:
     return {
         "model": model,
-        "messages": [_as_json(message) for message in messages],
+        "messages": [message_json(message) for message in messages],
         "max_tokens": output_tokens,
         "temperature": 0,
         "ignore_eos": True,  # known to vLLM, llama.cpp and hybrid; others end where the model does
@@ -148,17 +137,6 @@ def _text(event: dict[str, Any]) -> str:
     choices = event.get("choices") or [{}]
     delta = choices[0].get("delta") or {}
     return delta.get("content") or delta.get("reasoning_content") or ""
-
-
-def _as_json(message: Message) -> dict[str, Any]:
-    parts = [
-        {"type": "text", "text": part}
-        if isinstance(part, str)
-        else {"type": "image_url", "image_url": {"url": as_data_url(part)}}
-        for part in message.parts
-    ]
-    whole = "".join(part for part in message.parts if isinstance(part, str))
-    return {"role": message.role, "content": parts if message.images else whole}
 
 
 def _model_names(data: bytes) -> list[str]:

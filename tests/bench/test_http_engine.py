@@ -54,9 +54,9 @@ def test_it_is_asked_for_a_greedy_stream_of_a_fixed_length_with_images_in_place(
     assert asked["stream_options"] == {"include_usage": True}
     system, user = asked["messages"]
     assert system == {"role": "system", "content": "Be brief."}
-    image, text = user["content"]
-    assert text == {"type": "text", "text": "What?"}
-    data = image["image_url"]["url"].removeprefix("data:image/png;base64,")
+    image_part, text_part = user["content"]
+    assert text_part == {"type": "text", "text": "What?"}
+    data = image_part["image_url"]["url"].removeprefix("data:image/png;base64,")
     sent = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
     assert np.array_equal(sent, image.pixels)
 

@@ -1,10 +1,10 @@
 """What a server is asked: a row for each case, in the order in which they are asked."""
 
-import base64
 import json
 from dataclasses import dataclass, field
 from typing import Any
 
+from router.api.messages import data_uri
 from tests.record.workspace import SCENES
 
 CHAT, TEXTS, ROUTE = "/v1/chat/completions", "/v1/completions", "/v1/route"
@@ -41,12 +41,8 @@ def _shown(address: str, **more: Any) -> list[dict[str, Any]]:
     return [{"role": "user", "content": [part, {"type": "text", "text": "Which colours do you see?"}]}]
 
 
-def _data(data: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(data).decode()
-
-
 QUADRANTS = (SCENES / "samples" / "quadrants.png").read_bytes()
-IMAGE = _shown(_data(QUADRANTS))
+IMAGE = _shown(data_uri(QUADRANTS))
 FORMAT = {
     "type": "json_schema",
     "json_schema": {"name": "n", "schema": {"enum": ["red", "green"]}},
@@ -61,7 +57,7 @@ ANSWERED = (
     _asked("a text, streamed with usage", **USAGE),
     _asked("an image", messages=IMAGE),
     _asked("an image, streamed", messages=IMAGE, **USAGE),
-    _asked("an image of low detail", messages=_shown(_data(QUADRANTS), detail="low")),
+    _asked("an image of low detail", messages=_shown(data_uri(QUADRANTS), detail="low")),
     _asked("an image made smaller", messages=IMAGE, mm_processor_kwargs={"max_pixels": 9216}),
     _asked("JSON of a schema", messages=IMAGE, response_format=FORMAT),
     _asked("JSON of a schema, streamed", messages=IMAGE, response_format=FORMAT, **STREAM),
@@ -143,8 +139,8 @@ _ADDRESSES = {
     "an address of this machine": "http://127.0.0.1:9/a.png",
     "an address": "https://example.org/a.png",
     "what is not base64": "data:image/png;base64,???",
-    "a damaged image": _data(QUADRANTS[: len(QUADRANTS) // 2]),
-    "a text": _data(b"no image"),
+    "a damaged image": data_uri(QUADRANTS[: len(QUADRANTS) // 2]),
+    "a text": data_uri(b"no image"),
     "nothing": "",
 }
 
@@ -152,7 +148,7 @@ REFUSED = (
     *(_asked(f"refused: {json.dumps(fields)[:60]}", **fields) for fields in _FIELDS),
     *(_asked(f"{name} for an image", messages=_shown(at)) for name, at in _ADDRESSES.items()),
     _asked("nine images", messages=IMAGE * 9),
-    _asked("an unknown detail", messages=_shown(_data(QUADRANTS), detail="big")),
+    _asked("an unknown detail", messages=_shown(data_uri(QUADRANTS), detail="big")),
     _asked("an unknown backend in the header", {"x-hybrid-backend": "nothing"}),
     _asked("two backends", {"x-hybrid-backend": "onnx"}, **SCRIPTED),
     _asked("an image for a backend of texts", {"x-hybrid-backend": "genai"}, messages=IMAGE),
@@ -197,7 +193,7 @@ GUARDED = (
     ),
     _asked("a failure", WITH_KEY, model="mine"),
     _asked("a failure in mid-stream", WITH_KEY, model="mine", stream=True),
-    _asked("an image of too many bytes", WITH_KEY, model="mine", messages=_shown(_data(bytes(3000)))),
+    _asked("an image of too many bytes", WITH_KEY, model="mine", messages=_shown(data_uri(bytes(3000)))),
     _asked("more images than one", WITH_KEY, model="mine", messages=IMAGE * 2),
     _asked("more than the context", WITH_KEY, model="mine", max_tokens=600),
     *(_got(path) for path in ("/health", "/v1/models", "/openapi.json")),

@@ -7,6 +7,7 @@ import re
 
 import pytest
 
+from router.api.messages import data_uri
 from router.server import log
 from tests.images.image_corpus import encoded, photo
 from tests.server.conftest import ASK, Served, read_all, until
@@ -40,8 +41,7 @@ def lines(capsys, monkeypatch):
 
 def everything(served: Served) -> None:
     """Requests of every kind, good and bad, with the canary wherever a client can put one."""
-    uri = f"data:image/png;base64,{base64.b64encode(IMAGE).decode()}"
-    shown = [{"type": "text", "text": CANARY}, {"type": "image_url", "image_url": {"url": uri}}]
+    shown = [{"type": "text", "text": CANARY}, {"type": "image_url", "image_url": {"url": data_uri(IMAGE)}}]
     served.plays(f"{CANARY} {CANARY}")
     headers = {"authorization": f"Bearer {CANARY}", "x-canary": CANARY, "user-agent": CANARY}
     for fields in (

@@ -1,6 +1,5 @@
 """Whatever a client sends: an error in one shape, nothing leaked, and the next request is answered."""
 
-import base64
 import json
 import re
 import socket
@@ -11,6 +10,7 @@ import httpx2
 import pytest
 
 from backends.scripted import ScriptedBackend
+from router.api.messages import data_uri
 from router.server import answering
 from tests.api.body_corpus import BROKEN, WRONG
 from tests.images.image_corpus import bad_files, encoded, gif_declaring, jpeg_declaring, photo, png
@@ -47,8 +47,8 @@ def send(served: Served, body: bytes, kind: str = "application/json") -> httpx2.
     return served.client.post("/v1/chat/completions", content=body, headers={"content-type": kind})
 
 
-def shown(data: bytes | str, kind: str = "png") -> dict[str, Any]:
-    address = data if isinstance(data, str) else f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+def shown(data: bytes | str) -> dict[str, Any]:
+    address = data if isinstance(data, str) else data_uri(data)
     part = {"type": "image_url", "image_url": {"url": address}}
     return {"messages": [{"role": "user", "content": [{"type": "text", "text": "?"}, part]}]}
 
@@ -126,7 +126,7 @@ def test_a_huge_image_is_refused_by_its_declared_size(served, opened, data: byte
 
 def test_after_all_that_images_are_still_seen(served: Served) -> None:
     for kind in ("PNG", "JPEG", "WEBP", "GIF", "BMP"):
-        response = served.ask(**shown(encoded(photo(), kind), "png"))  # told by content
+        response = served.ask(**shown(encoded(photo(), kind)))  # told by content
         assert response.status_code == 200
         assert response.json()["usage"]["prompt_tokens_details"]["image_tokens"] > 0
 

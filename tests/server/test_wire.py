@@ -1,6 +1,5 @@
 """What goes over the wire, byte by byte where clients depend on it."""
 
-import base64
 import json
 import threading
 import time
@@ -8,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from router.api.messages import data_uri
 from tests.images.image_corpus import encoded, photo
 from tests.server.conftest import ANSWER, ASK, Served, until
 
-IMAGE = "data:image/png;base64," + base64.b64encode(encoded(photo(128, 96), "PNG")).decode()
+IMAGE = data_uri(encoded(photo(128, 96), "PNG"))
 SHOWN = [
     {
         "role": "user",

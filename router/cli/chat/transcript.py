@@ -4,42 +4,27 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import io
 import json
 import os
-import re
 import stat
 import tempfile
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn, TypeAlias
-
-from PIL import Image
+from typing import Any
 
 from backends.base import RequestError
+from router.api.messages import ImageSource, check_fields, message_json, read_messages, refuse
 from router.images import InputLimits, read_image
-from router.types import ROLES, Message, Picture
+from router.types import Message, Picture
 
-_URL = re.compile(r"data:image/[a-z0-9.+-]+;base64,", re.IGNORECASE)
 _PNG_BYTES = 4  # a pixel; a PNG that does not compress takes a little more than 3
-
-
-@dataclass(frozen=True)
-class _Encoded:
-    """An image that is not decoded yet, and where in the file it stands."""
-
-    place: str
-    data: bytes
-
-
-_Part: TypeAlias = str | _Encoded
 
 
 def to_json(messages: Iterable[Message]) -> str:
     """The messages as a JSON object with the one field ``messages``."""
-    said = [{"role": message.role, "content": _content(message)} for message in messages]
-    return json.dumps({"messages": said}, ensure_ascii=False, indent=1) + "\n"
+    conversation = {"messages": [message_json(message) for message in messages]}
+    return json.dumps(conversation, ensure_ascii=False, indent=1) + "\n"
 
 
 def from_json(text: str, limits: InputLimits) -> tuple[Message, ...]:
@@ -48,46 +33,29 @@ def from_json(text: str, limits: InputLimits) -> tuple[Message, ...]:
     ``limits`` hold, but a PNG may have all the bytes that its pixels need. RequestError says what is wrong,
     and where.
     """
-    said = [_message(entry, f"messages[{index}]") for index, entry in enumerate(_entries(text))]
-    count = sum(isinstance(part, _Encoded) for _, parts in said for part in parts)
-    if count > limits.max_images:
+    messages = read_messages(_entries(text))
+    files = {source: _file(source) for message in messages for source in message.sources}
+    if len(files) > limits.max_images:
         raise RequestError(
-            f"it holds {count} images; at most {limits.max_images} are read", code="too_many_images"
+            f"it holds {len(files)} images; at most {limits.max_images} are read", code="too_many_images"
         )
     limits = replace(limits, max_bytes=max(limits.max_bytes, _PNG_BYTES * limits.max_pixels))
     return tuple(
-        Message(role, tuple(_image(part, limits) if isinstance(part, _Encoded) else part for part in parts))
-        for role, parts in said
+        message.message(lambda source: _image(source, files[source], limits)) for message in messages
     )
-
-
-def _content(message: Message) -> str | list[dict[str, Any]]:
-    if len(message.parts) == 1 and isinstance(message.parts[0], str):
-        return message.parts[0]
-    return [
-        {"type": "text", "text": part}
-        if isinstance(part, str)
-        else {"type": "image_url", "image_url": {"url": _url(part)}}
-        for part in message.parts
-    ]
-
-
-def _url(image: Picture) -> str:
-    file = io.BytesIO()
-    Image.fromarray(image.pixels).save(file, "PNG")
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
 
 
 def _entries(text: str) -> list[Any]:
     try:
-        said = json.loads(text, object_pairs_hook=_fields)
+        conversation = json.loads(text, object_pairs_hook=_fields)
     except (ValueError, RecursionError) as error:
         problem = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise RequestError(f"it is not JSON of a conversation: {problem:.120}", code="invalid_json") from None
-    entries = _of(said, "the file", "messages")["messages"] if isinstance(said, dict) else said
-    if not isinstance(entries, list):
-        _refuse("messages", "a list of messages", entries)
-    return entries
+    if isinstance(conversation, dict):
+        conversation = check_fields(conversation, "the file", "messages")["messages"]
+    if not isinstance(conversation, list):
+        refuse("messages", "a list of messages", conversation)
+    return conversation
 
 
 def _fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -97,60 +65,22 @@ def _fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return fields
 
 
-def _message(said: Any, place: str) -> tuple[Any, tuple[_Part, ...]]:
-    fields = _of(said, place, "role", "content")
-    role, content = fields["role"], fields["content"]
-    if role not in ROLES:
-        _refuse(f"{place}.role", f"one of {', '.join(ROLES)}", role)
-    if isinstance(content, str):
-        return role, (content,)
-    if not isinstance(content, list):
-        _refuse(f"{place}.content", "a text or a list of parts", content)
-    return role, tuple(_part(part, f"{place}.content[{index}]") for index, part in enumerate(content))
-
-
-def _part(said: Any, place: str) -> _Part:
-    kind = said.get("type") if isinstance(said, dict) else None
-    if kind == "text":
-        text = _of(said, place, "type", "text")["text"]
-        return text if isinstance(text, str) else _refuse(f"{place}.text", "a text", text)
-    if kind != "image_url":
-        _refuse(f"{place}.type", "text or image_url", kind)
-    image = _of(_of(said, place, "type", "image_url")["image_url"], f"{place}.image_url", "url")
-    return _Encoded(f"{place}.image_url.url", _bytes(image["url"], f"{place}.image_url.url"))
-
-
-def _bytes(url: Any, place: str) -> bytes:
-    start = _URL.match(url) if isinstance(url, str) else None
-    if start is None:
-        _refuse(place, "data:image/png;base64,... (images elsewhere are not fetched)", url)
+def _file(source: ImageSource) -> bytes:
     try:
-        return base64.b64decode(url[start.end() :], validate=True)
+        return base64.b64decode(source.data or "", validate=True)
     except ValueError:
-        raise RequestError(f"{place} is not valid base64", code="invalid_image") from None
+        raise RequestError(f"{_place(source)} is not valid base64", code="invalid_image") from None
 
 
-def _image(encoded: _Encoded, limits: InputLimits) -> Picture:
+def _image(source: ImageSource, file: bytes, limits: InputLimits) -> Picture:
     try:
-        return read_image(encoded.data, limits)
+        return read_image(file, limits)
     except RequestError as error:
-        raise RequestError(f"{encoded.place}: {error}", code=error.code) from None
+        raise RequestError(f"{_place(source)}: {error}", code=error.code) from None
 
 
-def _of(said: Any, place: str, *names: str) -> dict[str, Any]:
-    """An object that has all of these fields and no other."""
-    if not isinstance(said, dict):
-        _refuse(place, f"an object with {' and '.join(names)}", said)
-    if missing := [name for name in names if name not in said]:
-        raise RequestError(f"{place} has no {missing[0]}")
-    if others := [name for name in said if name not in names]:
-        raise RequestError(f"{place} has {others[0]!r:.40}, which is not read; take it out")
-    return said
-
-
-def _refuse(place: str, wanted: str, got: Any) -> NoReturn:
-    shown = f"{got!r:.60}" if isinstance(got, str | int | float | None) else f"a {type(got).__name__}"
-    raise RequestError(f"{place} must be {wanted}, got {shown}")
+def _place(source: ImageSource) -> str:
+    return f"{source.param}.image_url.url"
 
 
 LARGEST = 512_000_000  # bytes; eight photographs of 12 megapixels take about 200 million
