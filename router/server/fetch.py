@@ -10,12 +10,12 @@ import asyncio
 import ipaddress
 import socket
 import ssl
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-import h11
+import httpx2
 
 from backends.base import RequestError
 from router.api.messages import ImageSource
@@ -41,11 +41,16 @@ class Address:
     target: str  # path and query
     param: str  # where in the body it stands
 
+    @property
+    def authority(self) -> str:
+        """The host, and the port where it is not the usual one."""
+        return self.host if self.port == _PORTS[self.scheme] else f"{self.host}:{self.port}"
+
 
 async def fetch_all(sources: tuple[ImageSource, ...], settings: Settings) -> Mapping[ImageSource, bytes]:
     """The images that are addresses. RequestError: one of them cannot be had."""
     wanted = {source: address(source, settings.image_hosts) for source in sources if source.url is not None}
-    tasks = [fetch(found, settings.images.max_bytes) for found in wanted.values()]
+    tasks = [fetch(where, settings.images.max_bytes) for where in wanted.values()]
     return dict(zip(wanted, await asyncio.gather(*tasks), strict=True))
 
 
@@ -59,9 +64,9 @@ def address(source: ImageSource, allowed: tuple[str, ...]) -> Address:
         raise _refused("the image's address is not a URL", source.param) from None
     usual = port == _PORTS[parts.scheme]
     if parts.username is not None or not (f"{host}:{port}" in allowed or (usual and host in allowed)):
-        told = f"only from {', '.join(allowed)}" if allowed else "from nowhere"
+        hosts = f"only from {', '.join(allowed)}" if allowed else "from nowhere"
         raise _refused(
-            f"this server fetches images {told}; send a data URI (--allowed-image-hosts allows a host)",
+            f"this server fetches images {hosts}; send a data URI (--allowed-image-hosts allows a host)",
             source.param,
         )
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
@@ -70,14 +75,14 @@ def address(source: ImageSource, allowed: tuple[str, ...]) -> Address:
     return Address(parts.scheme, host, port, target, source.param)
 
 
-def is_public(found: IPAddress) -> bool:
+def is_public(number: IPAddress) -> bool:
     """Whether an address is one of the public Internet, by itself and not through a translation."""
-    if isinstance(found, ipaddress.IPv6Address):
-        if found.ipv4_mapped is not None:
-            return is_public(found.ipv4_mapped)
-        if any(found in network for network in _TRANSLATED):
+    if isinstance(number, ipaddress.IPv6Address):
+        if number.ipv4_mapped is not None:
+            return is_public(number.ipv4_mapped)
+        if any(number in network for network in _TRANSLATED):
             return False
-    return found.is_global and not found.is_multicast and not found.is_reserved
+    return number.is_global and not number.is_multicast and not number.is_reserved
 
 
 async def fetch(
@@ -87,63 +92,56 @@ async def fetch(
     try:
         async with asyncio.timeout(seconds):
             number = await _look_up(wanted, public)
-            context = ssl.create_default_context() if wanted.scheme == "https" else None
-            name = wanted.host if context is not None else None
-            reader, writer = await asyncio.open_connection(
-                str(number), wanted.port, ssl=context, server_hostname=name
-            )
-            try:
-                return await _read(wanted, reader, writer, max_bytes)
-            finally:
-                writer.close()
-                with suppress(OSError, ssl.SSLError):
-                    await writer.wait_closed()
+            async with _response(wanted, number) as response:
+                return await _read(wanted, response, max_bytes)
     except TimeoutError:
         raise _failed(f"the image did not arrive within {seconds:g} s", wanted) from None
-    except (OSError, h11.RemoteProtocolError):
+    except (OSError, httpx2.HTTPError):
         raise _failed("the image cannot be fetched from its address", wanted) from None
 
 
 async def _look_up(wanted: Address, public: Callable[[IPAddress], bool]) -> IPAddress:
-    found = await in_thread(lambda: socket.getaddrinfo(wanted.host, wanted.port, type=socket.SOCK_STREAM))
-    numbers = [ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
+    entries = await in_thread(lambda: socket.getaddrinfo(wanted.host, wanted.port, type=socket.SOCK_STREAM))
+    numbers = [ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in entries]
     if not numbers or not all(map(public, numbers)):
         raise _failed("the image's host is not on the public Internet", wanted)
     return numbers[0]
 
 
-async def _read(
-    wanted: Address, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, max_bytes: int
-) -> bytes:
-    http = h11.Connection(h11.CLIENT)
-    usual = wanted.port == _PORTS[wanted.scheme]
-    headers = [
-        ("host", wanted.host if usual else f"{wanted.host}:{wanted.port}"),
-        ("accept", "image/png, image/jpeg, image/webp, image/gif, image/bmp"),
-        ("accept-encoding", "identity"),
-        ("user-agent", "hybrid"),
-        ("connection", "close"),
-    ]
-    writer.write(http.send(h11.Request(method="GET", target=wanted.target, headers=headers)) or b"")
-    writer.write(http.send(h11.EndOfMessage()) or b"")
-    await writer.drain()
+@asynccontextmanager
+async def _response(wanted: Address, number: IPAddress) -> AsyncGenerator[httpx2.Response, None]:
+    """The answer of ``number``, which is spoken to, and proves itself, as the host that is wanted."""
+    headers = {
+        "host": wanted.authority,
+        "accept": "image/png, image/jpeg, image/webp, image/gif, image/bmp",
+        "accept-encoding": "identity",
+        "user-agent": "hybrid",
+        "connection": "close",
+    }
+    extensions = {"sni_hostname": wanted.host, "target": wanted.target.encode("ascii")}
+    url = httpx2.URL(scheme=wanted.scheme, host=str(number), port=wanted.port)
+    verify = ssl.create_default_context() if wanted.scheme == "https" else False
+    # no proxy and no netrc of the environment: the address that was checked is the one that is dialled
+    async with (
+        httpx2.AsyncClient(verify=verify, trust_env=False, timeout=None) as client,
+        client.stream("GET", url, headers=headers, extensions=extensions, follow_redirects=False) as response,
+    ):
+        yield response
+
+
+async def _read(wanted: Address, response: httpx2.Response, max_bytes: int) -> bytes:
+    if response.status_code != 200:
+        raise _failed(f"the image's host answers with status {response.status_code}", wanted)
     data = bytearray()
-    while True:
-        match http.next_event():
-            case h11.NEED_DATA:
-                http.receive_data(await reader.read(64 * 1024))
-            case h11.Response(status_code=status) if status != 200:
-                raise _failed(f"the image's host answers with status {status}", wanted)
-            case h11.Data(data=piece):
-                data += piece
-                if len(data) > max_bytes:
-                    raise RequestError(
-                        f"the image has more than {max_bytes:,} bytes: make it smaller",
-                        code="image_too_large",
-                        param=wanted.param,
-                    )
-            case h11.EndOfMessage():
-                return bytes(data)
+    async for piece in response.aiter_raw():
+        data += piece
+        if len(data) > max_bytes:
+            raise RequestError(
+                f"the image has more than {max_bytes:,} bytes: make it smaller",
+                code="image_too_large",
+                param=wanted.param,
+            )
+    return bytes(data)
 
 
 def _refused(message: str, param: str) -> RequestError:

@@ -3,12 +3,15 @@
 import asyncio
 import ipaddress
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
 from backends.base import RequestError
@@ -22,7 +25,7 @@ GOOD = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(IMAGE), IMAGE)
 
 
 @contextmanager
-def web(answer: Callable[[socket.socket], None]) -> Iterator[tuple[int, list[bytes]]]:
+def web(answer: Callable[[socket.socket], None], reads: bool = True) -> Iterator[tuple[int, list[bytes]]]:
     """A server on this machine that answers as told; its port, and what it was asked."""
     asked: list[bytes] = []
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -34,7 +37,8 @@ def web(answer: Callable[[socket.socket], None]) -> Iterator[tuple[int, list[byt
                 except OSError:
                     return
                 with connection:
-                    asked.append(connection.recv(4096))
+                    if reads:
+                        asked.append(connection.recv(4096))
                     with suppress(OSError):
                         answer(connection)
 
@@ -210,6 +214,64 @@ def test_an_allowed_host_is_told_by_name_and_port() -> None:
     )
     found = address(ImageSource("p", None, "http://images.example:81"), ("images.example:81",))
     assert (found.port, found.target) == (81, "/")
+
+
+CERTIFICATE = Path(__file__).parent / "images_test.pem"  # of images.test, signed by itself; with its key
+
+
+@contextmanager
+def secure_web() -> Iterator[tuple[int, list[str | None], list[bytes]]]:
+    """A server on this machine that is images.test; its port, the names it was called, what it was asked."""
+    names: list[str | None] = []
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(CERTIFICATE)
+    context.sni_callback = lambda connection, name, _: names.append(name)
+    asked: list[bytes] = []
+
+    def answer(connection: socket.socket) -> None:
+        with context.wrap_socket(connection, server_side=True) as secure:
+            asked.append(secure.recv(4096))
+            secure.sendall(GOOD)
+
+    with web(answer, reads=False) as (port, _):
+        yield port, names, asked
+
+
+def get_securely(host: str, port: int) -> bytes:
+    wanted = address(ImageSource("p", None, f"https://{host}:{port}/a.png"), (f"{host}:{port}",))
+    return asyncio.run(fetch(wanted, 10**6, lambda _: True))
+
+
+def test_a_host_that_is_dialled_by_its_address_proves_its_name(monkeypatch) -> None:
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0))]
+    monkeypatch.setattr(fetching.socket, "getaddrinfo", lambda *_, **__: found)
+    with secure_web() as (port, names, asked):
+        assert refused(lambda: get_securely("images.test", port)).code == "image_fetch_failed", "not trusted"
+        monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
+        assert get_securely("images.test", port) == IMAGE
+        assert names == ["images.test"] * 2
+        assert refused(lambda: get_securely("other.test", port)).code == "image_fetch_failed", "another name"
+        assert names[2:] == ["other.test"]
+    (request,) = asked
+    assert f"host: images.test:{port}\r\n" in request.decode().lower()
+
+
+def test_the_environment_names_no_proxy_for_images(monkeypatch) -> None:
+    with web(sending(GOOD)) as (port, _), web(sending(GOOD)) as (proxy, asked):
+        for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{proxy}")
+        assert get(port) == IMAGE
+        assert asked == []
+        assert httpx2.get(f"http://images.test:{port}/").content == IMAGE
+        assert len(asked) == 1, "the control: others would ask the proxy"
+
+
+@pytest.mark.parametrize("target", ["/a%20b.png", "/a|b.png?x={y}", "/%2e%2e/a.png", "//a.png"])
+def test_a_path_is_asked_for_as_it_stands(target: str) -> None:
+    with web(sending(GOOD)) as (port, asked):
+        wanted = address(ImageSource("p", None, f"http://localhost:{port}{target}"), (f"localhost:{port}",))
+        assert asyncio.run(fetch(wanted, 10**6, lambda _: True)) == IMAGE
+    assert asked[0].startswith(b"GET " + target.encode() + b" HTTP/1.1\r\n")
 
 
 def test_an_image_from_an_allowed_host_is_answered_about(start, monkeypatch) -> None:
