@@ -1,4 +1,4 @@
-"""Who may call: by which name, and from which web pages.
+"""Who may call: by which name, from which web pages, and with which key.
 
 A web page of anybody's can make a browser send requests to this machine. It cannot choose the Host header,
 which names the page's own server even where that name was made to point here, nor the Origin header.
@@ -14,7 +14,7 @@ from hashlib import sha256
 
 from backends.base import RequestError
 
-OWN = ("localhost", "127.0.0.1", "[::1]")
+LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 _HOST = re.compile(r"(\[[0-9a-f:.]{2,45}\]|[a-z0-9._-]{1,253})(?::(\d{1,5}))?", re.ASCII)
 
 
@@ -33,16 +33,16 @@ class AccessPolicy:
 
     def __init__(self, bound: str, hosts: Iterable[str] = (), origins: Iterable[str] = ()) -> None:
         """``bound``: the address that is listened on; ``hosts``: other names; ``origins``: pages."""
-        own = f"[{bound}]" if ":" in bound and not bound.startswith("[") else bound
-        self._hosts = {name.lower() for name in (*OWN, own, *hosts)}
+        bound_name = f"[{bound}]" if ":" in bound and not bound.startswith("[") else bound
+        self._hosts = {name.lower() for name in (*LOCAL_HOSTS, bound_name, *hosts)}
         self._origins = {origin.lower().rstrip("/") for origin in origins}
         self._by_number = bound in ("", "0.0.0.0", "::")  # listened on wherever this machine is reached
 
     def check_host(self, host: str | None) -> None:
         """RequestError ``forbidden_host``: the server is not called so."""
-        found = _HOST.fullmatch((host or "").lower())
-        if found is None or not (
-            found[1] in self._hosts or found[0] in self._hosts or self._number(found[1])
+        match = _HOST.fullmatch((host or "").lower())
+        if match is None or not (
+            match[1] in self._hosts or match[0] in self._hosts or self._is_number(match[1])
         ):
             raise RequestError(
                 "this server does not answer to that Host; start it with --allowed-hosts to add one",
@@ -64,7 +64,7 @@ class AccessPolicy:
         """Whether a page from elsewhere was allowed to ask."""
         return "*" in self._origins or origin.lower() in self._origins
 
-    def _number(self, host: str) -> bool:
+    def _is_number(self, host: str) -> bool:
         # a name can be made to point anywhere; an address in numbers is what it says
         if not self._by_number:
             return False
@@ -99,9 +99,9 @@ def check_key(authorization: bytes | None, keys: tuple[bytes, ...]) -> None:
     if not keys:
         return
     scheme, _, given = (authorization or b"").partition(b" ")
-    found = sha256(given.strip()).digest()
+    given_digest = sha256(given.strip()).digest()
     # each is compared, and none is left out after a match
-    matches = [hmac.compare_digest(found, key) for key in keys]
+    matches = [hmac.compare_digest(given_digest, key) for key in keys]
     if scheme.lower() != b"bearer" or not any(matches):
         raise RequestError(
             "a valid API key is needed: send it as 'Authorization: Bearer KEY'", code="invalid_api_key"

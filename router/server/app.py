@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
-from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from starlette.exceptions import HTTPException
@@ -13,12 +12,11 @@ from starlette.exceptions import HTTPException
 from backends.base import RequestError
 from router.api.chat import CHAT
 from router.api.completions import COMPLETIONS
-from router.api.dialect import Dialect
 from router.api.errors import openai_error
 from router.api.response import ModelList, ModelMeta, ModelObject
 from router.router import Router
 from router.server import metrics, page
-from router.server.endpoints import RouteObject, answer, dry_run
+from router.server.endpoints import RouteObject, dry_run, endpoint
 from router.server.middleware import RequestMiddleware
 from router.server.openapi import answer_schemas, describe, error_schemas, json_body
 from router.server.responses import READINESS, Status, error_response, json_response, readiness
@@ -52,7 +50,9 @@ def create_app(router: Router, settings: Settings | None = None) -> FastAPI:
     app.include_router(_health(service))
     app.include_router(page.routes())
     app.add_exception_handler(HTTPException, _not_found)
-    app.add_middleware(RequestMiddleware, service=service, dialects=DIALECTS)
+    app.add_middleware(
+        RequestMiddleware, service=service, errors={dialect.path: dialect.error for dialect in DIALECTS}
+    )
     describe(app, DIALECTS)
     return app
 
@@ -63,7 +63,7 @@ def _answers(service: Service) -> APIRouter:
     for dialect in DIALECTS:
         routes.add_api_route(
             dialect.path,
-            _endpoint(service, dialect),
+            endpoint(service, dialect),
             methods=["POST"],
             name=dialect.name,
             description=dialect.description,
@@ -86,13 +86,6 @@ def _answers(service: Service) -> APIRouter:
         return await dry_run(service, request, CHAT)
 
     return routes
-
-
-def _endpoint(service: Service, dialect: Dialect) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-    async def endpoint(request: Request) -> Response:
-        return await answer(service, request, dialect)
-
-    return endpoint
 
 
 def _models(service: Service) -> APIRouter:

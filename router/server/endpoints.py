@@ -12,7 +12,7 @@ What a body and an answer look like, the dialect says; nothing here knows one by
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, MutableMapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, MutableMapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
@@ -37,8 +37,16 @@ from router.server.service import Service
 from router.types import Candidate, Chunk, Estimate, Route
 
 
-async def answer(service: Service, request: Request, dialect: Dialect) -> Response:
-    """The answer to a body of ``dialect``; RequestError or BackendError: there is none."""
+def endpoint(service: Service, dialect: Dialect) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+    """What answers at the dialect's path; its RequestError or BackendError say that there is no answer."""
+
+    async def answered(request: Request) -> Response:
+        return await _answer(service, request, dialect)
+
+    return answered
+
+
+async def _answer(service: Service, request: Request, dialect: Dialect) -> Response:
     service.state.check()
     metrics = RequestMetrics(service.metrics)
     with service.body_budget.hold() as body:
@@ -149,8 +157,8 @@ class _Handler:
                     for event in self._chunk_events(writer, chunk):
                         yield event
             yield framing.done
-        except ClientLeftError as left:
-            error = left
+        except ClientLeftError as client_left:
+            error = client_left
         except Exception as failure:
             error = failure
             log.add_failure(self.log_fields, failure)

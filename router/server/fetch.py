@@ -120,7 +120,7 @@ async def _response(wanted: Address, number: IPAddress) -> AsyncGenerator[httpx2
     }
     extensions = {"sni_hostname": wanted.host, "target": wanted.target.encode("ascii")}
     url = httpx2.URL(scheme=wanted.scheme, host=str(number), port=wanted.port)
-    verify = ssl.create_default_context() if wanted.scheme == "https" else False
+    verify = ssl.create_default_context() if wanted.scheme == "https" else False  # no TLS, no certificate
     # no proxy and no netrc of the environment: the address that was checked is the one that is dialled
     async with (
         httpx2.AsyncClient(verify=verify, trust_env=False, timeout=None) as client,

@@ -1,4 +1,4 @@
-"""Listen, and end as one was told: finish what runs, or stop at once."""
+"""Listen, keep connections within limits, and end when a signal comes: finish what runs, or stop at once."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import h11
@@ -26,83 +27,79 @@ from router.server.settings import Settings
 _ARRIVED = (h11.DONE, h11.MUST_CLOSE, h11.CLOSED, h11.ERROR)
 
 
-def protocol(settings: Settings) -> type[H11Protocol]:
-    """The protocol with the limits of ``settings``."""
+class TimedProtocol(H11Protocol):
+    """One connection, within the limits of ``settings``."""
 
-    class Bounded(H11Protocol):
-        """One connection."""
+    def __init__(self, settings: Settings, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._settings = settings
+        self._receive_timer: asyncio.TimerHandle | None = None
+        self._stall_timer: asyncio.TimerHandle | None = None
 
-        def __init__(self, *arguments: Any, **named: Any) -> None:
-            super().__init__(*arguments, **named)
-            self._arriving: asyncio.TimerHandle | None = None
-            self._stalled: asyncio.TimerHandle | None = None
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for a request."""
+        super().connection_made(transport)
+        if len(self.connections) > self._settings.max_connections:
+            self._refuse(503, "there are too many connections; come again later", "too_many_connections")
+            return
+        self._await_request()
 
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-            """Begin to wait for a request."""
-            super().connection_made(transport)
-            if len(self.connections) > settings.max_connections:
-                self._refuse(503, "there are too many connections; come again later", "too_many_connections")
-                return
-            self._wait()
+    def data_received(self, data: bytes) -> None:
+        """Take a part of a request."""
+        self._await_request()
+        super().data_received(data)
+        if self.conn.their_state in _ARRIVED:
+            self._receive_timer = _cancelled(self._receive_timer)
 
-        def data_received(self, data: bytes) -> None:
-            """Take a part of a request."""
-            self._wait()
-            super().data_received(data)
-            if self.conn.their_state in _ARRIVED:
-                self._arriving = _off(self._arriving)
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait for nothing more."""
+        self._receive_timer = _cancelled(self._receive_timer)
+        self._stall_timer = _cancelled(self._stall_timer)
+        super().connection_lost(exc)
 
-        def connection_lost(self, exc: Exception | None) -> None:
-            """Wait for nothing more."""
-            self._arriving, self._stalled = _off(self._arriving), _off(self._stalled)
-            super().connection_lost(exc)
+    def pause_writing(self) -> None:
+        """The reader is slow: what was sent fills the buffers."""
+        super().pause_writing()
+        if self._stall_timer is None:
+            self._stall_timer = self.loop.call_later(self._settings.stall_timeout, self.transport.abort)
 
-        def pause_writing(self) -> None:
-            """The reader is slow: what was sent fills the buffers."""
-            super().pause_writing()
-            if self._stalled is None:
-                self._stalled = self.loop.call_later(settings.stall_timeout, self.transport.abort)
+    def resume_writing(self) -> None:
+        """The reader took it."""
+        super().resume_writing()
+        self._stall_timer = _cancelled(self._stall_timer)
 
-        def resume_writing(self) -> None:
-            """The reader took it."""
-            super().resume_writing()
-            self._stalled = _off(self._stalled)
+    def send_400_response(self, msg: str) -> None:
+        """Answer to what is not HTTP, or has headers that are too large."""
+        error = sys.exc_info()[1]
+        if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+            self.transport.abort()  # an answer is under way, and nothing can be said in its middle
+        elif isinstance(error, h11.RemoteProtocolError) and error.error_status_hint == 431:
+            most = self._settings.max_header
+            self._refuse(431, f"the headers have more than {most} bytes", "headers_too_large")
+        else:
+            self._refuse(400, "this is not an HTTP request", "invalid_http")
 
-        def send_400_response(self, msg: str) -> None:
-            """Answer to what is not HTTP, or has headers that are too large."""
-            error = sys.exc_info()[1]
-            if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
-                self.transport.abort()  # an answer is under way, and nothing can be said in its middle
-            elif isinstance(error, h11.RemoteProtocolError) and error.error_status_hint == 431:
-                self._refuse(
-                    431, f"the headers have more than {settings.max_header} bytes", "headers_too_large"
-                )
-            else:
-                self._refuse(400, "this is not an HTTP request", "invalid_http")
+    def _await_request(self) -> None:
+        if self._receive_timer is None:
+            self._receive_timer = self.loop.call_later(self._settings.receive_timeout, self.transport.abort)
 
-        def _wait(self) -> None:
-            if self._arriving is None:
-                self._arriving = self.loop.call_later(settings.receive_timeout, self.transport.abort)
-
-        def _refuse(self, status: int, message: str, code: str) -> None:
-            body = openai_error(RequestError(message, code=code)).body.json_text().encode()
-            headers = [("content-type", "application/json"), ("content-length", str(len(body)))]
-            response = h11.Response(status_code=status, headers=[*headers, ("connection", "close")])
-            for event in (response, h11.Data(data=body), h11.EndOfMessage()):
-                self.transport.write(self.conn.send(event) or b"")
-            self.transport.close()
-
-    return Bounded
+    def _refuse(self, status: int, message: str, code: str) -> None:
+        body = openai_error(RequestError(message, code=code)).body.json_text().encode()
+        headers = [("content-type", "application/json"), ("content-length", str(len(body)))]
+        response = h11.Response(status_code=status, headers=[*headers, ("connection", "close")])
+        for event in (response, h11.Data(data=body), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
 
 
-def _off(timer: asyncio.TimerHandle | None) -> asyncio.TimerHandle | None:
+def _cancelled(timer: asyncio.TimerHandle | None) -> asyncio.TimerHandle | None:
     """Take a timer back; what is left of it is none."""
     if timer is not None:
         timer.cancel()
     return None
 
 
-_LAST_WORDS = 2  # seconds for the last events and errors to be sent
+_CLOSING_SECONDS = 2  # seconds for the last events and errors to be sent
 _SEND_BUFFER = 128 * 1024  # bytes; the kernel takes twice of it for its own accounts
 _TICK = 0.1  # seconds; uvicorn renews its date header every tenth
 LAST_SECONDS = 1.0  # of draining: for what is cut off to end
@@ -146,7 +143,7 @@ def make_server(app: FastAPI) -> HttpServer:
     service: Service = app.state.service
     config = uvicorn.Config(
         app,
-        http=protocol(service.settings),
+        http=partial(TimedProtocol, service.settings),  # type: ignore[arg-type]
         ws="none",
         lifespan="on",
         log_config=None,
@@ -154,7 +151,7 @@ def make_server(app: FastAPI) -> HttpServer:
         proxy_headers=False,
         server_header=False,
         h11_max_incomplete_event_size=service.settings.max_header,
-        timeout_graceful_shutdown=_LAST_WORDS,
+        timeout_graceful_shutdown=_CLOSING_SECONDS,
     )
     return HttpServer(config, service.state, service.settings.drain_timeout)
 
@@ -189,20 +186,20 @@ class HttpServer(uvicorn.Server):
         now = asyncio.get_running_loop().time()
         self.force_exit = self._deadline is not None
         # telling streams that they end here, and what computes to stop, is a part of the time
-        left = max(self._drain_timeout / 2, self._drain_timeout - LAST_SECONDS)
-        self._deadline = now if self.force_exit else now + left
+        seconds = max(self._drain_timeout / 2, self._drain_timeout - LAST_SECONDS)
+        self._deadline = now if self.force_exit else now + seconds
         self.signal = number
         log.write("stopping" if self.force_exit else "draining", under_way=len(self.state.cancel_scopes))
         self.state.drain()
 
     async def main_loop(self) -> None:
         """Wait until there is a reason to end."""
-        ticks, loop, told = 0, asyncio.get_running_loop(), False
+        ticks, loop, logged_ready = 0, asyncio.get_running_loop(), False
         while not await self.on_tick(ticks) and self.state.failure is None:
             if self._deadline is not None and (not self.state.cancel_scopes or loop.time() >= self._deadline):
                 break
-            if self.state.phase == "ready" and not told:
-                told = True
+            if self.state.phase == "ready" and not logged_ready:
+                logged_ready = True
                 log.write("ready")
             ticks += 1
             await asyncio.sleep(_TICK)

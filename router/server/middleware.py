@@ -6,20 +6,21 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import MutableMapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, MutableMapping
+from typing import Any, TypeAlias
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from router.api.dialect import Dialect
-from router.api.errors import openai_error
+from router.api.errors import ErrorResponse, openai_error
 from router.server import log, page
 from router.server.access import check_key
 from router.server.cancel import ClientLeftError
 from router.server.responses import error_response
 from router.server.service import Service
+
+ErrorForm: TypeAlias = Callable[[BaseException], ErrorResponse]
 
 # answered without a key; everything else is not
 PUBLIC = frozenset({"/health", "/livez", "/readyz", *page.FILES})
@@ -33,10 +34,11 @@ _OFTEN_REQUESTED = PUBLIC | {"/metrics"}  # by machines; not worth a line each
 class RequestMiddleware:
     """The outermost part of the application."""
 
-    def __init__(self, app: ASGIApp, service: Service, dialects: Sequence[Dialect]) -> None:
+    def __init__(self, app: ASGIApp, service: Service, errors: Mapping[str, ErrorForm]) -> None:
+        """``errors``: how an error is written where it is not OpenAI's form, by path."""
         self._app = app
         self._service = service
-        self._errors = {dialect.path: dialect.error for dialect in dialects}
+        self._errors = errors
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""

@@ -7,11 +7,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 
+from backends.base import Runtime
 from backends.scripted import Script, ScriptedBackend, ScriptedSession
 from router import Router
 from router.models import find
@@ -44,6 +46,7 @@ class Served:
     """A running server, and what a test may look at inside it."""
 
     service: Service
+    loaded: list[ScriptedBackend]
     server: Any
     thread: threading.Thread
     port: int
@@ -51,9 +54,7 @@ class Served:
 
     @property
     def backend(self) -> ScriptedBackend:
-        found = self.service.router.pool.get("scripted")
-        assert isinstance(found, ScriptedBackend)
-        return found
+        return self.loaded[0]
 
     def plays(self, text: str = ANSWER, **how: Any) -> None:
         """What the model says from now on."""
@@ -103,18 +104,48 @@ def read_until(connection: socket.socket, wanted: bytes) -> bytes:
 
 
 @contextmanager
+def loading() -> Iterator[list[ScriptedBackend]]:
+    """The scripted backends that are loaded meanwhile."""
+    loaded: list[ScriptedBackend] = []
+    load = ScriptedBackend.load
+
+    def listed(_: type[ScriptedBackend], folder: Path, runtime: Runtime) -> ScriptedBackend:
+        loaded.append(load(folder, runtime))
+        return loaded[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ScriptedBackend, "load", classmethod(listed))
+        yield loaded
+
+
+def before_each_step(patch: pytest.MonkeyPatch, wait: Callable[[], object]) -> None:
+    """Have every script call ``wait`` before each of its tokens."""
+
+    def waiting(step: Callable[[ScriptedSession, Any], Any]) -> Callable[[ScriptedSession, Any], Any]:
+        def waited(session: ScriptedSession, argument: Any) -> Any:
+            wait()
+            return step(session, argument)
+
+        return waited
+
+    for name in ("prefill", "decode"):
+        patch.setattr(ScriptedSession, name, waiting(getattr(ScriptedSession, name)))
+
+
+@contextmanager
 def serving(wait: bool = True, **settings: Any) -> Iterator[Served]:
     """A server with these settings, one answer at a time; its model is loaded unless ``wait`` is False."""
-    said = Settings(**{"backend": "scripted", "max_concurrency": 1, **settings})
-    app = create_app(Router(find()), said)
-    listener = listen(said, 0)
+    chosen = Settings(**{"backend": "scripted", "max_concurrency": 1, **settings})
+    app = create_app(Router(find()), chosen)
+    listener = listen(chosen, 0)
     port = listener.getsockname()[1]
     server = make_server(app)
     thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
-    thread.start()
     with ExitStack() as ends:
+        loaded = ends.enter_context(loading())
+        thread.start()
         client = ends.enter_context(httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=30))
-        served = Served(app.state.service, server, thread, port, client)
+        served = Served(app.state.service, loaded, server, thread, port, client)
         try:
             until(lambda: server.started)
             if wait:
@@ -153,13 +184,11 @@ def served(shared: Served) -> Iterator[Served]:
 def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """Every script waits here before each of its tokens, until this is set."""
     opened = threading.Event()
-    waiting = ScriptedSession._wait
 
-    def wait(self: ScriptedSession, seconds: float) -> None:
+    def wait() -> None:
         assert opened.wait(30)
-        waiting(self, seconds)
 
-    monkeypatch.setattr(ScriptedSession, "_wait", wait)
+    before_each_step(monkeypatch, wait)
     yield opened
     opened.set()
 

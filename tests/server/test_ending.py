@@ -23,7 +23,7 @@ from router.cli.serve import serve as command
 from router.server import listen
 from router.server.settings import Settings
 from tests.server.conftest import ANSWER, ASK, post, read_all, read_until, script, until
-from tests.server.test_line import STREAM, WHOLE
+from tests.server.test_queue import STREAM, WHOLE
 
 SERVE = [sys.executable, "-c", "from router.cli import main; main()", "serve"]
 

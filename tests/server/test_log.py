@@ -144,7 +144,7 @@ def test_a_line_stays_one_line(capsys, lines) -> None:
 
 def test_a_leaving_client_is_in_the_log(lines, start) -> None:
     from tests.server.conftest import post
-    from tests.server.test_line import STREAM
+    from tests.server.test_queue import STREAM
 
     log.set_up(as_json=True)
     served = start()

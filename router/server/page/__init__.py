@@ -63,10 +63,10 @@ FILES = _files()
 
 def routes() -> APIRouter:
     """A route for each file; the page is no part of the interface that the OpenAPI document describes."""
-    found = APIRouter(include_in_schema=False)
+    router = APIRouter(include_in_schema=False)
     for address, file in FILES.items():
-        found.add_api_route(address, _answer(file), response_class=Response)
-    return found
+        router.add_api_route(address, _answer(file), response_class=Response)
+    return router
 
 
 def _answer(file: File) -> Callable[[Request], Coroutine[Any, Any, Response]]:

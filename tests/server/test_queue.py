@@ -10,13 +10,23 @@ from typing import Any
 import httpx2
 import pytest
 
-from backends.scripted import ScriptedBackend, ScriptedSession
+from backends.scripted import ScriptedBackend
 from router import Request, Router
 from router.api.parse import read_document
 from router.server import endpoints
 from router.server.admission import Queue
 from router.server.metrics import RequestMetrics
-from tests.server.conftest import ANSWER, ASK, Served, post, read_all, read_until, script, until
+from tests.server.conftest import (
+    ANSWER,
+    ASK,
+    Served,
+    before_each_step,
+    post,
+    read_all,
+    read_until,
+    script,
+    until,
+)
 
 STREAM = json.dumps({**ASK, "stream": True, "ignore_eos": True, "max_tokens": 4000}).encode()
 WHOLE = json.dumps({**ASK, "ignore_eos": True, "max_tokens": 4000}).encode()
@@ -95,13 +105,16 @@ def test_the_router_is_told_how_many_others_there_are(start, monkeypatch) -> Non
     served = start(max_queue=5)
     served.plays(fault="hang", fault_at=1)
     seen: list[int] = []
-    route = Router._route
 
-    def listened(self: Router, asked: Any, others: int) -> Any:
-        seen.append(others)
-        return route(self, asked, others)
+    def listened(work: Any) -> Any:
+        def heard(self: Router, request: Request, others: int = 0) -> Any:
+            seen.append(others)
+            return work(self, request, others)
 
-    monkeypatch.setattr(Router, "_route", listened)
+        return heard
+
+    for name in ("answer", "route"):
+        monkeypatch.setattr(Router, name, listened(getattr(Router, name)))
     with served.connected(post(WHOLE)):
         until(lambda: seen == [0])
         with served.connected(post(WHOLE)):
@@ -206,11 +219,8 @@ def test_two_hundred_leaving_clients_leave_nothing_behind(served: Served) -> Non
 
 
 def test_nothing_more_is_computed_after_they_left(served: Served, monkeypatch) -> None:
-    steps: list[float] = []
-    playing = ScriptedSession._play
-    monkeypatch.setattr(
-        ScriptedSession, "_play", lambda self: steps.append(time.monotonic()) or playing(self)
-    )
+    steps: list[None] = []
+    before_each_step(monkeypatch, lambda: steps.append(None))
     served.plays(delay=0.005)
     for _ in range(5):
         with served.connected(post(STREAM)) as connection:
@@ -218,8 +228,10 @@ def test_nothing_more_is_computed_after_they_left(served: Served, monkeypatch) -
             until(lambda: served.backend.open_sessions == 1)
     until(served.idle)
     count = len(steps)
-    time.sleep(0.2)
-    assert len(steps) == count > 0
+    served.plays("a b c d")
+    assert served.ask().status_code == 200  # meanwhile nobody else took a step
+    assert len(steps) - count == len(script("a b c d").tokens)
+    assert count > 0
 
 
 def test_an_answer_that_takes_too_long_is_given_up(start) -> None:
@@ -250,7 +262,7 @@ def test_a_backend_that_does_not_stop_makes_the_service_unhealthy(start, monkeyp
     served = start(request_timeout=0.2)
     monkeypatch.setattr("router.server.admission.STUCK_SECONDS", 2)
     free = threading.Event()
-    monkeypatch.setattr("backends.scripted.ScriptedSession._wait", lambda *_: free.wait(30))
+    before_each_step(monkeypatch, lambda: free.wait(30))
     assert served.ask().status_code == 504
     assert served.client.get("/health").status_code == 200, "it has a moment to stop"
     until(lambda: served.client.get("/health").status_code == 503)
