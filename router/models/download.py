@@ -1,13 +1,16 @@
-"""Files of a hub repository, by way of huggingface_hub: listed, downloaded, compared by their hashes."""
+"""Files of a hub repository, by way of huggingface_hub: listed, downloaded, compared by their hashes.
+
+The listing is the hub's own and not that of a dry run of the download, which takes a repository that is not
+there for a hub that does not answer, and moves the branch in the cache before anything is known of its files.
+"""
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -19,7 +22,6 @@ from threading import Event, Thread
 from typing import Any, cast
 
 from backends.base import BackendError, RequestError
-from backends.store.manifest import sha256
 from backends.store.weights import Progress
 
 TIMEOUT = 10  # seconds until a hub that does not answer is given up
@@ -28,30 +30,12 @@ REMAINS = 24 * 3600  # seconds after which a file that grows no more is nobody's
 
 
 @dataclass(frozen=True)
-class HubFile:
-    """A file as the hub lists it: large ones by their sha256, others by git's hash."""
-
-    size: int
-    git_hash: str | None
-    sha256: str | None
-
-    def matches(self, path: Path) -> bool:
-        """Whether the file at ``path`` is this one."""
-        if not path.is_file() or path.stat().st_size != self.size:
-            return False
-        if self.sha256 is not None:
-            return sha256(path) == self.sha256
-        data = path.read_bytes()
-        return hashlib.sha1(b"blob %d\0%b" % (len(data), data)).hexdigest() == self.git_hash
-
-
-@dataclass(frozen=True)
 class Listing:
     """A commit of a repository, and those of its files that are wanted."""
 
     name: str
     commit: str
-    files: Mapping[str, HubFile]
+    sizes: Mapping[str, int]  # bytes of each file
 
 
 def cache() -> Path:
@@ -74,15 +58,11 @@ def listing(name: str, revision: str, wanted: re.Pattern[str]) -> Listing:
 
     info = HfApi().model_info(name, revision=revision, files_metadata=True, timeout=TIMEOUT)
     assert info.sha is not None
-    files = {
-        file.rfilename: HubFile(file.size or 0, file.blob_id, file.lfs.sha256 if file.lfs else None)
-        for file in info.siblings or ()
-        if wanted.fullmatch(file.rfilename)
-    }
-    return Listing(name, info.sha, files)
+    files = [file for file in info.siblings or () if wanted.fullmatch(file.rfilename)]
+    return Listing(name, info.sha, {file.rfilename: file.size or 0 for file in files})
 
 
-def download(listed: Listing, names: Sequence[str], revision: str, progress: Progress) -> Path:
+def download(listed: Listing, names: Collection[str], revision: str, progress: Progress) -> Path:
     """Bring these files into the hub's cache and return the snapshot's folder; what is there is kept.
 
     A connection that breaks is taken up where it broke; a file is under its name only when it is whole.
@@ -102,6 +82,14 @@ def download(listed: Listing, names: Sequence[str], revision: str, progress: Pro
     if folder.name != listed.commit:
         raise RequestError(f"'{listed.name}' changed while it was pulled; pull it again", param="model")
     return folder
+
+
+def damaged_files(listed: Listing) -> set[str]:
+    """Files that the snapshot lacks, or has with other bytes than the hub lists; every byte is read."""
+    from huggingface_hub import HfApi
+
+    verified = HfApi().verify_repo_checksums(listed.name, revision=listed.commit, cache_dir=cache())
+    return {mismatch["path"] for mismatch in verified.mismatches} | set(verified.missing_paths)
 
 
 def listed_before(name: str, commit: str, wanted: re.Pattern[str]) -> dict[str, int] | None:

@@ -15,6 +15,7 @@ from backends.store.weights import Weights
 from router.models.download import (
     Listing,
     cache,
+    damaged_files,
     download,
     hub_errors,
     is_offline,
@@ -96,10 +97,13 @@ def pull(wanted: HubId, listener: Listener = SILENT, *, offline: bool = False) -
     remove_remains(_repository(wanted))
     with hub_errors(wanted.name, wanted.revision):
         listed = listing(wanted.name, wanted.revision, _WANTED)
-        _check_kind(wanted, listed.files)
-        config = _download(wanted, listed, ["config.json"], listener)
-        Config.read(config)  # a look at the smallest file first
-        folder = _download(wanted, listed, list(listed.files), listener)
+        _check_kind(wanted, listed.sizes)
+        names = set(listed.sizes)
+        if _missing(wanted, listed, names):
+            # a look at a small file before the large ones come
+            Config.read(_download(wanted, listed, {"config.json"}, listener))
+        folder = _download(wanted, listed, names, listener)
+    Config.read(folder)
     check_checkpoint(folder)
     return Model(wanted.name, folder, listed.commit)
 
@@ -127,14 +131,18 @@ def _check_kind(wanted: HubId, files: Mapping[str, object]) -> None:
         )
 
 
-def _download(wanted: HubId, listed: Listing, names: list[str], listener: Listener) -> Path:
-    """Bring these files into the cache; one that turns out wrong is removed and asked for once more."""
+def _missing(wanted: HubId, listed: Listing, names: set[str]) -> int:
+    """Bytes of these files that are not in the cache."""
     folder = _repository(wanted) / "snapshots" / listed.commit
-    missing = sum(listed.files[name].size for name in names if not (folder / name).exists())
-    check_space(_repository(wanted), missing)
+    return sum(listed.sizes[name] for name in names if not (folder / name).exists())
+
+
+def _download(wanted: HubId, listed: Listing, names: set[str], listener: Listener) -> Path:
+    """Bring these files into the cache; one that turns out wrong is removed and asked for once more."""
+    check_space(_repository(wanted), _missing(wanted, listed, names))
     for _ in range(2):
         folder = download(listed, names, wanted.revision, listener.progress)
-        wrong = [name for name in names if not listed.files[name].matches(folder / name)]
+        wrong = sorted(damaged_files(listed) & names)
         if not wrong:
             return folder
         for name in wrong:
