@@ -13,7 +13,7 @@ from backends.qwen3vl import Config, TextConfig
 from backends.store.recipe import Recipe, Scheme
 from backends.store.weights import Weights
 
-_REST = 8 << 20  # graphs, manifest, and the space between tensors that start on pages
+OVERHEAD = 8 << 20  # graphs, manifest, and the space between tensors that start on pages
 MEMORY = 1 << 30  # bytes; tensors are read in parts, so a larger model takes no more
 _COPIED = (".json", ".jinja", ".txt")
 _LAYER = re.compile(r"\.layers\.(\d+)\.")
@@ -27,7 +27,7 @@ def estimate(folder: Path, recipe: Recipe) -> int:
         for name in weights.names
     )
     copied = sum(file.stat().st_size for file in folder.iterdir() if file.suffix in _COPIED)
-    return int(tensors) + copied + _REST
+    return int(tensors) + copied + OVERHEAD
 
 
 def check_memory(folder: Path, recipe: Recipe) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from backends.base import BackendError
 from backends.store.manifest import NAME, Manifest, sha256
 
-SMALL = 16 << 20  # bytes; a smaller file is read faster than it is worth to remember it
+SMALL = 16 << 20  # bytes; a file up to this size is known by its content, a larger one by size and time
 
 
 @dataclass(frozen=True)

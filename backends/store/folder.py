@@ -106,6 +106,14 @@ def sync(folder: Path) -> None:
     _sync(folder)
 
 
+def exchange(one: Path, other: Path) -> bool:
+    """Swap two names in one step; False where the system cannot."""
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is None:
+        return False
+    return bool(rename(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _EXCHANGE) == 0)
+
+
 @contextmanager
 def _aside(target: Path) -> Iterator[Path]:
     """An empty folder beside ``target``, locked by this process; removed in the end if it is still there."""
@@ -125,20 +133,12 @@ def _place(part: Path, target: Path) -> None:
     """Give ``part`` the name of ``target``; what was there before is left under the name of ``part``."""
     if not target.exists():
         part.rename(target)
-    elif not _exchange(part, target):
+    elif not exchange(part, target):
         old = _old(target)
         target.rename(old)
         part.rename(target)
         shutil.rmtree(old, ignore_errors=True)
     _sync(target.parent)
-
-
-def _exchange(one: Path, other: Path) -> bool:
-    """Swap two names in one step, where the system can."""
-    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    if rename is None:
-        return False
-    return bool(rename(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _EXCHANGE) == 0)
 
 
 def _make_parent(target: Path) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from backends.base import BackendError, Device, RequestError
 from backends.onnx.packed import WEIGHTS, Variant, helps
-from backends.store.checks import check, remember
+from backends.store.checks import SMALL, check, remember
 from backends.store.folder import remove_folder, remove_leftovers, write_folder
 from backends.store.manifest import EXPORTER, NAME, Manifest, Source, recipe_fields
 from backends.store.recipe import MatrixError, Recipe
@@ -199,7 +199,6 @@ def _seen(folder: Path) -> Path:
     return home() / "seen" / (hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:20] + ".json")
 
 
-_READ = 16 << 20  # bytes; a file up to this size is known by its content, a larger one by size and time
 _SUFFIXES = (".json", ".jinja", ".safetensors", ".txt")
 
 
@@ -225,7 +224,7 @@ def _identity(model: Model) -> list[Any]:
 
 def _state(file: Path) -> list[Any]:
     found = file.stat()
-    if found.st_size > _READ:
+    if found.st_size > SMALL:
         return [found.st_size, found.st_mtime_ns]
     return [found.st_size, hashlib.sha256(file.read_bytes()).hexdigest()]
 

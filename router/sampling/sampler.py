@@ -21,6 +21,8 @@ allows no more; sums are float64, since one over 150,000 tokens would lose more 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -37,12 +39,17 @@ class Sampler:
     """
 
     def __init__(
-        self, sampling: Sampling, prompt_ids: NDArray[np.int64], end: frozenset[int] = frozenset()
+        self,
+        sampling: Sampling,
+        prompt_ids: NDArray[np.int64],
+        end: frozenset[int] = frozenset(),
+        uniform: Callable[[], float] | None = None,
     ) -> None:
+        """``uniform`` gives numbers of [0, 1), one a token; None: PCG64's from the seed."""
         self._sampling = sampling
         self._prompt_ids = prompt_ids  # [tokens]
         self._end = np.array(sorted(end), dtype=np.int64)
-        self._random = np.random.Generator(np.random.PCG64(_entropy(sampling.seed)))
+        self._uniform = uniform or np.random.Generator(np.random.PCG64(_entropy(sampling.seed))).random
         self._picked = 0
         self._counts: NDArray[np.int32] = np.zeros(0, dtype=np.int32)  # [vocab]: how often in the answer
         self._seen: NDArray[np.bool_] = np.zeros(0, dtype=np.bool_)  # [vocab]: in the prompt or the answer
@@ -108,8 +115,8 @@ class Sampler:
             ids, weights = ids[kept], weights[kept]
         sums = weights.astype(np.float64)
         np.cumsum(sums, out=sums)
-        # random() is at most 1 - 2^-53, so the point is below the last sum, and on a token that has weight
-        point = self._random.random() * sums[-1]
+        # a number below 1 is at most 1 - 2^-53, so the point is on a token that has weight
+        point = self._uniform() * sums[-1]
         return int(ids[np.searchsorted(sums, point, side="right")])
 
     def reported(self, logits: Logits, token: int) -> tuple[TokenScore, ...]:

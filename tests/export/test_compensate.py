@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from backends.export.calibration.compensate import DAMPING, compensate, feedback, hessian
+from backends.export.calibration.compensate import DAMPING, Feedback, compensate, feedback, hessian
 from backends.export.quantize import Rounded, dequantise, quantise
 from backends.store.recipe import Scheme
 
@@ -72,7 +72,7 @@ def test_blocks_of_128_come_as_near_as_plain_blocks_of_32() -> None:
 def test_scales_are_chosen_by_what_each_value_counts() -> None:
     inputs, unseen, scheme = drawn(2000), drawn(300, seed=3), Scheme(4, 128)
     factors = feedback(hessian(inputs, 1000))
-    alike = factors._replace(weights=np.ones_like(factors.weights))
+    alike = Feedback(factors.shares, np.ones_like(factors.weights))
     best, other = (moved(weight(), compensate(weight(), f, scheme), scheme, unseen) for f in (factors, alike))
     assert best < 0.95 * other
 

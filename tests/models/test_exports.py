@@ -59,7 +59,7 @@ def test_a_changed_checkpoint_is_exported_anew(model: Model) -> None:
 
 
 def test_the_time_of_a_large_weights_file_counts(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("router.models.exports._READ", 8)
+    monkeypatch.setattr("router.models.exports.SMALL", 8)
     first = export_name(model, INT4)
     os.utime(model.folder / "model.safetensors", (1, 1))
     assert export_name(model, INT4) != first
@@ -80,7 +80,7 @@ def test_a_pulled_model_is_known_by_its_commit_alone(model: Model, tmp_path: Pat
 def test_the_space_asked_for_is_what_a_real_export_takes(recipe: Recipe) -> None:
     taken = Manifest.read(ensure_export(find(), recipe)).size
     asked = sizes.estimate(find().folder, recipe)
-    assert taken < asked < 1.1 * taken + sizes._REST
+    assert taken < asked < 1.1 * taken + sizes.OVERHEAD
 
 
 def test_too_little_memory_is_told_before_anything_is_read(

@@ -4,6 +4,7 @@ import random
 import re
 import threading
 import unicodedata
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -195,14 +196,13 @@ def test_an_empty_message_is_an_empty_turn(builder):
     assert control(builder, builder.plan((Message("user", ()),)).ids) == framing(builder, ("one",))
 
 
-def test_a_text_that_cannot_fit_is_refused_before_it_is_tokenized(builder, monkeypatch):
-    monkeypatch.setattr(PromptBuilder, "_tokenize", None)
+def test_a_text_that_cannot_fit_is_refused_before_it_is_tokenized(builder):
     longest, context = max(map(len, builder.tokenizer.get_vocab())), builder.config.text.context
     assert builder.max_chars == min(MAX_CHARS, context * longest)
     with pytest.raises(
         RequestError, match=rf"{builder.max_chars + 1} characters.*{context} tokens"
     ) as caught:
-        builder.plan((Message.of("user", "a", "b" * builder.max_chars),))
+        replace(builder, tokenizer=None).plan((Message.of("user", "a", "b" * builder.max_chars),))
     assert caught.value.code == "context_length_exceeded"
 
 

@@ -14,16 +14,6 @@ VOCAB = 40
 NO_PROMPT = np.zeros(0, dtype=np.int64)
 
 
-class Points:
-    """Stands in for the random generator: plays the given points of [0, 1)."""
-
-    def __init__(self, *points):
-        self.points = list(points)
-
-    def random(self):
-        return self.points.pop(0)
-
-
 def scores(seed, vocab=VOCAB, step=0.0):
     values = np.random.default_rng(seed).normal(0, 3, vocab)
     return (np.round(values / step) * step if step else values).astype(np.float32)
@@ -36,8 +26,8 @@ def only(token, vocab=VOCAB):
 
 
 def picked_at(point, logits, sampling, prompt=NO_PROMPT, answer=(), end=frozenset()):
-    sampler = Sampler(sampling, np.asarray(prompt, dtype=np.int64), end)
-    sampler._random = Points(*[0.5] * len(answer), point)
+    points = iter([0.5] * len(answer) + [point])
+    sampler = Sampler(sampling, np.asarray(prompt, dtype=np.int64), end, points.__next__)
     for token in answer:
         assert sampler.pick(only(token, logits.size)) == token
     return sampler.pick(logits)
@@ -129,12 +119,13 @@ def test_the_same_seed_gives_the_same_tokens_and_another_seed_others():
 
 @pytest.mark.parametrize("sampling", SETTINGS[1:])
 def test_every_token_costs_one_uniform_number_whatever_the_filters(sampling):
-    plain, filtered = Sampler(Sampling(temperature=1.0, seed=9), NO_PROMPT), Sampler(sampling, NO_PROMPT)
-    filtered._random = Sampler(Sampling(seed=9), NO_PROMPT)._random
+    numbers, others = np.random.default_rng(9), np.random.default_rng(9)
+    plain = Sampler(Sampling(temperature=1.0), NO_PROMPT, uniform=numbers.random)
+    filtered = Sampler(sampling, NO_PROMPT, uniform=others.random)
     for step in range(10):
         plain.pick(scores(step))
         filtered.pick(scores(step))
-    assert plain._random.random() == filtered._random.random()
+    assert numbers.random() == others.random()
 
 
 def test_greedy_takes_the_highest_score_and_of_equals_the_lowest_id():

@@ -1,6 +1,5 @@
 """Our sampler against transformers' own processors, in the order in which transformers itself puts them."""
 
-from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -42,29 +41,36 @@ def rows(step=0.0):
         yield (np.round(row / step) * step if step else row).astype(np.float32)
 
 
-def processors(said):
+class Generating(transformers.GenerationMixin):
+    """A decoder that ``generate`` could be asked of, as far as its processors go."""
+
+    config = SimpleNamespace(is_encoder_decoder=False)
+
+    def processors(self, config):
+        self._prepare_special_tokens(config, device="cpu")
+        return self._get_logits_processor(config, input_ids_seq_length=len(PROMPT), device="cpu")
+
+
+def processors(sampling):
     """What ``generate`` would build; transformers decides the order."""
     config = transformers.GenerationConfig(
         do_sample=True,
-        temperature=float(said.temperature),
-        top_k=said.top_k or 0,
-        top_p=said.top_p or 1.0,
-        min_p=said.min_p,
-        repetition_penalty=said.repetition_penalty or 1.0,
-        sequence_bias={(token,): float(bias) for token, bias in said.logit_bias or ()} or None,
-        min_new_tokens=said.min_tokens,
+        temperature=float(sampling.temperature),
+        top_k=sampling.top_k or 0,
+        top_p=sampling.top_p or 1.0,
+        min_p=sampling.min_p,
+        repetition_penalty=sampling.repetition_penalty or 1.0,
+        sequence_bias={(token,): float(bias) for token, bias in sampling.logit_bias or ()} or None,
+        min_new_tokens=sampling.min_tokens,
+        eos_token_id=END,
     )
-    config._eos_token_tensor = torch.tensor([END])
-    mixin = transformers.GenerationMixin
-    model = SimpleNamespace(config=SimpleNamespace(is_encoder_decoder=False))
-    model._merge_criteria_processor_list = partial(mixin._merge_criteria_processor_list, model)
-    return mixin._get_logits_processor(model, config, input_ids_seq_length=len(PROMPT), device="cpu")
+    return Generating().processors(config)
 
 
-def theirs(row, said, turn=list):
+def theirs(row, sampling, turn=list):
     """Probabilities under transformers' processors, after ``turn`` has had its way with their order."""
     ids, values = torch.tensor([PROMPT + ANSWER]), torch.tensor(row)[None]
-    for processor in turn(processors(said)):
+    for processor in turn(processors(sampling)):
         uncut = values if type(processor).__name__ == "TopPLogitsWarper" else None
         values = processor(ids, values)
         if uncut is not None:
@@ -82,33 +88,33 @@ def lowest_stay(uncut, cut):
     return cut
 
 
-def ours(row, said, point):
+def ours(row, sampling, point):
     """The token at ``point`` of [0, 1), after the prompt and the answer so far."""
-    sampler = Sampler(said, np.array(PROMPT), frozenset({END}))
+    points = iter([0.5] * len(ANSWER) + [point])
+    sampler = Sampler(sampling, np.array(PROMPT), frozenset({END}), points.__next__)
     for token in ANSWER:
         only = np.full(VOCAB, -np.inf, dtype=np.float32)
         only[token] = 0.0
         assert sampler.pick(only) == token
-    sampler._random = SimpleNamespace(random=lambda: point)
     return sampler.pick(row)
 
 
-def agrees(row, said, share):
+def agrees(row, sampling, share):
     """Whether our sampler gives every token of ``share`` its stretch of [0, 1), to a hundred-thousandth."""
     sums, slack = np.cumsum(share), 1e-5
     for token in np.flatnonzero(share):
         low, high = sums[token] - share[token], sums[token]
         points = [(low + high) / 2] if high - low < 4 * slack else [low + slack, high - slack]
-        if high - low > 1e-6 and any(ours(row, said, point) != token for point in points):
+        if high - low > 1e-6 and any(ours(row, sampling, point) != token for point in points):
             return False
     return True
 
 
-@pytest.mark.parametrize("said", CASES.values(), ids=CASES)
+@pytest.mark.parametrize("sampling", CASES.values(), ids=CASES)
 @pytest.mark.parametrize("step", [0.0, 1.0], ids=["apart", "ties"])
-def test_the_distribution_is_that_of_transformers(said, step):
+def test_the_distribution_is_that_of_transformers(sampling, step):
     for row in rows(step):
-        assert agrees(row, said, theirs(row, said))
+        assert agrees(row, sampling, theirs(row, sampling))
 
 
 def test_transformers_order_is_the_documented_one():
@@ -132,8 +138,8 @@ def test_two_processors_swapped_would_be_noticed(a, b):
         chain[a], chain[b] = chain[b], chain[a]
         return chain
 
-    said = CASES["all"]
-    assert not all(agrees(row, said, theirs(row, said, turn)) for row in rows())
+    sampling = CASES["all"]
+    assert not all(agrees(row, sampling, theirs(row, sampling, turn)) for row in rows())
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,7 @@ def test_too_little_free_space_is_told_with_the_bytes_before_anything_is_written
     assert raised.value.code == "disk_full"
     check_space(tmp_path / "target", free // 2)
     log = tmp_path / "log"
-    monkeypatch.setattr(sizes, "_REST", free)
+    monkeypatch.setattr(sizes, "OVERHEAD", free)
     with pytest.raises(BackendError, match="the disk is full"):
         ensure(model, exporter=stand_in.counting(log))
     assert not log.exists()
@@ -180,7 +180,7 @@ def test_a_file_that_may_not_grow_is_a_full_disk(model: Model) -> None:
 def test_where_names_cannot_be_swapped_a_death_between_two_renames_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    monkeypatch.setattr(folders, "_exchange", lambda *_: False)
+    monkeypatch.setattr(folders, "exchange", lambda *_: False)
     target = tmp_path / "target"
 
     def write(text: str):
