@@ -25,7 +25,7 @@ from backends.export.calibration.samples import States, begin
 from backends.export.calibration.walk import MODEL, Walk
 from backends.export.quantize import dequantise, quantise
 from backends.qwen3vl import Config
-from backends.store.weights import Weights
+from backends.store import Weights
 from router.models.calibration import samples
 from router.parity import verify
 

@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 
 from backends.export.head import rounding
 from backends.export.quantize import Matrix, moved
-from backends.store.recipe import SHORTLIST, Recipe
-from backends.store.weights import Weights
+from backends.store import SHORTLIST, Recipe, Weights
 
 Scores = NDArray[np.float32]  # [vocab, directions]
 RECIPES = (Recipe(), Recipe(calibrate=True), Recipe(recipe="fast"))

@@ -23,9 +23,7 @@ import numpy as np
 from backends.base import Runtime, Traits
 from backends.machine import BYTES, Processor, usable_cores, weight_format
 from backends.qwen3vl import Config, ImageLimits
-from backends.store.manifest import Manifest, recipe_fields
-from backends.store.recipe import Recipe
-from backends.store.weights import Weights
+from backends.store import Manifest, Recipe, Weights, recipe_fields
 from router.models import Model, export_place, home
 from router.models.exports import source_of
 

@@ -17,7 +17,7 @@ import backends
 from backends.base import Backend, BackendError, Runtime
 from backends.machine import total_memory
 from backends.qwen3vl import Config
-from backends.store.recipe import Recipe
+from backends.store import Recipe
 from router.estimates import footprint
 from router.models import SILENT, Listener, Model, ensure_export, ensure_packed, export_place
 from router.types import Candidate

@@ -11,7 +11,7 @@ from functools import cached_property
 import backends
 from backends.base import Backend, BackendError, Prompt, Runtime
 from backends.machine import total_memory
-from backends.store.recipe import Recipe
+from backends.store import Recipe
 from router.detokenize import TextStream, pieces
 from router.estimates import Speed, read_speeds
 from router.generate import Cancellation, generate, iterate

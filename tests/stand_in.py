@@ -6,7 +6,7 @@ import shutil
 import time
 from pathlib import Path
 
-from backends.store.recipe import MatrixError, Recipe
+from backends.store import MatrixError, Recipe
 from router.models import Model, ensure_export
 from tests.models.test_find import weights
 

@@ -10,8 +10,7 @@ import pytest
 from backends import BackendError, Runtime, Traits
 from backends.export.sizes import estimate
 from backends.machine import Processor, reference_format, total_memory, weight_format
-from backends.store.recipe import Recipe
-from backends.store.weights import Weights
+from backends.store import Recipe, Weights
 from router.estimates import TOKENS, Footprint, footprint
 from router.models import Model, find
 from tests import stand_in

@@ -15,7 +15,7 @@ from backends.export import export
 from backends.machine import Processor
 from backends.onnx.backend import OnnxSession
 from backends.qwen3vl import position_ids
-from backends.store.recipe import Recipe
+from backends.store import Recipe
 from router.cli import run
 from router.models import ensure_export, find
 from router.parity import BARS, Trace, compare, questions, trace, verify

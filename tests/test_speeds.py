@@ -8,7 +8,7 @@ import pytest
 
 from backends import Runtime
 from backends.machine import Processor
-from backends.store.recipe import Recipe
+from backends.store import Recipe
 from router.estimates import Speed, read_speeds, record_speeds
 from router.models import Model, find
 

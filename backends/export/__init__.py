@@ -8,8 +8,7 @@ from pathlib import Path
 from backends.base import RequestError
 from backends.export.calibration.samples import Samples
 from backends.qwen3vl import Config
-from backends.store.recipe import MatrixError, Recipe
-from backends.store.weights import Progress, Weights
+from backends.store import MatrixError, Progress, Recipe, Weights
 
 __all__ = ["MatrixError", "Progress", "Recipe", "Samples", "export"]
 

@@ -13,8 +13,7 @@ from backends.export.matrices import Matrices
 from backends.export.quantize import Matrix, moved
 from backends.export.rotary import Rotary
 from backends.qwen3vl import TextConfig
-from backends.store.recipe import Recipe, Scheme
-from backends.store.weights import Weights
+from backends.store import Recipe, Scheme, Weights
 
 _MODEL = "model.language_model."
 _EMBEDDINGS, _HEAD = _MODEL + "embed_tokens.weight", "lm_head.weight"

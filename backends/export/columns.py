@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from backends.export.graph import CONTRIB, DataFile, Graph
 from backends.export.quantize import Matrix, dequantise, quantise
-from backends.store.recipe import MatrixError, Scheme
-from backends.store.weights import Weights
+from backends.store import MatrixError, Scheme, Weights
 
 _PIECE = 1 << 20  # values rounded at once
 _TOP = 127  # the largest step on either side of 0

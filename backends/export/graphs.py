@@ -22,9 +22,7 @@ from backends.export.columns import Columns
 from backends.export.graph import FLOAT, INT32, INT64, DataFile, Graph, Side
 from backends.export.rotary import along_text, in_space
 from backends.qwen3vl import TextConfig
-from backends.store.fields import Fields
-from backends.store.recipe import MatrixError
-from backends.store.weights import Weights
+from backends.store import Fields, MatrixError, Weights
 
 DECODER = "decoder.onnx"
 

@@ -15,7 +15,7 @@ from functools import partial
 from backends.export.graph import Graph
 from backends.export.matrices import Matrices, Stored
 from backends.export.quantize import Matrix, dequantise, moved, quantise, quantise_rest, rest_of
-from backends.store.recipe import SEARCH, Recipe
+from backends.store import SEARCH, Recipe
 
 
 @dataclass(frozen=True)

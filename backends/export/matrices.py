@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from backends.base import BackendError
 from backends.export.graph import CONTRIB, DataFile, Graph
 from backends.export.quantize import Matrix, Rounded, dequantise, quantise, quantise_rest, rest_of
-from backends.store.recipe import MatrixError, Scheme
-from backends.store.weights import Weights
+from backends.store import MatrixError, Scheme, Weights
 
 _READ = 1 << 24  # values read at once
 _PIECE = 1 << 18  # values rounded at once by one thread: a megabyte, which stays in the processor's cache

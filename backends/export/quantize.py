@@ -14,8 +14,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.store.recipe import Scheme
-from backends.store.weights import pack_codes, unpack_codes
+from backends.store import Scheme, pack_codes, unpack_codes
 
 Matrix: TypeAlias = NDArray[np.float32]  # [rows, columns]
 Bytes: TypeAlias = NDArray[np.uint8]

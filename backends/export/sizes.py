@@ -10,8 +10,7 @@ from pathlib import Path
 from backends.base import BackendError
 from backends.machine import available_memory
 from backends.qwen3vl import Config, TextConfig
-from backends.store.recipe import Recipe, Scheme
-from backends.store.weights import Weights
+from backends.store import Recipe, Scheme, Weights
 
 OVERHEAD = 8 << 20  # graphs, manifest, and the space between tensors that start on pages
 MEMORY = 1 << 30  # bytes; tensors are read in parts, so a larger model takes no more

@@ -21,7 +21,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from backends.base import BackendError
 from backends.onnx.errors import named_errors
-from backends.store.weights import Progress
+from backends.store import Progress
 
 Entries: TypeAlias = dict[str, list[tuple[str, str]]]  # of each tensor: what names its blobs
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.base import BackendError
-from backends.store.weights import unpack_codes
+from backends.store import unpack_codes
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,10 +26,16 @@ from typing import Any
 
 from backends.base import BackendError, Device
 from backends.machine import Processor
-from backends.store.checks import check, remember
-from backends.store.folder import remove_folder, write_folder
-from backends.store.manifest import NAME, Manifest, sha256
-from backends.store.weights import Progress
+from backends.store import (
+    MANIFEST,
+    Manifest,
+    Progress,
+    check_folder,
+    remember,
+    remove_folder,
+    sha256,
+    write_folder,
+)
 
 WEIGHTS = "weights.data"
 GRAPHS = ("decoder.onnx", "text.onnx")
@@ -113,7 +119,7 @@ class Variant:
         Manifest.read(self.export)  # refuses one that is damaged or not there
         return {
             "folder": str(self.export.resolve()),
-            "export": sha256(self.export / NAME),
+            "export": sha256(self.export / MANIFEST),
             "onnxruntime": _onnxruntime().__version__,
         }
 
@@ -121,7 +127,7 @@ class Variant:
         if not folder.is_dir():
             return False
         try:
-            check(folder, self._seen(folder))
+            check_folder(folder, self._seen(folder))
             return bool(json.loads((folder / _NOTE).read_bytes()) == note)
         except (BackendError, OSError, ValueError):
             return False

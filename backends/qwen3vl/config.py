@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from backends.store.fields import Fields
+from backends.store import Fields
 
 PATCH = 16  # pixels a side
 TEMPORAL_PATCH, MERGE, CHANNELS = 2, 2, 3

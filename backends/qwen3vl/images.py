@@ -16,7 +16,7 @@ from PIL import Image
 
 from backends.base import RequestError
 from backends.qwen3vl.config import CHANNELS, MERGE, PATCH, PATCH_VALUES, TEMPORAL_PATCH
-from backends.store.fields import Fields
+from backends.store import Fields
 
 Grid: TypeAlias = tuple[int, int, int]  # t, h, w in patches
 

@@ -1,1 +1,67 @@
-"""A model folder on disk: what it holds, whether it is whole, and how it is written and locked."""
+"""A model folder on disk: what it holds, whether it is whole, and how it is written, locked and read.
+
+A checkpoint has ``config.json`` and safetensors; an export has graphs, their data, and a manifest of both::
+
+    Fields       a JSON object of the folder, read so that an error names the file and the field
+    Weights      a checkpoint's tensors, one at a time as float32; packed codes of a few bits
+    Recipe       how a checkpoint becomes an export; Scheme: how one matrix is rounded
+    Manifest     manifest.json: the recipe, each matrix's error, the size and sha256 of every file
+    checks       whether a folder is what its manifest says: by size, by content, or every byte
+    folder       written aside and renamed into place: whole, or not there at all
+    lock         one writer at a time, released by a process's death
+"""
+
+from backends.store.checks import SMALL, Damage, check_folder, check_sizes, remember, verify_folder
+from backends.store.fields import Fields
+from backends.store.folder import check_space, remove_folder, remove_leftovers, write_folder
+from backends.store.lock import locked
+from backends.store.manifest import EXPORTER, MANIFEST, FileRecord, Manifest, Source, recipe_fields, sha256
+from backends.store.recipe import (
+    SEARCH,
+    SHORTLIST,
+    MatrixError,
+    Precision,
+    PrefillPrecision,
+    Recipe,
+    RecipeName,
+    Scheme,
+    VisionPrecision,
+    fitting,
+)
+from backends.store.weights import Progress, Weights, pack_codes, unpack_codes
+
+__all__ = [
+    "EXPORTER",
+    "MANIFEST",
+    "SEARCH",
+    "SHORTLIST",
+    "SMALL",
+    "Damage",
+    "Fields",
+    "FileRecord",
+    "Manifest",
+    "MatrixError",
+    "Precision",
+    "PrefillPrecision",
+    "Progress",
+    "Recipe",
+    "RecipeName",
+    "Scheme",
+    "Source",
+    "VisionPrecision",
+    "Weights",
+    "check_folder",
+    "check_sizes",
+    "check_space",
+    "fitting",
+    "locked",
+    "pack_codes",
+    "recipe_fields",
+    "remember",
+    "remove_folder",
+    "remove_leftovers",
+    "sha256",
+    "unpack_codes",
+    "verify_folder",
+    "write_folder",
+]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backends.base import BackendError
-from backends.store.manifest import NAME, Manifest, sha256
+from backends.store.manifest import MANIFEST, Manifest, sha256
 
 SMALL = 16 << 20  # bytes; a file up to this size is known by its content, a larger one by size and time
 
@@ -35,7 +35,7 @@ def check_sizes(folder: Path) -> Manifest:
     return manifest
 
 
-def check(folder: Path, seen: Path | None = None) -> Manifest:
+def check_folder(folder: Path, seen: Path | None = None) -> Manifest:
     """As `check_sizes`, and the content of what is small or has changed since ``seen`` was written.
 
     ``seen`` is a file of ours elsewhere that remembers the time and place of what was read before.
@@ -52,7 +52,7 @@ def check(folder: Path, seen: Path | None = None) -> Manifest:
     return manifest
 
 
-def verify(folder: Path, progress: Callable[[str, int, int], None] | None = None) -> list[Damage]:
+def verify_folder(folder: Path, progress: Callable[[str, int, int], None] | None = None) -> list[Damage]:
     """Read every file; name each one that is not what the manifest says, or why there is no manifest.
 
     ``progress`` is told each file's name, with the bytes read before it and the bytes of all.
@@ -60,7 +60,7 @@ def verify(folder: Path, progress: Callable[[str, int, int], None] | None = None
     try:
         manifest = Manifest.read(folder)
     except BackendError as error:
-        return [Damage(NAME, f"cannot be used: {error}")]
+        return [Damage(MANIFEST, f"cannot be used: {error}")]
     damages: list[Damage] = []
     done = 0
     for name, file in manifest.files.items():

@@ -13,7 +13,7 @@ from backends.base import BackendError, RequestError
 from backends.store.fields import Fields
 from backends.store.recipe import MatrixError, Recipe
 
-NAME = "manifest.json"
+MANIFEST = "manifest.json"
 FORMAT = 1
 _LATER = {
     "prefill_precision": None,
@@ -60,13 +60,13 @@ class Manifest:
         cls, folder: Path, source: Source, recipe: Recipe, matrices: Iterable[MatrixError]
     ) -> Manifest:
         """The manifest of the files that stand in ``folder``."""
-        files = {path.name: FileRecord.of(path) for path in sorted(folder.iterdir()) if path.name != NAME}
+        files = {path.name: FileRecord.of(path) for path in sorted(folder.iterdir()) if path.name != MANIFEST}
         return cls(source, recipe, tuple(matrices), files)
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
         """The manifest in ``folder``; BackendError ``model_invalid``: none, damaged, or of another format."""
-        path = folder / NAME
+        path = folder / MANIFEST
         values = dict(Fields.read(path).values)
         if values.get("format") != FORMAT:
             raise BackendError(
@@ -86,7 +86,7 @@ class Manifest:
 
     def write(self, folder: Path) -> None:
         """Write ``manifest.json`` into ``folder``."""
-        (folder / NAME).write_text(self.text(), "utf-8")
+        (folder / MANIFEST).write_text(self.text(), "utf-8")
 
     def text(self) -> str:
         """The JSON text, which ends with its own checksum."""
@@ -127,7 +127,7 @@ def _numbers(matrix: MatrixError) -> dict[str, Any]:
 def _manifest(values: dict[str, Any]) -> Manifest:
     recipe = values["recipe"]
     files = {name: FileRecord(**file) for name, file in values["files"].items()}
-    if any(Path(name).name != name or name in ("", "..", NAME) for name in files):
+    if any(Path(name).name != name or name in ("", "..", MANIFEST) for name in files):
         raise ValueError("a file outside the folder")
     return Manifest(
         Source(**values["source"]),

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from backends.base import BackendError
-from backends.store.folder import write_folder
-from backends.store.recipe import MatrixError
+from backends.store import MatrixError, write_folder
 from router.bench.contenders import Fidelity
 from router.bench.process import Process
 from router.models import Listener, find

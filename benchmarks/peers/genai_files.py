@@ -12,8 +12,7 @@ import numpy as np
 
 from backends.base import BackendError
 from backends.export.quantize import Rounded, dequantise
-from backends.store.recipe import MatrixError, Scheme
-from backends.store.weights import Weights
+from backends.store import MatrixError, Scheme, Weights
 from benchmarks.peers.conversion import Converted, prepare, run
 from benchmarks.peers.errors import relative_error
 from router.models import Listener

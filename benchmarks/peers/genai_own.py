@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, get_args
 
 from backends.base import BackendError, RequestError
 from backends.machine import peak_bytes
-from backends.store.manifest import Manifest
-from backends.store.recipe import Recipe, RecipeName
+from backends.store import Manifest, Recipe, RecipeName
 from benchmarks.peers import Peer
 from benchmarks.peers.arrivals import sample
 from benchmarks.peers.genai_files import GRAPH, converted

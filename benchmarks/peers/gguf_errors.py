@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.qwen3vl import Config
-from backends.store.recipe import MatrixError
-from backends.store.weights import Weights
+from backends.store import MatrixError, Weights
 from benchmarks.peers.errors import relative_error
 from benchmarks.peers.gguf_files import is_matrix, stored
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.qwen3vl import Config
-from backends.store.weights import Weights
+from backends.store import Weights
 from benchmarks.peers.gguf_names import gguf_name, is_vision
 from benchmarks.peers.gguf_tokens import add_tokens
 

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from backends.base import Runtime
-from backends.store.recipe import Recipe
+from backends.store import Recipe
 from benchmarks.peers import Peer
 from router.bench.contenders import Contender, contender
 from router.models import Listener, export_to, find

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from backends.base import BackendError
-from backends.store.folder import write_folder
+from backends.store import write_folder
 from benchmarks.peers.gguf_errors import errors
 from benchmarks.peers.gguf_files import write_text, write_vision
 from router.bench.contenders import Fidelity

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 
 from backends.base import BackendError
 from backends.qwen3vl import Config, TextConfig
-from backends.store.recipe import MatrixError
-from backends.store.weights import Weights
+from backends.store import MatrixError, Weights
 from benchmarks.peers.conversion import Converted, prepare, run
 from benchmarks.peers.errors import relative_error
 from router.models import Listener

@@ -9,8 +9,7 @@ from pathlib import Path
 import backends
 from backends.base import BackendError, RequestError, Runtime
 from backends.qwen3vl import TextConfig
-from backends.store.manifest import Manifest
-from backends.store.recipe import SEARCH, MatrixError
+from backends.store import SEARCH, Manifest, MatrixError
 from router.bench.engine import Engine, Facts
 from router.bench.http_engine import Server
 from router.bench.local import Local

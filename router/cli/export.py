@@ -14,8 +14,8 @@ from router.cli.terminal import progress_bar, size, write
 from router.cli.verify import VerifyOptions, examine
 
 if TYPE_CHECKING:
-    from backends.store.manifest import Manifest
-    from backends.store.recipe import (
+    from backends.store import (
+        Manifest,
         MatrixError,
         Precision,
         PrefillPrecision,
@@ -121,7 +121,7 @@ def export(options: ExportOptions, source: str, out: Path | None) -> None:
     hybrid export ./qwen3-vl-2b ./qwen3-vl-2b-fast --recipe fast
     """
     from backends.base import BackendError
-    from backends.store.manifest import Manifest
+    from backends.store import Manifest
     from router.models import export_place, export_to, find
 
     recipe = _recipe(options)
@@ -170,7 +170,7 @@ def _output_errors(manifest: Manifest) -> Iterator[str]:
 
 
 def _kind(matrix: MatrixError) -> str:
-    from backends.store.recipe import SEARCH
+    from backends.store import SEARCH
 
     part = "vision" if "visual." in matrix.name else "language"
     if matrix.name.startswith("prefill."):
@@ -184,7 +184,7 @@ def _kind(matrix: MatrixError) -> str:
 
 
 def _recipe(options: ExportOptions) -> Recipe:
-    from backends.store.recipe import Recipe
+    from backends.store import Recipe
 
     return Recipe(
         precision=options.precision,

@@ -77,7 +77,7 @@ def pull(options: PullOptions, name: str) -> None:
 @as_object
 def show(name: str, as_object: bool) -> None:
     """Tell what a model is made of."""
-    from backends.store.manifest import Manifest
+    from backends.store import Manifest
     from router.models import find
     from router.models.inventory import describe
 

@@ -15,7 +15,7 @@ from router.cli.options import RuntimeOptions
 from router.cli.terminal import progress_bar, progress_line, size, write
 
 if TYPE_CHECKING:
-    from backends.store.manifest import Manifest
+    from backends.store import Manifest
     from router.models import Model
     from router.parity import ParityReport
 
@@ -77,7 +77,7 @@ def verify(options: VerifyOptions, name: str) -> None:
 
 
 def _damages(folder: Path) -> list[str]:
-    from backends.store.checks import verify as damages_of
+    from backends.store import verify_folder as damages_of
 
     with progress_bar() as listener:
         return [
@@ -87,7 +87,7 @@ def _damages(folder: Path) -> list[str]:
 
 def examine(folder: Path, source: str, options: VerifyOptions) -> list[str]:
     """Print what a whole export of ``source`` is; return where it is too far from the reference."""
-    from backends.store.manifest import Manifest
+    from backends.store import Manifest
     from router.parity import BARS
     from router.parity import verify as compare
 

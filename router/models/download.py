@@ -22,7 +22,7 @@ from threading import Event, Thread
 from typing import Any, cast
 
 from backends.base import BackendError, RequestError
-from backends.store.weights import Progress
+from backends.store import Progress
 
 TIMEOUT = 10  # seconds until a hub that does not answer is given up
 GRACE = 2  # seconds that an interrupted download has to remove what it has begun

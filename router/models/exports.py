@@ -13,11 +13,22 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from backends.base import BackendError, Device, RequestError
 from backends.onnx.packed import WEIGHTS, Variant, helps
-from backends.store.checks import SMALL, check, remember
-from backends.store.folder import remove_folder, remove_leftovers, write_folder
-from backends.store.manifest import EXPORTER, NAME, Manifest, Source, recipe_fields
-from backends.store.recipe import MatrixError, Recipe
-from backends.store.weights import Progress
+from backends.store import (
+    EXPORTER,
+    MANIFEST,
+    SMALL,
+    Manifest,
+    MatrixError,
+    Progress,
+    Recipe,
+    Source,
+    check_folder,
+    recipe_fields,
+    remember,
+    remove_folder,
+    remove_leftovers,
+    write_folder,
+)
 from router.models.model import EMBEDDED, Model, home
 
 if TYPE_CHECKING:
@@ -61,7 +72,7 @@ def ensure_export(
     BackendError: ``disk_full``, ``locked`` (only if not ``wait``), ``model_invalid`` ...
     """
     if model.is_export:
-        _check_recipe(check(model.folder, _seen(model.folder)), model, recipe)
+        _check_recipe(check_folder(model.folder, _seen(model.folder)), model, recipe)
         return model.folder
     recipe = recipe or Recipe()
     target = export_place(model, recipe)
@@ -164,7 +175,7 @@ def _intact(folder: Path, listener: Listener) -> bool:
     if not folder.is_dir():
         return False
     try:
-        check(folder, _seen(folder))
+        check_folder(folder, _seen(folder))
     except BackendError as error:
         listener.notice(f"{error}; making it again")
         return False
@@ -175,7 +186,7 @@ def _check_target(target: Path, model: Model, recipe: Recipe, *, force: bool) ->
     """Never replace what is not an export, and an export of something else only when told to."""
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return
-    if not (target / NAME).is_file():
+    if not (target / MANIFEST).is_file():
         raise RequestError(f"{target} is there and is not an export; give a new folder", param="out")
     if not force:
         there = Manifest.read(target)

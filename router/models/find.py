@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from backends.base import RequestError
-from backends.store.checks import check_sizes
+from backends.store import check_sizes
 from router.models import hub
 from router.models.exports import SILENT, Listener, cached_export
 from router.models.hub import check_checkpoint

@@ -9,9 +9,7 @@ from pathlib import Path
 
 from backends.base import BackendError, RequestError
 from backends.qwen3vl import Config
-from backends.store.fields import Fields
-from backends.store.folder import check_space
-from backends.store.weights import Weights
+from backends.store import Fields, Weights, check_space
 from router.models.download import (
     Listing,
     cache,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from backends.base import RequestError
-from backends.store.manifest import Manifest, recipe_fields
+from backends.store import Manifest, recipe_fields
 from router.models.exports import cached_export, cached_exports, packed, remove_export
 from router.models.find import find
 from router.models.hub import HubId, local, pulled, remove_pulled

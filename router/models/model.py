@@ -7,6 +7,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from backends.store import MANIFEST
+
 EMBEDDED = "scenes"
 EMBEDDED_FOLDER = Path(__file__).parent.parent / EMBEDDED
 
@@ -22,7 +24,7 @@ class Model:
     @property
     def is_export(self) -> bool:
         """Whether the folder is an export: ONNX graphs instead of a checkpoint's weights."""
-        return (self.folder / "manifest.json").is_file()
+        return (self.folder / MANIFEST).is_file()
 
 
 def home() -> Path:

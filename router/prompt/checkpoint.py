@@ -9,7 +9,7 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer
 
 from backends.base import BackendError
-from backends.store.fields import Fields
+from backends.store import Fields
 from router.prompt.template import ChatTemplate
 
 LARGEST_TOKENIZER = 64 << 20  # bytes; Qwen's is 11 MB

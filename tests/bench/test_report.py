@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from backends.base import RequestError, Runtime
-from backends.store.recipe import MatrixError
+from backends.store import MatrixError
 from router.bench.comparison import compare, read
 from router.bench.contenders import EXACT, Fidelity
 from router.bench.engine import Measurement

@@ -9,7 +9,7 @@ import pytest
 
 from backends.base import BackendError
 from backends.qwen3vl import Config, TextConfig, VisionConfig
-from backends.store.weights import Weights
+from backends.store import Weights
 from router.bench import rates, roofline
 from router.bench.metrics import measured
 from router.bench.rates import COLUMNS, INNER, OPERATIONS, ROWS, least_seconds, weight_bytes, write

@@ -8,7 +8,7 @@ import pytest
 
 from backends.base import BackendError, RequestError, Runtime
 from backends.qwen3vl import Config
-from backends.store.weights import Weights
+from backends.store import Weights
 from benchmarks.peers import Peer, enter
 from benchmarks.peers.__main__ import _telling
 from benchmarks.peers.arrivals import sample

@@ -15,8 +15,7 @@ from onnx import helper, numpy_helper
 from backends.base import BackendError, RequestError, Runtime
 from backends.export.quantize import dequantise, quantise
 from backends.qwen3vl import Config
-from backends.store.recipe import MatrixError, Recipe, Scheme
-from backends.store.weights import Weights
+from backends.store import MatrixError, Recipe, Scheme, Weights
 from benchmarks.peers import genai_files, genai_own, openvino_files, openvino_genai
 from benchmarks.peers.conversion import prepare, run
 from router.bench.local import Local

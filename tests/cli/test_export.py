@@ -12,10 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from backends.store.checks import verify
-from backends.store.lock import locked
-from backends.store.manifest import Manifest
-from backends.store.recipe import MatrixError, Recipe
+from backends.store import Manifest, MatrixError, Recipe, locked, verify_folder
 from router.cli import run
 from router.cli.terminal import size
 from router.models import export_place, exports_folder, find
@@ -54,7 +51,7 @@ def told(place: Path) -> str:
 def test_the_path_is_on_stdout_and_the_summary_on_stderr(quick, capsys) -> None:
     place, err = exported(capsys)
     assert place.parent == exports_folder()
-    assert verify(place) == []
+    assert verify_folder(place) == []
     lines = err.splitlines()
     assert re.fullmatch(rf"{told(place)}, exported in \d+\.\d s", lines[0])
     assert lines[1:] == [
@@ -247,4 +244,4 @@ def test_a_second_process_says_that_it_waits_and_goes_on_when_it_may() -> None:
     out, _ = process.communicate(timeout=60)
     assert waits == b"hybrid: another process is exporting scenes; waiting for it\n"
     assert (process.returncode, out) == (0, f"{place}\n".encode())
-    assert verify(place) == []
+    assert verify_folder(place) == []

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-from backends.store.lock import locked
+from backends.store import locked
 from router.cli import run
 from router.models import exports_folder, find, home
 from router.models.inventory import inventory

@@ -23,8 +23,7 @@ from backends.export.calibration.walk import Walk  # noqa: E402
 from backends.export.quantize import Rounded, dequantise, quantise  # noqa: E402
 from backends.onnx.backend import OnnxBackend  # noqa: E402
 from backends.qwen3vl import Config  # noqa: E402
-from backends.store.recipe import Scheme  # noqa: E402
-from backends.store.weights import Weights  # noqa: E402
+from backends.store import Scheme, Weights  # noqa: E402
 from router.models.calibration import samples  # noqa: E402
 from tests.export.test_decoder import expected, got  # noqa: E402
 from tests.exports import SHAPES, exported, fp32, load, model, with_its_tower  # noqa: E402

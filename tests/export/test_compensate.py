@@ -5,7 +5,7 @@ import pytest
 
 from backends.export.calibration.compensate import DAMPING, Feedback, compensate, feedback, hessian
 from backends.export.quantize import Rounded, dequantise, quantise
-from backends.store.recipe import Scheme
+from backends.store import Scheme
 
 SCHEMES = [Scheme(4, 32), Scheme(4, 128), Scheme(4, 64, symmetric=True), Scheme(4, 128, search=False)]
 COLUMNS = 256

@@ -16,7 +16,7 @@ from backends.export import Recipe, export  # noqa: E402
 from backends.export.quantize import dequantise, quantise  # noqa: E402
 from backends.onnx.embeddings import Embeddings  # noqa: E402
 from backends.qwen3vl import position_ids  # noqa: E402
-from backends.store.recipe import Scheme  # noqa: E402
+from backends.store import Scheme  # noqa: E402
 from tests import tiny  # noqa: E402
 from tests.exports import SHAPES, exported, load, model  # noqa: E402
 from tests.torch.test_backend import LAYOUTS, prompt_of  # noqa: E402

@@ -19,7 +19,7 @@ from backends.export.quantize import dequantise, quantise, quantise_rest, rest_o
 from backends.onnx.decoder import Decoder  # noqa: E402
 from backends.onnx.embeddings import Embeddings  # noqa: E402
 from backends.qwen3vl import Config  # noqa: E402
-from backends.store.recipe import Scheme  # noqa: E402
+from backends.store import Scheme  # noqa: E402
 from router.bench.rates import weight_bytes  # noqa: E402
 from tests.export.test_decoder import expected, got, round_in_place  # noqa: E402
 from tests.exports import exported, model  # noqa: E402

@@ -8,7 +8,7 @@ import pytest
 from backends.export.graph import FLOAT, DataFile, Graph
 from backends.export.matrices import Matrices, Stored
 from backends.export.quantize import Rounded, dequantise, quantise
-from backends.store.recipe import Recipe, Scheme
+from backends.store import Recipe, Scheme
 
 ort = pytest.importorskip("onnxruntime")
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from backends.base import RequestError
-from backends.store.recipe import Recipe, Scheme, fitting
+from backends.store import Recipe, Scheme, fitting
 
 
 @pytest.mark.parametrize(

@@ -26,8 +26,7 @@ from backends.qwen3vl import (  # noqa: E402
     VisionConfig,
     vision_positions,
 )
-from backends.store.recipe import Recipe  # noqa: E402
-from backends.store.weights import Weights  # noqa: E402
+from backends.store import Recipe, Weights  # noqa: E402
 from tests import tiny  # noqa: E402
 from tests.qwen3vl import towers  # noqa: E402
 

@@ -18,7 +18,7 @@ from backends.export.vision.rotation import Rotated, basis  # noqa: E402
 from backends.export.vision.tower import Tower  # noqa: E402
 from backends.onnx.vision import VisionEncoder  # noqa: E402
 from backends.qwen3vl import Config, VisionConfig  # noqa: E402
-from backends.store.weights import Weights  # noqa: E402
+from backends.store import Weights  # noqa: E402
 from tests import tiny  # noqa: E402
 from tests.qwen3vl import towers  # noqa: E402
 

@@ -9,10 +9,7 @@ import pytest
 
 from backends.base import BackendError, RequestError
 from backends.export import sizes
-from backends.store.checks import verify
-from backends.store.lock import locked
-from backends.store.manifest import Manifest
-from backends.store.recipe import Recipe
+from backends.store import Manifest, Recipe, locked, verify_folder
 from router.models import Listener, Model, ensure_export, export_to, exports_folder, find, remove_export
 from router.models.exports import export_name
 from tests import stand_in
@@ -39,7 +36,7 @@ def test_an_export_is_made_once_and_then_found(model: Model, tmp_path: Path) -> 
     assert len(log.read_text().splitlines()) == 1
     (place,) = places
     assert place.parent == exports_folder()
-    assert verify(place) == []
+    assert verify_folder(place) == []
     assert Manifest.read(place).matrices == stand_in.MATRICES
     assert listing(place.parent) == [place.name]
 
@@ -123,7 +120,7 @@ def test_a_damaged_export_in_the_cache_is_told_of_once_and_made_again(model: Mod
             place.mkdir()
     told: list[str] = []
     assert ensure(model, listener=Listener(notice=told.append)) == place
-    assert verify(place) == []
+    assert verify_folder(place) == []
     assert len(told) == 1
     assert "making it again" in told[0]
     told.clear()
@@ -201,4 +198,4 @@ def test_an_export_that_is_being_written_is_not_removed(model: Model) -> None:
     place = ensure(model)
     with locked(place.with_name(f".{place.name}.lock")), pytest.raises(BackendError, match="another process"):
         remove_export(place.name)
-    assert verify(place) == []
+    assert verify_folder(place) == []

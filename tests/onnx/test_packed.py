@@ -22,9 +22,12 @@ from backends.export import Recipe  # noqa: E402
 from backends.machine import Processor  # noqa: E402
 from backends.onnx import packed  # noqa: E402
 from backends.onnx.packed import Variant  # noqa: E402
-from backends.store import folder  # noqa: E402
-from backends.store.checks import verify  # noqa: E402
-from backends.store.manifest import Manifest, Source  # noqa: E402
+from backends.store import (  # noqa: E402
+    Manifest,
+    Source,
+    folder,
+    verify_folder,
+)
 from tests.exports import exported, model  # noqa: E402
 from tests.stand_in import listing  # noqa: E402
 
@@ -132,7 +135,7 @@ def test_the_weights_stand_unchanged_before_the_blobs(out: Path, tmp_path: Path)
     weights, both = (out / "weights.data").read_bytes(), (variant / "weights.data").read_bytes()
     assert both[: len(weights)] == weights
     assert len(both) > 1.2 * len(weights)
-    assert verify(variant) == verify(out) == []
+    assert verify_folder(variant) == verify_folder(out) == []
 
 
 def test_equal_matrices_have_one_blob_between_them(tmp_path: Path) -> None:

@@ -24,8 +24,7 @@ from backends.onnx import backend as session_module  # noqa: E402
 from backends.onnx.backend import OnnxBackend  # noqa: E402
 from backends.onnx.prefill import LEAST  # noqa: E402
 from backends.prefix_cache import TAIL  # noqa: E402
-from backends.store.manifest import recipe_fields  # noqa: E402
-from backends.store.weights import Weights  # noqa: E402
+from backends.store import Weights, recipe_fields  # noqa: E402
 from tests.exports import Models, fp32, with_its_tower  # noqa: E402
 from tests.onnx.test_backend import flat_positions, imaged, no_deepstack  # noqa: E402
 

@@ -8,8 +8,7 @@ from numpy.typing import NDArray
 from backends.export.vision import write
 from backends.onnx.features import Features
 from backends.qwen3vl.config import Config
-from backends.store.recipe import MatrixError, Recipe, VisionPrecision
-from backends.store.weights import Weights
+from backends.store import MatrixError, Recipe, VisionPrecision, Weights
 
 Rows = NDArray[np.float32]
 Grid = tuple[int, int]

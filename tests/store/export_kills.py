@@ -16,9 +16,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from backends.store.checks import verify
-from backends.store.manifest import Manifest
-from backends.store.recipe import Recipe
+from backends.store import Manifest, Recipe, verify_folder
 from router.models import Model, export_to, exports_folder
 from router.models.exports import source_of
 from tests import stand_in
@@ -84,7 +82,7 @@ def main(folder: Path, kills: int, export: Callable[[Model, Recipe, Path], None]
         died = killed(partial(export, model, recipes[number % 2], target), chance.uniform(0, span))
         span *= 1.05 if died else 0.9  # about two of three die, however busy the machine is
         running += died
-        damages = verify(target) if had or target.is_dir() else []
+        damages = verify_folder(target) if had or target.is_dir() else []
         broken += bool(damages)
         left += bool(litter(target.parent, target))
         if target.is_dir() and not damages:
@@ -97,7 +95,7 @@ def main(folder: Path, kills: int, export: Callable[[Model, Recipe, Path], None]
         "left": left,
         "seen": sorted(seen),
         "leftovers": litter(target.parent, target),
-        "damages": [str(damage) for damage in verify(target)],
+        "damages": [str(damage) for damage in verify_folder(target)],
         "milliseconds": round(1000 * span),
     }
 

@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from backends.base import BackendError
-from backends.store.checks import verify
-from backends.store.folder import remove_leftovers
-from backends.store.lock import lock_folder, locked, remove_abandoned
+from backends.store import locked, remove_leftovers, verify_folder
+from backends.store.lock import lock_folder, remove_abandoned
 from router.models import Model, export_to, exports_folder
 from router.models.exports import export_name
 from tests import stand_in
@@ -35,7 +34,7 @@ def model(tmp_path: Path) -> Model:
 CHILD = """
 import sys
 from pathlib import Path
-from backends.store.recipe import Recipe
+from backends.store import Recipe
 from router.models import Listener, Model, ensure_export
 from tests import stand_in
 
@@ -64,7 +63,7 @@ def test_of_four_exports_at_once_one_does_the_work_and_all_succeed(model: Model,
     assert len(log.read_text().splitlines()) == 1
     (place,) = {Path(output.splitlines()[-1]) for output in outputs}
     assert sum("waiting for it" in output for output in outputs) >= 1
-    assert verify(place) == []
+    assert verify_folder(place) == []
     assert listing(place.parent) == [place.name]
 
 
@@ -76,7 +75,7 @@ def test_readers_never_see_a_half_export_while_it_is_replaced(model: Model) -> N
     def read() -> None:
         nonlocal reads
         while not stop.is_set():
-            damages.extend(verify(place))
+            damages.extend(verify_folder(place))
             reads += 1
 
     reader = threading.Thread(target=read)

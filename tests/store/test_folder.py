@@ -13,10 +13,8 @@ import pytest
 
 from backends.base import BackendError
 from backends.export import sizes
+from backends.store import Manifest, check_space, remove_leftovers, verify_folder, write_folder
 from backends.store import folder as folders
-from backends.store.checks import verify
-from backends.store.folder import check_space, remove_leftovers, write_folder
-from backends.store.manifest import Manifest
 from router.models import Model, export_to, exports_folder, find
 from tests import stand_in
 from tests.stand_in import INT4, INT8, ensure, listing
@@ -103,7 +101,7 @@ def test_an_export_that_fails_leaves_the_old_one_and_nothing_else(model: Model, 
         export_to(place, model, INT8, force=True, exporter=fails(error))
     full = isinstance(error, OSError) and error.errno != errno.EIO
     assert (getattr(caught.value, "code", "") == "disk_full") == full
-    assert verify(place) == []
+    assert verify_folder(place) == []
     assert Manifest.read(place).recipe == INT4
     assert listing(place.parent) == [place.name]
 
@@ -143,7 +141,7 @@ def test_a_disk_that_fills_up_leaves_the_old_export(model: Model, small_disk: Pa
     with pytest.raises(BackendError, match="the disk is full") as raised:
         ensure(model, INT8)
     assert raised.value.code == "disk_full"
-    assert verify(place) == []
+    assert verify_folder(place) == []
     assert listing(place.parent) == [place.name]
 
 
@@ -151,7 +149,7 @@ LIMITED = """
 import sys
 from pathlib import Path
 from backends.base import BackendError
-from backends.store.recipe import Recipe
+from backends.store import Recipe
 from router.models import Model, export_to
 from tests import stand_in
 import resource
@@ -172,7 +170,7 @@ def test_a_file_that_may_not_grow_is_a_full_disk(model: Model) -> None:
         cwd=ROOT, capture_output=True, text=True, check=True, timeout=60,
     )  # fmt: skip
     assert done.stdout == "disk_full\n"
-    assert verify(place) == []
+    assert verify_folder(place) == []
     assert listing(place.parent) == [place.name]
 
 

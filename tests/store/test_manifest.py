@@ -7,10 +7,16 @@ from pathlib import Path
 import pytest
 
 from backends.base import BackendError
-from backends.store import checks
-from backends.store.checks import check, check_sizes, verify
-from backends.store.manifest import Manifest, Source
-from backends.store.recipe import MatrixError, Recipe
+from backends.store import (
+    Manifest,
+    MatrixError,
+    Recipe,
+    Source,
+    check_folder,
+    check_sizes,
+    checks,
+    verify_folder,
+)
 from tests import stand_in
 
 RECIPE = Recipe(int8_layers=frozenset({3, 1}), block_size=64)
@@ -32,7 +38,7 @@ def folder(tmp_path: Path) -> Path:
 
 def refusal(folder: Path, seen: Path | None = None) -> str:
     with pytest.raises(BackendError) as raised:
-        check(folder, seen)
+        check_folder(folder, seen)
     assert raised.value.code == "model_invalid"
     return str(raised.value)
 
@@ -57,8 +63,13 @@ def test_errors_of_any_number_type_are_kept(folder: Path) -> None:
 
 
 def test_a_whole_export_passes_every_check(folder: Path, tmp_path: Path) -> None:
-    assert check_sizes(folder) == check(folder) == check(folder, tmp_path / "seen") == Manifest.read(folder)
-    assert verify(folder) == []
+    assert (
+        check_sizes(folder)
+        == check_folder(folder)
+        == check_folder(folder, tmp_path / "seen")
+        == Manifest.read(folder)
+    )
+    assert verify_folder(folder) == []
 
 
 @pytest.mark.parametrize("name", [*FILES, "manifest.json"])
@@ -69,10 +80,10 @@ def test_one_flipped_bit_is_found_by_name(folder: Path, name: str) -> None:
         bit = 1 << (place % 8)
         data[place] ^= bit
         file.write_bytes(data)
-        assert [damage.file for damage in verify(folder)] == [name]
+        assert [damage.file for damage in verify_folder(folder)] == [name]
         data[place] ^= bit
     file.write_bytes(data)
-    assert verify(folder) == []
+    assert verify_folder(folder) == []
 
 
 def test_a_flipped_bit_anywhere_in_the_manifest_counts(folder: Path) -> None:
@@ -93,7 +104,7 @@ def test_a_file_of_another_size_is_named_with_both_sizes(folder: Path, name: str
     size = len(whole)
     for cut in (0, size // 2, size + 1):
         file.write_bytes((whole + b"x")[:cut])
-        for attempt in (check_sizes, check):
+        for attempt in (check_sizes, check_folder):
             with pytest.raises(BackendError, match=rf"{name} has {cut} bytes, {size} expected"):
                 attempt(folder)
     file.unlink()
@@ -106,7 +117,7 @@ def test_all_the_damaged_files_are_named_at_once(folder: Path) -> None:
     message = refusal(folder)
     assert "text.onnx is missing" in message
     assert "weights.data has 0 bytes" in message
-    assert [damage.file for damage in verify(folder)] == ["text.onnx", "weights.data"]
+    assert [damage.file for damage in verify_folder(folder)] == ["text.onnx", "weights.data"]
 
 
 def test_two_files_that_changed_places_are_both_named(folder: Path) -> None:
@@ -130,7 +141,7 @@ def test_only_regular_files_are_read(folder: Path, tmp_path: Path) -> None:
     file.unlink()
     os.mkfifo(file)
     assert "weights.data is not a regular file" in refusal(folder)
-    assert [damage.file for damage in verify(folder)] == ["weights.data"]
+    assert [damage.file for damage in verify_folder(folder)] == ["weights.data"]
 
 
 def test_a_manifest_cannot_name_files_elsewhere(folder: Path) -> None:
@@ -148,7 +159,7 @@ def test_a_manifest_cannot_name_files_elsewhere(folder: Path) -> None:
 def test_what_is_no_manifest_is_named(folder: Path, text: str) -> None:
     (folder / "manifest.json").write_text(text)
     assert str(folder / "manifest.json") in refusal(folder)
-    assert [damage.file for damage in verify(folder)] == ["manifest.json"]
+    assert [damage.file for damage in verify_folder(folder)] == ["manifest.json"]
 
 
 def test_big_files_are_read_once_and_again_when_they_change(
@@ -159,10 +170,10 @@ def test_big_files_are_read_once_and_again_when_they_change(
     hashed = checks.sha256
     monkeypatch.setattr(checks, "sha256", lambda path: read.append(path.name) or hashed(path))
     seen = tmp_path / "cache" / "seen.json"
-    check(folder, seen)
+    check_folder(folder, seen)
     assert "weights.data" in read
     read.clear()
-    check(folder, seen)
+    check_folder(folder, seen)
     assert read == [name for name in FILES if name != "weights.data"]
     flip(folder / "weights.data")
     assert "weights.data has the right size and another content" in refusal(folder, seen)
@@ -179,7 +190,7 @@ def flip(file: Path) -> None:
 def test_a_damaged_memory_of_what_was_read_is_a_miss(folder: Path, tmp_path: Path, junk: bytes) -> None:
     seen = tmp_path / "seen.json"
     seen.write_bytes(junk)
-    assert check(folder, seen)
+    assert check_folder(folder, seen)
     flip(folder / "weights.data")
     assert "weights.data" in refusal(folder, seen)
 
@@ -187,6 +198,6 @@ def test_a_damaged_memory_of_what_was_read_is_a_miss(folder: Path, tmp_path: Pat
 def test_without_a_place_to_remember_everything_is_read(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     nowhere = tmp_path / "file" / "seen.json"
-    assert check(folder, nowhere)
+    assert check_folder(folder, nowhere)
     flip(folder / "weights.data")
     assert "weights.data" in refusal(folder, nowhere)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from backends.base import BackendError
-from backends.store.weights import Weights
+from backends.store import Weights
 
 torch = pytest.importorskip("torch")
 safetensors = pytest.importorskip("safetensors.torch")

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from backends.export.calibration.samples import Floats
 from backends.export.quantize import Matrix, Rounded, pack, scales
-from backends.store.recipe import Scheme
+from backends.store import Scheme
 
 
 def hessian(inputs: Floats, middle: int) -> NDArray[np.float32]:

@@ -19,8 +19,7 @@ from backends.export.graph import DataFile
 from backends.export.matrices import Matrices, Stored, check_finite
 from backends.export.quantize import Matrix, Rounded, dequantise, quantise
 from backends.qwen3vl import Config
-from backends.store.recipe import MatrixError, Recipe, Scheme
-from backends.store.weights import Weights
+from backends.store import MatrixError, Recipe, Scheme, Weights
 
 _PIECE = 1 << 18  # values rounded at once by one thread
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from backends.export.calibration.samples import Floats, States
 from backends.export.rotary import axes, inverse_frequencies
 from backends.qwen3vl import TextConfig
-from backends.store.weights import Weights
+from backends.store import Weights
 
 MODEL = "model.language_model."
 

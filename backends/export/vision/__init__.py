@@ -9,8 +9,7 @@ from backends.export.vision.linear import Linears
 from backends.export.vision.rotation import Rotated
 from backends.export.vision.tower import Tower
 from backends.qwen3vl import VisionConfig
-from backends.store.recipe import MatrixError, Recipe, VisionPrecision
-from backends.store.weights import Weights
+from backends.store import MatrixError, Recipe, VisionPrecision, Weights
 
 __all__ = ["write"]
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from backends.export.graph import CONTRIB, Graph
 from backends.export.quantize import Matrix, Rounded, dequantise, quantise
 from backends.machine import Processor
-from backends.store.recipe import MatrixError, Scheme, VisionPrecision, fitting
+from backends.store import MatrixError, Scheme, VisionPrecision, fitting
 
 PREFIX = "model.visual."
 _BLOCK = 128  # values of a row that share a scale in w8
