@@ -24,8 +24,7 @@ from backends.base import Runtime, Traits
 from backends.machine import BYTES, Processor, usable_cores, weight_format
 from backends.qwen3vl import Config, ImageLimits
 from backends.store import Manifest, Recipe, Weights, recipe_fields
-from router.models import Model, export_place, home
-from router.models.exports import source_of
+from router.models import Model, export_place, home, source_of
 
 Verdict: TypeAlias = Literal["fits", "tight", "does not fit"]
 

@@ -6,12 +6,20 @@ A checkpoint has ``config.json`` and safetensors; an export has graphs, their da
     Weights      a checkpoint's tensors, one at a time as float32; packed codes of a few bits
     Recipe       how a checkpoint becomes an export; Scheme: how one matrix is rounded
     Manifest     manifest.json: the recipe, each matrix's error, the size and sha256 of every file
-    checks       whether a folder is what its manifest says: by size, by content, or every byte
+    checks       whether a checkpoint is whole, and an export what its manifest says
     folder       written aside and renamed into place: whole, or not there at all
     lock         one writer at a time, released by a process's death
 """
 
-from backends.store.checks import SMALL, Damage, check_folder, check_sizes, remember, verify_folder
+from backends.store.checks import (
+    SMALL,
+    Damage,
+    check_checkpoint,
+    check_folder,
+    check_sizes,
+    remember,
+    verify_folder,
+)
 from backends.store.fields import Fields
 from backends.store.folder import check_space, remove_folder, remove_leftovers, write_folder
 from backends.store.lock import locked
@@ -50,6 +58,7 @@ __all__ = [
     "Source",
     "VisionPrecision",
     "Weights",
+    "check_checkpoint",
     "check_folder",
     "check_sizes",
     "check_space",

@@ -1,4 +1,8 @@
-"""Whether an export is what its manifest says: by size; by content, all of it or what may have changed."""
+"""Whether a folder is whole: a checkpoint by the headers of its weights, an export by its manifest.
+
+An export is checked by the sizes of its files, by the content of what is small or may have changed, or by
+every byte. Nothing of a folder is run or followed out of it: weights are safetensors, files regular ones.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ from pathlib import Path
 
 from backends.base import BackendError
 from backends.store.manifest import MANIFEST, Manifest, sha256
+from backends.store.weights import Weights
 
 SMALL = 16 << 20  # bytes; a file up to this size is known by its content, a larger one by size and time
 
@@ -23,6 +28,18 @@ class Damage:
 
     def __str__(self) -> str:
         return f"{self.file} {self.problem}"
+
+
+def check_checkpoint(folder: Path) -> None:
+    """BackendError ``model_invalid`` unless there is a config.json and every weights file is whole.
+
+    Whole: there, as long as its header says, and safetensors, since pickles can run code.
+    """
+    if not (folder / "config.json").is_file():
+        raise BackendError(
+            f"{folder} has no config.json: it is not a checkpoint folder", code="model_invalid"
+        )
+    Weights(folder)  # reads the headers
 
 
 def check_sizes(folder: Path) -> Manifest:

@@ -15,8 +15,7 @@ from backends.base import BackendError
 from backends.store import MatrixError, write_folder
 from router.bench.contenders import Fidelity
 from router.bench.process import Process
-from router.models import Listener, find
-from router.models.exports import source_of
+from router.models import Listener, find, source_of
 
 Tool: TypeAlias = Callable[[Path, Path], Sequence[MatrixError]]
 """Converts a checkpoint into a folder, reads that back, and says how far each matrix moved."""

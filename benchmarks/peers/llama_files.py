@@ -14,8 +14,7 @@ from benchmarks.peers.gguf_errors import errors
 from benchmarks.peers.gguf_files import write_text, write_vision
 from router.bench.contenders import Fidelity
 from router.bench.process import Process
-from router.models import Listener, find
-from router.models.exports import source_of
+from router.models import Listener, find, source_of
 
 KINDS = {"Q4_0": 2, "Q4_K_M": 15}  # llama.h: LLAMA_FTYPE_MOSTLY_..
 _VISION, _RECORD = "mmproj-F16.gguf", "fidelity.json"

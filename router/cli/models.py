@@ -13,7 +13,7 @@ from router.cli.fields import option, options_class, takes
 from router.cli.terminal import progress_bar, size, write
 
 if TYPE_CHECKING:
-    from router.models.inventory import Entry
+    from router.models import Entry
 
 as_object = click.option("--json", "as_object", is_flag=True, help="Print JSON.")
 
@@ -33,9 +33,9 @@ def models(context: click.Context) -> None:
 @as_object
 def list_models(as_object: bool) -> None:
     """List the checkpoints and exports on this machine."""
-    from router.models.inventory import inventory
+    from router.models import local_models
 
-    entries = list(inventory())
+    entries = list(local_models())
     if as_object:
         write(_json([entry.fields() for entry in entries]))
     else:
@@ -58,9 +58,8 @@ class PullOptions:
 @takes(PullOptions)
 def pull(options: PullOptions, name: str) -> None:
     """Download a checkpoint from the Hugging Face hub, or bring it up to date, and print its folder."""
-    from router.models.hub import HubId
-    from router.models.hub import pull as pull_model
-    from router.models.inventory import describe
+    from router.models import HubId, describe
+    from router.models import pull as pull_model
 
     hub_id = HubId.parse(name if options.revision is None else f"{name}@{options.revision}")
     if hub_id is None:
@@ -78,8 +77,7 @@ def pull(options: PullOptions, name: str) -> None:
 def show(name: str, as_object: bool) -> None:
     """Tell what a model is made of."""
     from backends.store import Manifest
-    from router.models import find
-    from router.models.inventory import describe
+    from router.models import describe, find
 
     model = find(name, offline=True)
     entry = describe(model)
@@ -104,9 +102,9 @@ def path(name: str) -> None:
 @click.argument("name")
 def rm(name: str) -> None:
     """Remove an export or a pulled checkpoint, without asking; nothing outside the caches is touched."""
-    from router.models.inventory import remove
+    from router.models import remove_model
 
-    freed = remove(name)
+    freed = remove_model(name)
     click.echo(f"removed {name}, {size(freed)}", err=True)
 
 

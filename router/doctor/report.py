@@ -11,8 +11,7 @@ from backends.base import BackendError, Runtime, Traits
 from router.doctor.trial import Trial, attempt
 from router.estimates import Footprint, Verdict, footprint
 from router.machine import HostMachine, Package, packages
-from router.models import EMBEDDED, Model, find
-from router.models.inventory import Entry, describe, inventory
+from router.models import EMBEDDED, Entry, Model, describe, find, local_models
 from router.types import capability_fields
 
 
@@ -43,7 +42,7 @@ def every_fit(
 
 
 def _entries(model: Model) -> Iterable[Entry]:
-    kept = list(inventory())
+    kept = list(local_models())
     if model.folder.resolve() not in {entry.path.resolve() for entry in kept}:
         yield describe(model)
     yield from kept

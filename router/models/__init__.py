@@ -1,6 +1,13 @@
-"""Models by name: find, pull, export, list and remove their folders."""
+"""Models by name: find, pull, export, list and remove their folders.
 
-from __future__ import annotations
+::
+
+    find(name)             a Model: the embedded one, a folder, an export in the cache, or of the hub
+    pull(HubId)            the same as the hub has it now
+    ensure_export(model)   the folder of its export, made on first use
+    ensure_packed(export)  the weights as this machine multiplies by them, where that helps
+    local_models()         what is on this machine; describe, remove_model
+"""
 
 from router.models.exports import (
     SILENT,
@@ -14,17 +21,23 @@ from router.models.exports import (
     exports_folder,
     exports_of,
     remove_export,
+    source_of,
 )
-from router.models.find import find, find_folder
-from router.models.model import EMBEDDED, Model, home
+from router.models.hub import HubId, pull
+from router.models.inventory import Entry, describe, find, find_folder, local_models, remove_model
+from router.models.model import EMBEDDED, EMBEDDED_FOLDER, Model, home
 
 __all__ = [
     "EMBEDDED",
+    "EMBEDDED_FOLDER",
     "SILENT",
+    "Entry",
+    "HubId",
     "Listener",
     "Model",
     "cached_export",
     "cached_exports",
+    "describe",
     "ensure_export",
     "ensure_packed",
     "export_place",
@@ -34,5 +47,9 @@ __all__ = [
     "find",
     "find_folder",
     "home",
+    "local_models",
+    "pull",
     "remove_export",
+    "remove_model",
+    "source_of",
 ]

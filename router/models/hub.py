@@ -9,7 +9,7 @@ from pathlib import Path
 
 from backends.base import BackendError, RequestError
 from backends.qwen3vl import Config
-from backends.store import Fields, Weights, check_space
+from backends.store import Fields, check_checkpoint, check_space
 from router.models.download import (
     Listing,
     cache,
@@ -176,15 +176,3 @@ def _is_qwen3vl(config: Path) -> bool:
         return Fields.read(config).values.get("model_type") == "qwen3_vl"
     except BackendError:
         return False
-
-
-def check_checkpoint(folder: Path) -> None:
-    """BackendError ``model_invalid`` unless there is a config.json and every weights file is whole.
-
-    Whole: there, as long as its header says, and safetensors, since pickles can run code.
-    """
-    if not (folder / "config.json").is_file():
-        raise BackendError(
-            f"{folder} has no config.json: it is not a checkpoint folder", code="model_invalid"
-        )
-    Weights(folder)  # reads the headers

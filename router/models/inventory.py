@@ -1,18 +1,45 @@
-"""What models are on this machine, and removing those that this project or the hub keeps in a cache."""
+"""The models on this machine: found by name, listed, described, and removed from the cache that has them."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from backends.base import RequestError
-from backends.store import Manifest, recipe_fields
-from router.models.exports import cached_export, cached_exports, packed, remove_export
-from router.models.find import find
-from router.models.hub import HubId, local, pulled, remove_pulled
-from router.models.model import EMBEDDED, Model
+from backends.store import Manifest, check_checkpoint, check_sizes, recipe_fields
+from router.models.exports import SILENT, Listener, cached_export, cached_exports, packed, remove_export
+from router.models.hub import HubId, local, pull, pulled, remove_pulled
+from router.models.model import EMBEDDED, EMBEDDED_FOLDER, Model
+
+
+def find(name: str | None = None, listener: Listener = SILENT, *, offline: bool = False) -> Model:
+    """The model called ``name``, checked: the embedded one (None or "scenes"), the folder of a Qwen3-VL
+    checkpoint or of an export, an export in the cache, or a hub id ``org/name[@revision]``.
+
+    A hub id that is not on this machine is pulled, unless ``offline``.
+    RequestError ``model_not_found``: nothing is there. BackendError ``model_invalid``: damaged, or not safe.
+    """
+    if name is None or name == EMBEDDED:
+        return Model(EMBEDDED, EMBEDDED_FOLDER)
+    if (folder := find_folder(name)) is not None:
+        return _checked(Model(folder.resolve().name, folder))
+    if (wanted := HubId.parse(name)) is None:
+        raise RequestError(
+            f"no model folder at '{name}'; give '{EMBEDDED}', the path of a Qwen3-VL checkpoint or export, "
+            "or a hub id such as Qwen/Qwen3-VL-2B-Instruct",
+            code="model_not_found",
+            param="model",
+        )
+    return local(wanted) or pull(wanted, listener, offline=offline)
+
+
+def find_folder(name: str) -> Path | None:
+    """The folder at the path ``name``, or of the export in the cache that is called so, unchecked."""
+    folder = Path(os.path.expanduser(name))  # Path's own raises for an unknown user
+    return folder if name and folder.is_dir() else cached_export(name)
 
 
 @dataclass(frozen=True)
@@ -32,7 +59,7 @@ class Entry:
         return asdict(self) | {"path": str(self.path)}
 
 
-def inventory() -> Iterator[Entry]:
+def local_models() -> Iterator[Entry]:
     """The embedded model, what was pulled, and every export in the cache."""
     yield describe(find(EMBEDDED))
     yield from map(describe, pulled())
@@ -47,7 +74,7 @@ def describe(model: Model) -> Entry:
     return Entry(model.name, "checkpoint", model.folder, _size(model.folder), model.revision)
 
 
-def remove(name: str) -> int:
+def remove_model(name: str) -> int:
     """Remove an export or a pulled checkpoint from its cache; return the bytes freed.
 
     RequestError ``model_not_found``: no cache has it.
@@ -64,6 +91,14 @@ def remove(name: str) -> int:
         code="model_not_found",
         param="model",
     )
+
+
+def _checked(model: Model) -> Model:
+    if model.is_export:
+        check_sizes(model.folder)
+    else:
+        check_checkpoint(model.folder)
+    return model
 
 
 def _export(name: str, folder: Path, manifest: Manifest | None) -> Entry:

@@ -13,8 +13,7 @@ from safetensors import safe_open
 from transformers import AutoTokenizer, Qwen3VLForConditionalGeneration
 
 from backends.qwen3vl import Config
-from backends.store import Weights
-from router.models.hub import check_checkpoint
+from backends.store import Weights, check_checkpoint
 from router.prompt import PromptBuilder
 
 SCRIPT = Path(__file__).parent.parent.parent / "benchmarks" / "make_checkpoint.py"

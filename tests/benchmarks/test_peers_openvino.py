@@ -19,9 +19,7 @@ from backends.store import MatrixError, Recipe, Scheme, Weights
 from benchmarks.peers import genai_files, genai_own, openvino_files, openvino_genai
 from benchmarks.peers.conversion import prepare, run
 from router.bench.local import Local
-from router.models import SILENT
-from router.models.exports import export_to
-from router.models.model import EMBEDDED_FOLDER, Model
+from router.models import EMBEDDED_FOLDER, SILENT, Model, export_to
 from router.prompt import PromptBuilder
 from router.types import Message, Picture
 from tests import tiny

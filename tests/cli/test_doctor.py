@@ -17,8 +17,7 @@ from router.cli import doctor_page, run
 from router.cli.doctor_page import page
 from router.doctor import DoctorReport, Fit, HostMachine, ModelFits, Package, Trial, examine
 from router.estimates import Footprint
-from router.models import find
-from router.models.inventory import describe
+from router.models import describe, find
 from router.types import capability_fields
 from tests.cli.test_generate import HYBRID
 from tests.doctor.doctoring import install, is_running, wait_until, with_script

@@ -8,9 +8,7 @@ from huggingface_hub import constants
 
 from backends.store import locked
 from router.cli import run
-from router.models import exports_folder, find, home
-from router.models.inventory import inventory
-from router.models.model import EMBEDDED_FOLDER
+from router.models import EMBEDDED_FOLDER, exports_folder, find, home, local_models
 from tests import stand_in
 from tests.stand_in import listing
 
@@ -67,7 +65,7 @@ def test_a_damaged_export_is_refused_by_name_but_listed_and_removable(export: Pa
     (export / "manifest.json").write_text("{")
     assert run(["models", "show", export.name]) == 4
     assert "manifest.json is not valid JSON" in capsys.readouterr().err
-    assert [entry.kind for entry in inventory()] == ["checkpoint", "damaged export"]
+    assert [entry.kind for entry in local_models()] == ["checkpoint", "damaged export"]
     assert run(["models", "rm", export.name]) == 0
     assert listing(exports_folder()) == []
 

@@ -17,8 +17,7 @@ import pytest
 from huggingface_hub import constants
 
 from backends.base import BackendError, RequestError
-from router.models.hub import HubId, pull
-from router.models.model import EMBEDDED_FOLDER
+from router.models import EMBEDDED_FOLDER, HubId, pull
 
 NAME = "org/Tiny-VL"
 WEIGHTS = "model.safetensors"

@@ -16,9 +16,8 @@ from huggingface_hub.utils import close_session
 from backends.base import BackendError, RequestError
 from router.cli import run
 from router.cli.terminal import size as in_words
-from router.models import Listener, find
-from router.models.hub import HubId, local, pull
-from router.models.inventory import inventory
+from router.models import HubId, Listener, find, local_models, pull
+from router.models.hub import local
 from tests.models.loopback_hub import COMMIT, NAME, WEIGHTS, Hub, checkpoint, connect, connected, refusal
 
 UNWANTED = {
@@ -157,7 +156,7 @@ def test_the_commands_pull_show_list_and_remove(hub: Hub, capsys, monkeypatch) -
     size = sum(map(len, checkpoint().values()))
     shown = json.loads(capsys.readouterr().out)
     assert (shown["kind"], shown["revision"], shown["size"]) == ("checkpoint", COMMIT, size)
-    assert [entry.name for entry in inventory()] == ["scenes", NAME]
+    assert [entry.name for entry in local_models()] == ["scenes", NAME]
     assert run(["models", "list"]) == 0
     assert [line.split()[:2] for line in capsys.readouterr().out.splitlines()[1:]] == [
         ["scenes", "checkpoint"],

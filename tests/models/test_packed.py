@@ -15,9 +15,9 @@ from backends.export import Recipe
 from router import Message, Request, Router, Sampling
 from router.bench.contenders import contender
 from router.cli import run
-from router.models import Listener, Model, ensure_export, find
+from router.models import Listener, Model, ensure_export, ensure_packed, find
 from router.models import exports as module
-from router.models.exports import ensure_packed, packed
+from router.models.exports import packed
 from tests import tiny
 from tests.onnx.test_packed import needs_blobs
 from tests.stand_in import listing

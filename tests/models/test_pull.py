@@ -14,8 +14,8 @@ from huggingface_hub import constants
 from huggingface_hub.utils import close_session
 
 from backends.base import BackendError, RequestError
-from router.models import find
-from router.models.hub import HubId, local, pull, pulled
+from router.models import HubId, find, pull
+from router.models.hub import local, pulled
 from tests.models.loopback_hub import NAME, WEIGHTS, Hub, checkpoint, connected, refusal
 
 

@@ -17,8 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from backends.store import Manifest, Recipe, verify_folder
-from router.models import Model, export_to, exports_folder
-from router.models.exports import source_of
+from router.models import Model, export_to, exports_folder, source_of
 from tests import stand_in
 
 PAUSE = 0.0004  # seconds before each of the 30 pieces that are written
