@@ -10,8 +10,7 @@ from backends.qwen3vl import ImageLimits
 from router.estimates import Speed
 from router.images import InputLimits
 from router.prompt import Plan, PromptBuilder
-from router.sampling import BUILT_IN, FREE, Constraint, check, from_generation_config
-from router.sampling.grammar import Schemas
+from router.sampling import BUILT_IN, FREE, Constraint, Schemas, check, from_generation_config
 from router.types import Estimate, Request, Sampling
 
 

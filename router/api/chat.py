@@ -15,7 +15,7 @@ from router.api.messages import Detail, parse_message
 from router.api.parse import Document, RequestBody, parse, refuse_unsupported, unread_fields, unsupported
 from router.api.request import UNSUPPORTED, ParsedRequest, PixelLimits, SamplingBody, max_pixels, sampling
 from router.api.response import Envelope, Error, Finish, Object, ResponseObject, token_text, usage
-from router.sampling.grammar import ANY_OBJECT
+from router.sampling import ANY_OBJECT
 from router.types import Chunk, Completion, TokenScore
 
 

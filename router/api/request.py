@@ -11,7 +11,7 @@ from pydantic import Field
 from backends.base import RequestError
 from router.api.messages import ImageSource, ParsedMessage
 from router.api.parse import RequestBody
-from router.sampling.limits import MAX_BIASES, MAX_STOPS, check_numbers
+from router.sampling import MAX_BIASES, MAX_STOPS, check_numbers
 from router.types import Picture, Request, Sampling
 
 LOW_PIXELS = 512 * 512

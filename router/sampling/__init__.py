@@ -1,21 +1,36 @@
 """Scores in, a token out: the one sampler that every backend shares.
 
-What each field of ``Sampling`` does is in ``sampler``, its range in ``limits``, its value when nobody says in
-``defaults``; ``constraint`` is how an answer is held to a form.
+::
+
+    Sampler      picks one token from one row of scores, in the order that its file documents
+    options      the range of every field of `Sampling`, presets, and values where nobody says
+    Constraint   which tokens may come next; Schemas makes those of a JSON schema
 """
 
-from router.sampling.defaults import BUILT_IN, PRESETS, from_generation_config
-from router.sampling.grammar import FREE, Constraint
-from router.sampling.limits import check
+from router.sampling.grammar import ANY_OBJECT, FREE, Constraint, Schemas
+from router.sampling.options import (
+    BUILT_IN,
+    MAX_BIASES,
+    MAX_STOPS,
+    PRESETS,
+    check,
+    check_numbers,
+    from_generation_config,
+)
 from router.sampling.sampler import Sampler, end_tokens, score
 
 __all__ = [
+    "ANY_OBJECT",
     "BUILT_IN",
     "FREE",
+    "MAX_BIASES",
+    "MAX_STOPS",
     "PRESETS",
     "Constraint",
     "Sampler",
+    "Schemas",
     "check",
+    "check_numbers",
     "end_tokens",
     "from_generation_config",
     "score",

@@ -1,7 +1,7 @@
-"""A JSON schema -> which tokens may come next, by llguidance; the same for every backend.
+"""What an answer may consist of, token by token: anything, or what a JSON schema allows, by llguidance.
 
-The masks act on the shared sampler's scores before anything else does, so temperature, filters and penalties
-choose among what the schema allows. Properties come in the order in which the schema names them. Between two
+A `Constraint` masks the scores before the shared sampler sees them, so it is the same for every backend, and
+temperature, filters and penalties choose among what the schema allows. Properties come in the order in which the schema names them. Between two
 marks of the JSON there is one blank at most: indentation costs tokens, and a small model that may indent was
 seen to write nothing else.
 """
@@ -51,7 +51,6 @@ class Unconstrained:
 
 FREE = Unconstrained()
 
-
 MAX_SCHEMA_CHARACTERS = 65_536
 MAX_SCHEMA_DEPTH = 100  # objects and lists inside each other; the library's own parser stops at 128
 ANY_OBJECT = '{"type": "object"}'
@@ -90,13 +89,13 @@ class Schemas:
         except ValueError as error:
             raise _invalid(str(error)) from None
         limits = LLParserLimits(verbose_errors=False)
-        matcher = LLMatcher(self._words, grammar, log_level=0, limits=limits)
+        matcher = LLMatcher(self._vocabulary, grammar, log_level=0, limits=limits)
         constraint = JsonConstraint(matcher, self._vocab)
         constraint.masked(np.zeros(self._vocab, np.float32))  # what no answer can satisfy shows only here
         return constraint
 
     @cached_property
-    def _words(self) -> Any:
+    def _vocabulary(self) -> Any:
         """The tokenizer as the library reads it; a second of work for 150,000 tokens."""
         from llguidance import LLTokenizer
 

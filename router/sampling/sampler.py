@@ -83,22 +83,23 @@ class Sampler:
 
     def _adjusted(self, logits: Logits) -> Logits:
         """Steps 1 to 4, on a copy; ``logits`` itself when none of them applies."""
-        said = self._sampling
-        penalty, once, each = said.repetition_penalty or 1.0, said.presence_penalty, said.frequency_penalty
-        banned = self._end if self._picked < (said.min_tokens or 0) else self._end[:0]
-        if not (said.logit_bias or penalty != 1.0 or once or each or banned.size):
+        sampling = self._sampling
+        penalty = sampling.repetition_penalty or 1.0
+        presence, frequency = sampling.presence_penalty or 0.0, sampling.frequency_penalty or 0.0
+        banned = self._end if self._picked < (sampling.min_tokens or 0) else self._end[:0]
+        if not (sampling.logit_bias or penalty != 1.0 or presence or frequency or banned.size):
             return logits
         scores = logits.copy()
-        for token, bias in said.logit_bias or ():
+        for token, bias in sampling.logit_bias or ():
             scores[token] += bias
         if penalty != 1.0:
             ids = np.flatnonzero(self._seen)
-            old = scores[ids]
+            repeated = scores[ids]
             with np.errstate(over="ignore"):  # a score masked with the lowest float may become -inf
-                scores[ids] = np.where(old < 0, old * penalty, old / penalty)
-        if once or each:
+                scores[ids] = np.where(repeated < 0, repeated * penalty, repeated / penalty)
+        if presence or frequency:
             ids = np.flatnonzero(self._counts)
-            scores[ids] -= (once or 0.0) + (each or 0.0) * self._counts[ids].astype(np.float32)
+            scores[ids] -= presence + frequency * self._counts[ids].astype(np.float32)
         scores[banned] = -np.inf
         return scores
 
@@ -127,8 +128,8 @@ class Sampler:
 
 def end_tokens(sampling: Sampling, eos: frozenset[int]) -> frozenset[int]:
     """What ends an answer: the model's ``eos`` unless ``ignore_eos``, and ``stop_token_ids`` in any case."""
-    own = frozenset[int]() if sampling.ignore_eos else eos
-    return own | frozenset(sampling.stop_token_ids or ())
+    model_ends = frozenset[int]() if sampling.ignore_eos else eos
+    return model_ends | frozenset(sampling.stop_token_ids or ())
 
 
 def score(logits: Logits, token: int, top: int = 0) -> TokenScore:
@@ -138,8 +139,8 @@ def score(logits: Logits, token: int, top: int = 0) -> TokenScore:
     """
     _refuse_broken(logits)
     total = float(logits.max()) + float(np.log(_weights(logits, 1.0).sum(dtype=np.float64)))
-    near = _largest(logits, top) if top else ()
-    best = sorted((-float(logits[i]), int(i)) for i in near if logits[i] > -np.inf)[:top]
+    candidates = _largest(logits, top) if top else ()
+    best = sorted((-float(logits[i]), int(i)) for i in candidates if logits[i] > -np.inf)[:top]
     return TokenScore(token, float(logits[token]) - total, tuple((i, -value - total) for value, i in best))
 
 

@@ -15,8 +15,8 @@ from router.detokenize import TextStream
 from router.generate import generate
 from router.models import find
 from router.prompt import PromptBuilder
-from router.sampling import FREE
-from router.sampling.grammar import ANY_OBJECT, MAX_SCHEMA_CHARACTERS, MAX_SCHEMA_DEPTH, Schemas
+from router.sampling import ANY_OBJECT, FREE, Schemas
+from router.sampling.grammar import MAX_SCHEMA_CHARACTERS, MAX_SCHEMA_DEPTH
 from router.types import Chunk
 
 BUILDER = PromptBuilder.read(find().folder)
