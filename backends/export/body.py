@@ -1,4 +1,9 @@
-"""The language model between embeddings and scores, as decoder.onnx and text.onnx both have it."""
+"""The language model between embeddings and scores, as decoder.onnx, prefill.onnx and text.onnx have it.
+
+`DecoderBody` writes the tensors once and adds its nodes to several graphs: embeddings, layers, head. `Layers`
+is the part of it that prefill.onnx has too, with matrices of another `MatrixStore`. What a graph's own inputs
+are is in its `GraphRun`.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +26,9 @@ _EMBEDDINGS, _HEAD = _MODEL + "embed_tokens.weight", "lm_head.weight"
 
 @dataclass(frozen=True)
 class Layer:
-    """One decoder layer's matrices and norms in the data file."""
+    """One decoder layer in the data file: matrices as the store has them, and the names of its norms."""
 
-    qkv: Any  # as the store has it
+    qkv: Any
     out: Any
     gate_up: Any
     down: Any
@@ -35,7 +40,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class GraphRun:
-    """What the layers of one graph read besides the embeddings: names of values."""
+    """What the layers of one graph read besides the embeddings: names of values, shapes as in `graphs`."""
 
     rotary: Rotary
     seqlens_k: str
@@ -91,7 +96,7 @@ class Layers:
         """Add all layers over ``embeddings`` [B, S, hidden]: the output of the last one, not normalised."""
         return graph.op("Add", *self._through(graph, embeddings, run, self.config.layers))
 
-    def fill(self, graph: Graph, embeddings: str, run: GraphRun) -> None:
+    def fill_cache(self, graph: Graph, embeddings: str, run: GraphRun) -> None:
         """Add what writes the keys and values of ``embeddings``, and nothing behind the last of them."""
         index = self.config.layers - 1
         x, added = self._through(graph, embeddings, run, index)
@@ -99,7 +104,7 @@ class Layers:
         normed, _ = self._join(graph, x, added, layer.before_attention)
         self._attended(graph, index, layer, normed, run)
 
-    def cache(self, graph: Graph) -> None:
+    def declare_cache(self, graph: Graph) -> None:
         """Declare the cache's inputs and outputs, [B, kv_heads, capacity, head_dim] each."""
         shape: list[Side] = ["batch", self.config.kv_heads, "capacity", self.config.head_dim]
         for index in range(self.config.layers):
@@ -111,7 +116,7 @@ class Layers:
         config, prefix = self.config, f"{_MODEL}layers.{index}."
         queries, keys = config.heads * config.head_dim, config.kv_heads * config.head_dim
 
-        def matrix(name: str, columns: int, sources: Mapping[str, int]) -> Any:
+        def matrix(name: str, columns: int, sources: Mapping[str, int]) -> Any:  # sources: rows of each
             for source, rows in sources.items():
                 self._weights.expect(f"{prefix}{source}.weight", (rows, columns))
             full = [f"{prefix}{source}.weight" for source in sources]
@@ -160,8 +165,8 @@ class Layers:
         past = [f"past_key_values.{index}.{part}" for part in ("key", "value")]
         attended, *_ = graph.ops(
             "GroupQueryAttention",
-            self._turn(graph, q, layer.query_norm, config.heads, run),
-            self._turn(graph, k, layer.key_norm, config.kv_heads, run),
+            self._rotated(graph, q, layer.query_norm, config.heads, run),
+            self._rotated(graph, k, layer.key_norm, config.kv_heads, run),
             v,
             *past,
             run.seqlens_k,
@@ -173,13 +178,13 @@ class Layers:
         )
         return attended
 
-    def _turn(self, graph: Graph, x: str, norm: str, heads: int, run: GraphRun) -> str:
+    def _rotated(self, graph: Graph, x: str, norm: str, heads: int, run: GraphRun) -> str:
         """Normalise each head of ``x`` [B, S, heads * head_dim], and turn it by its token's position."""
-        apart = graph.op("Reshape", x, graph.ints(0, 0, heads, self.config.head_dim))
-        normed = self._normalise(graph, apart, norm)
-        together = graph.op("Reshape", normed, graph.ints(0, 0, heads * self.config.head_dim))
-        turn = run.rotary
-        return graph.op("RotaryEmbedding", together, turn.rows, turn.cos, turn.sin, domain=CONTRIB)
+        by_head = graph.op("Reshape", x, graph.ints(0, 0, heads, self.config.head_dim))
+        normed = self._normalise(graph, by_head, norm)
+        flat = graph.op("Reshape", normed, graph.ints(0, 0, heads * self.config.head_dim))
+        rotary = run.rotary
+        return graph.op("RotaryEmbedding", flat, rotary.rows, rotary.cos, rotary.sin, domain=CONTRIB)
 
     def _mlp(self, graph: Graph, layer: Layer, x: str) -> str:
         size = self.config.intermediate
@@ -188,8 +193,8 @@ class Layers:
             "Split", both, graph.ints(size, size), names=[f"{both}.gate", f"{both}.up"], axis=-1
         )
         # with alpha 1 this is x * sigmoid(x), SiLU, in one pass
-        opened = graph.op("QuickGelu", gate, domain=CONTRIB, alpha=1.0)
-        return self._store.multiply(graph, graph.op("Mul", opened, up), layer.down)
+        activated = graph.op("QuickGelu", gate, domain=CONTRIB, alpha=1.0)
+        return self._store.multiply(graph, graph.op("Mul", activated, up), layer.down)
 
     def _join(self, graph: Graph, x: str, added: str, norm: str) -> tuple[str, str]:
         """The normalised sum of the two, and the sum."""
@@ -243,6 +248,6 @@ class DecoderBody(Layers):
         """Add the embeddings of ``ids`` int64 [B, S]: [B, S, hidden]."""
         return self.embeddings.gather(graph, self._matrices, ids)
 
-    def table(self) -> str:
-        """Where the embeddings stand in the data file: JSON for `backends.onnx.embeddings`."""
-        return self._matrices.places(self.embeddings.table, self.embeddings.rest)
+    def describe_embeddings(self) -> str:
+        """Where the embedding table stands in the data file: JSON for `backends.onnx.embeddings`."""
+        return self._matrices.describe(self.embeddings.table, self.embeddings.rest)

@@ -79,16 +79,16 @@ class Columns:
     def _rounded(self, source: str) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
         """Codes [rows, columns] and scales [rows] of one tensor, its error noted."""
         scheme = Scheme(7, self._weights.shape(source)[1], symmetric=True, search=False)
-        codes, scales, moved, whole = [], [], 0.0, 0.0
+        codes, scales, moved, whole = [], [], 0.0, 0.0  # squared norms: of the error, of the tensor
         for piece in self._pieces(source):
             rounded = quantise(piece, scheme)
             codes.append(rounded.packed[:, 0].view(np.int8) - np.int8(scheme.middle))
             scales.append(rounded.scales[:, 0])
-            back = dequantise(rounded, scheme, piece.shape[1]) - piece
-            moved += float(np.vdot(back, back))
+            error = dequantise(rounded, scheme, piece.shape[1]) - piece
+            moved += float(np.vdot(error, error))
             whole += float(np.vdot(piece, piece))
-        error = float(np.sqrt(moved / whole)) if whole else 0.0
-        self.errors.append(MatrixError(source, scheme.bits, 0, error))
+        relative = float(np.sqrt(moved / whole)) if whole else 0.0
+        self.errors.append(MatrixError(source, scheme.bits, 0, relative))
         return np.concatenate(codes), np.concatenate(scales)
 
     def _pieces(self, source: str) -> Iterator[Matrix]:

@@ -41,12 +41,12 @@ class Head:
         if self.rest is None:
             return matrices.multiply(graph, x, self.table, name)
         rough = matrices.multiply(graph, x, self.table)
-        found, tokens = graph.ops(
+        rough_best, tokens = graph.ops(
             "TopK", rough, graph.ints(self.best), names=[f"{name}.found", f"{name}.best"], axis=-1, sorted=0
         )
         column = graph.op("Unsqueeze", x, graph.ints(-1))
         rest = graph.op("MatMul", matrices.gather(graph, tokens, self.rest), column)
-        best = graph.op("Add", found, graph.op("Squeeze", rest, graph.ints(-1)))
+        best = graph.op("Add", rough_best, graph.op("Squeeze", rest, graph.ints(-1)))
         return graph.op("ScatterElements", rough, tokens, best, name=name, axis=-1)
 
     def gather(self, graph: Graph, matrices: Matrices, ids: str) -> str:

@@ -1,4 +1,8 @@
-"""A checkpoint's matrices on their way into a data file: rounded as the recipe says, a few rows at a time."""
+"""A checkpoint's matrices on their way into a data file: rounded as the recipe says, a few rows at a time.
+
+Graphs multiply by them with MatMulNBits and gather their rows with GatherBlockQuantized, over the same bytes.
+A matrix may be kept in two parts, the upper bits and a rest in steps of a part of their scales: see `head`.
+"""
 
 from __future__ import annotations
 
@@ -149,12 +153,12 @@ class Matrices:
             return rows
         return graph.op("Slice", rows, graph.ints(0), graph.ints(table.columns), graph.ints(-1))
 
-    def places(self, table: Stored, rest: Stored | None = None) -> str:
-        """Where the parts of ``table`` stand in the data file and how they are to be read: JSON."""
+    def describe(self, table: Stored, rest: Stored | None = None) -> str:
+        """Where ``table``, and its ``rest``, stand in the data file and how they are read: JSON."""
         scheme = table.scheme
-        further = {}
+        rest_entry = {}
         if rest is not None and rest.scheme is not None:
-            further["rest"] = {"values": self._data.places[rest.name].offset, "bits": rest.scheme.bits}
+            rest_entry["rest"] = {"values": self._data.places[rest.name].offset, "bits": rest.scheme.bits}
         parts = {"values": table.name, "scales": f"{table.name}.scales", "zeros": f"{table.name}.zeros"}
         offsets = {
             part: self._data.places[name].offset for part, name in parts.items() if name in self._data.places
@@ -167,7 +171,7 @@ class Matrices:
                 "bits": scheme.bits if scheme else 32,
                 "block": scheme.block if scheme else 0,
                 **offsets,
-                **further,
+                **rest_entry,
             }
         )
 
@@ -199,8 +203,8 @@ class Matrices:
         for part in self._parts(note.name):
             step = max(1, _PIECE // part.shape[1])
             pieces = [part[first : first + step] for first in range(0, len(part), step)]
-            for rounded, lost, had in pool.map(rounding, pieces):
-                moved, whole = moved + lost, whole + had
+            for rounded, error, norm in pool.map(rounding, pieces):
+                moved, whole = moved + error, whole + norm
                 yield rounded
         self.errors.append(note._replace(error=float(np.sqrt(moved / whole)) if whole else 0.0))
 
@@ -219,15 +223,15 @@ def _round(piece: Matrix, scheme: Scheme, source: str) -> tuple[Rounded, float, 
     norm = float(np.vdot(piece, piece))
     check_finite(source, norm)
     rounded = quantise(piece, scheme)
-    back = dequantise(rounded, scheme, piece.shape[1])
-    back -= piece
-    return rounded, float(np.vdot(back, back)), norm
+    error = dequantise(rounded, scheme, piece.shape[1])
+    error -= piece
+    return rounded, float(np.vdot(error, error)), norm
 
 
 def _round_rest(piece: Matrix, upper: Scheme, rest: Scheme) -> tuple[Rounded, float, float]:
     """As `_round`, for what ``upper`` leaves; the error is that of both together."""
     rounded = quantise(piece, upper)
-    left = quantise_rest(piece, rounded, upper, rest)
-    back = dequantise(rounded, upper, piece.shape[1]) + dequantise(left, rest, piece.shape[1])
-    back -= piece
-    return left, float(np.vdot(back, back)), float(np.vdot(piece, piece))
+    lower = quantise_rest(piece, rounded, upper, rest)
+    error = dequantise(rounded, upper, piece.shape[1]) + dequantise(lower, rest, piece.shape[1])
+    error -= piece
+    return lower, float(np.vdot(error, error)), float(np.vdot(piece, piece))

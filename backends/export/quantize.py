@@ -76,12 +76,12 @@ def quantise_rest(matrix: Matrix, rounded: Rounded, upper: Scheme, rest: Scheme)
     The sum of both is nearly as near as codes of the bits of both together: the scales are those of 15 upper
     steps, where 16 less one of the rest's would do.
     """
-    left = matrix - dequantise(rounded, upper, matrix.shape[1])
+    error = matrix - dequantise(rounded, upper, matrix.shape[1])
     rows, blocks = rounded.scales.shape
-    left = np.pad(left, ((0, 0), (0, blocks * upper.block - left.shape[1])))
+    error = np.pad(error, ((0, 0), (0, blocks * upper.block - error.shape[1])))
     scale = (rounded.scales / np.float32(rest.top + 1))[..., None]
     middle = np.full_like(scale, rest.middle)
-    codes = _steps(left.reshape(rows, blocks, -1), scale, middle, rest) + middle
+    codes = _steps(error.reshape(rows, blocks, -1), scale, middle, rest) + middle
     return pack(codes.astype(np.uint8), scale, middle, rest)
 
 

@@ -19,17 +19,17 @@ class Rotary(NamedTuple):
     rows: str  # int64 [B, S]: which row is each token's
 
 
-def along_text(graph: Graph, config: TextConfig, places: str) -> Rotary:
-    """Turn by ``places`` int64 [B, S]."""
-    each = graph.op("Unsqueeze", graph.op("Cast", places, to=FLOAT), graph.ints(-1))
-    return _turn(graph, config, each, graph.op("Shape", places))
+def along_text(graph: Graph, config: TextConfig, position_ids: str) -> Rotary:
+    """Turn by ``position_ids`` int64 [B, S]."""
+    positions = graph.op("Unsqueeze", graph.op("Cast", position_ids, to=FLOAT), graph.ints(-1))
+    return _turn(graph, config, positions, graph.op("Shape", position_ids))
 
 
-def in_space(graph: Graph, config: TextConfig, places: str) -> Rotary:
-    """Turn by ``places`` int64 [3, B, S]: time, row and column, interleaved."""
-    chosen = graph.op("Gather", places, graph.constant(axes(config)), axis=0)
-    each = graph.op("Cast", graph.op("Transpose", chosen, perm=[1, 2, 0]), to=FLOAT)
-    return _turn(graph, config, each, graph.op("Shape", places, start=1))
+def in_space(graph: Graph, config: TextConfig, position_ids: str) -> Rotary:
+    """Turn by ``position_ids`` int64 [3, B, S]: time, row and column, interleaved."""
+    chosen = graph.op("Gather", position_ids, graph.constant(axes(config)), axis=0)
+    positions = graph.op("Cast", graph.op("Transpose", chosen, perm=[1, 2, 0]), to=FLOAT)
+    return _turn(graph, config, positions, graph.op("Shape", position_ids, start=1))
 
 
 def axes(config: TextConfig) -> NDArray[np.int64]:
@@ -54,9 +54,9 @@ def inverse_frequencies(config: TextConfig) -> NDArray[np.float32]:
     return np.asarray(1 / powers, np.float32)
 
 
-def _turn(graph: Graph, config: TextConfig, places: str, shape: str) -> Rotary:
-    """Angles for ``places`` float [B, S, 1 or head_dim / 2]; ``shape`` is [B, S]."""
-    angles = graph.op("Mul", places, graph.constant(inverse_frequencies(config)))
+def _turn(graph: Graph, config: TextConfig, positions: str, shape: str) -> Rotary:
+    """Angles for ``positions`` float [B, S, 1 or head_dim / 2]; ``shape`` is [B, S]."""
+    angles = graph.op("Mul", positions, graph.constant(inverse_frequencies(config)))
     flat = graph.op("Reshape", angles, graph.ints(-1, config.head_dim // 2))
     count = graph.op("ReduceProd", shape, graph.ints(0), keepdims=0)
     zero, one = (graph.constant(np.array(value, np.int64)) for value in (0, 1))

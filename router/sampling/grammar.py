@@ -1,9 +1,9 @@
 """What an answer may consist of, token by token: anything, or what a JSON schema allows, by llguidance.
 
 A `Constraint` masks the scores before the shared sampler sees them, so it is the same for every backend, and
-temperature, filters and penalties choose among what the schema allows. Properties come in the order in which the schema names them. Between two
-marks of the JSON there is one blank at most: indentation costs tokens, and a small model that may indent was
-seen to write nothing else.
+temperature, filters and penalties choose among what the schema allows. Properties come in the order in which
+the schema names them. Between two marks of the JSON there is one blank at most: indentation costs tokens, and
+a small model that may indent was seen to write nothing else.
 """
 
 from __future__ import annotations
