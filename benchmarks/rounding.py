@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from backends import Runtime
 from backends.export import Recipe, export, vision
 from backends.export.calibration.compensate import compensate, feedback, hessian
-from backends.export.calibration.samples import States, begin
+from backends.export.calibration.samples import States, embed_prompts
 from backends.export.calibration.walk import MODEL, Walk
 from backends.export.quantize import dequantise, quantise
 from backends.qwen3vl import Config
@@ -123,7 +123,7 @@ def start(checkpoint: Path, config: Config, weights: Weights, *, images: bool) -
         if images:
             vision.write(Path(folder), weights, config.vision, Recipe())
         see = asked.load_tower(Path(folder)) if images else (lambda prompt: [])
-        states = begin([*given[::2], *given[1::2], *apart], config, lambda ids: table[ids], see)
+        states = embed_prompts([*given[::2], *given[1::2], *apart], config, lambda ids: table[ids], see)
     return states, states.ends[len(given[::2]) - 1], states.ends[len(given) - 1]
 
 

@@ -1,4 +1,14 @@
-"""Checkpoint folder -> ONNX folder: numpy and onnx only, tensor by tensor."""
+"""Checkpoint folder -> ONNX folder: numpy and onnx only, tensor by tensor.
+
+::
+
+    graph        ONNX graphs written by hand over a data file of tensors
+    quantize     matrices rounded to a few bits; matrices, columns, head: stored, and multiplied by
+    body         the language model's layers; graphs: decoder.onnx, prefill.onnx and text.onnx
+    vision       the tower: vision.onnx
+    calibration  rounding that knows the inputs
+    sizes        what an export takes on disk and in memory
+"""
 
 from __future__ import annotations
 
@@ -6,11 +16,11 @@ import shutil
 from pathlib import Path
 
 from backends.base import RequestError
-from backends.export.calibration.samples import Samples
+from backends.export.calibration.samples import ImageEncoder, Samples
 from backends.qwen3vl import Config
 from backends.store import MatrixError, Progress, Recipe, Weights
 
-__all__ = ["MatrixError", "Progress", "Recipe", "Samples", "export"]
+__all__ = ["ImageEncoder", "MatrixError", "Progress", "Recipe", "Samples", "export"]
 
 COMPANIONS = (
     "config.json",
@@ -36,7 +46,7 @@ def export(
     what a recipe that says ``calibrate`` is calibrated on, and for no other. BackendError
     ``model_invalid``: the checkpoint is not a whole Qwen3-VL. OSError: ``out`` cannot be written.
     """
-    # onnx takes half a second to import, and every start reads a manifest of this package
+    # onnx takes half a second to import, and every start imports this package
     from backends.export import graphs, vision
     from backends.export.body import DecoderBody
     from backends.export.calibration.matrices import CalibratedMatrices

@@ -18,7 +18,7 @@ pytest.importorskip("onnxruntime")
 
 from backends import Prompt, RequestError, Runtime  # noqa: E402
 from backends.export import MatrixError, Recipe, Samples, export  # noqa: E402
-from backends.export.calibration.samples import begin  # noqa: E402
+from backends.export.calibration.samples import embed_prompts  # noqa: E402
 from backends.export.calibration.walk import Walk  # noqa: E402
 from backends.export.quantize import Rounded, dequantise, quantise  # noqa: E402
 from backends.onnx.backend import OnnxBackend  # noqa: E402
@@ -36,7 +36,7 @@ def walked(folder: Path, prompts: list[Prompt], see: object, *, deepstack: bool 
     """Scores [prompts, vocab] after each prompt, by the layers that calibration goes through, unrounded."""
     config, weights = Config.read(folder), Weights(folder)
     table = weights.read("model.language_model.embed_tokens.weight")
-    states = begin(prompts, config, lambda ids: table[ids], see)  # type: ignore[arg-type]
+    states = embed_prompts(prompts, config, lambda ids: table[ids], see)  # type: ignore[arg-type]
     walk = Walk(states if deepstack else replace(states, deepstack=()), weights, config.text)
     for index in range(config.text.layers):
         for step, parts in STEPS.items():

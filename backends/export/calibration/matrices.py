@@ -1,4 +1,8 @@
-"""The layers' matrices rounded by what goes into them, in the order in which a prompt meets them."""
+"""The layers' matrices rounded by what goes into them, in the order in which a prompt meets them.
+
+Each matrix's inputs come from the prompts walked through all matrices before it, as those were rounded; then
+the walk goes on with what this one became.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ from numpy.typing import NDArray
 
 from backends.export.body import embedding_table
 from backends.export.calibration.compensate import compensate, feedback, hessian
-from backends.export.calibration.samples import Floats, Samples, begin
+from backends.export.calibration.samples import Floats, Samples, embed_prompts
 from backends.export.calibration.walk import Walk
 from backends.export.graph import DataFile
 from backends.export.matrices import Matrices, Stored, check_finite
@@ -35,16 +39,18 @@ class CalibratedMatrices(Matrices):
     ) -> None:
         """Encode the samples' images with the tower in ``folder``, and embed the samples."""
         super().__init__(weights, data, recipe.accuracy_level)
-        first, second = samples.prompts[::2], samples.prompts[1::2]
+        first, second = samples.prompts[::2], samples.prompts[1::2]  # they come in pairs that are alike
         embed = partial(_embed, weights, *embedding_table(config.text, recipe))
-        states = begin([*first, *second, *samples.held_out], config, embed, samples.load_tower(folder))
+        states = embed_prompts(
+            [*first, *second, *samples.held_out], config, embed, samples.load_tower(folder)
+        )
         self._walk = Walk(states, weights, config.text)
         self._halves = states.ends[len(first) - 1], states.ends[len(samples.prompts) - 1]
 
     def store(self, name: str, sources: Sequence[str], scheme: Scheme | None) -> Stored:
         """Write the matrix; those of the layers must come in the order of the model."""
-        passing = self._passing(name)
-        if passing is None or scheme is None:
+        advance = self._advance(name)
+        if advance is None or scheme is None:
             return super().store(name, sources, scheme)
         parts = [self._weights.read(source) for source in sources]
         for source, part in zip(sources, parts, strict=True):
@@ -53,12 +59,12 @@ class CalibratedMatrices(Matrices):
         plain = _plain(matrix, scheme)
         rounded = plain if scheme.bits > 4 else self._compensated(matrix, scheme)
         back = dequantise(rounded, scheme, matrix.shape[1])
-        self._note(sources, scheme, parts, back, dequantise(plain, scheme, matrix.shape[1]))
-        passing(back)
+        self._note_errors(sources, scheme, parts, back, dequantise(plain, scheme, matrix.shape[1]))
+        advance(back)
         return self._write(name, rounded, Stored(name, len(matrix), matrix.shape[1], scheme))
 
-    def _passing(self, name: str) -> Callable[[Floats], None] | None:
-        """How to go on after this matrix; None: the prompts do not pass it."""
+    def _advance(self, name: str) -> Callable[[Floats], None] | None:
+        """The walk's step past this matrix; None: the prompts do not pass it."""
         layer, _, kind = name.rpartition(".")
         return getattr(self._walk, f"pass_{kind}") if layer.startswith("layers.") else None
 
@@ -66,7 +72,7 @@ class CalibratedMatrices(Matrices):
         middle, end = self._halves
         return compensate(matrix, feedback(hessian(self._walk.inputs[:end], middle)), scheme)
 
-    def _note(
+    def _note_errors(
         self, sources: Sequence[str], scheme: Scheme, parts: Sequence[Matrix], back: Matrix, plain: Matrix
     ) -> None:
         """Keep how far each source moved, and its outputs on the prompts held out."""
@@ -74,17 +80,17 @@ class CalibratedMatrices(Matrices):
         for source, part in zip(sources, parts, strict=True):
             rows = slice(first, first := first + len(part))
             output = _norm(inputs @ part.T)
-            moved, plainly = (_norm(inputs @ (part - other[rows]).T) / output for other in (back, plain))
+            moved, plain_moved = (_norm(inputs @ (part - other[rows]).T) / output for other in (back, plain))
             error = _norm(part - back[rows]) / max(_norm(part), 1e-30)
-            self.errors.append(MatrixError(source, scheme.bits, scheme.block, error, moved, plainly))
+            self.errors.append(MatrixError(source, scheme.bits, scheme.block, error, moved, plain_moved))
 
 
 def _embed(
     weights: Weights, table: str, rounding: Callable[[Matrix], Matrix], ids: NDArray[np.int64]
 ) -> Floats:
     """The embeddings [tokens, columns] of ``ids``, rounded as the export has them; few rows are read."""
-    found, places = np.unique(ids, return_inverse=True)
-    rows = np.concatenate([weights.read(table, slice(token, token + 1)) for token in found.tolist()])
+    tokens, places = np.unique(ids, return_inverse=True)
+    rows = np.concatenate([weights.read(table, slice(token, token + 1)) for token in tokens.tolist()])
     return rounding(rows)[places]
 
 

@@ -1,4 +1,8 @@
-"""What an export is calibrated on: prompts, and the hidden states that they begin with."""
+"""What an export is calibrated on: prompts with their images, and the hidden states that they begin with.
+
+Prompts come in two halves that are alike, whose agreement tells what is sure (`compensate.hessian`), and some
+are held out to measure what calibration gave.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,8 @@ from backends.base import Prompt
 from backends.qwen3vl import Config, position_ids
 
 Floats: TypeAlias = NDArray[np.float32]
-See: TypeAlias = Callable[[Prompt], list[Floats]]  # features, then DeepStack's: [image_tokens, hidden] each
+# the features of a prompt's images, then DeepStack's: [image_tokens, hidden] each
+ImageEncoder: TypeAlias = Callable[[Prompt], list[Floats]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +28,7 @@ class Samples:
 
     prompts: Sequence[Prompt]  # whose inputs are collected, in two halves that are alike
     held_out: Sequence[Prompt]  # on which is measured what that gave
-    load_tower: Callable[[Path], See]  # from a folder with vision.onnx
+    load_tower: Callable[[Path], ImageEncoder]  # from a folder with vision.onnx
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,33 +36,36 @@ class States:
     """All prompts on their way through the model, one behind the other."""
 
     hidden: Floats  # [tokens, hidden]
-    places: NDArray[np.int64]  # [3, tokens]: time, row and column
+    position_ids: NDArray[np.int64]  # [3, tokens]: time, row and column
     ends: tuple[int, ...]  # of each prompt, in tokens
-    slots: NDArray[np.int64]  # [image_tokens]: the tokens that are places of images
+    image_slots: NDArray[np.int64]  # [image_tokens]: the tokens that are places of images
     deepstack: tuple[Floats, ...]  # [image_tokens, hidden] each: added there after layers 0, 1 ...
 
 
-def begin(
-    prompts: Sequence[Prompt], config: Config, embed: Callable[[NDArray[np.int64]], Floats], see: See
+def embed_prompts(
+    prompts: Sequence[Prompt],
+    config: Config,
+    embed: Callable[[NDArray[np.int64]], Floats],
+    encode: ImageEncoder,
 ) -> States:
     """Embed the prompts and put the features of their images into them, as the onnx backend does."""
     ends = np.cumsum([len(prompt.ids) for prompt in prompts])
     hidden = embed(np.concatenate([prompt.ids for prompt in prompts]))
-    places = [
+    positions = [
         position_ids(len(prompt.ids), prompt.spans, prompt.grid, config.vision.merge).ids
         for prompt in prompts
     ]
     slots = np.concatenate(
-        [slots_of(prompt) + end - len(prompt.ids) for prompt, end in zip(prompts, ends, strict=True)]
+        [image_slots(prompt) + end - len(prompt.ids) for prompt, end in zip(prompts, ends, strict=True)]
     )
-    seen = [see(prompt) for prompt in prompts if prompt.patches is not None]
-    features = [np.concatenate(parts) for parts in zip(*seen, strict=True)]
+    encoded = [encode(prompt) for prompt in prompts if prompt.patches is not None]
+    features = [np.concatenate(parts) for parts in zip(*encoded, strict=True)]
     if features:
         hidden[slots] = features[0]
-    return States(hidden, np.concatenate(places, 1), tuple(ends.tolist()), slots, tuple(features[1:]))
+    return States(hidden, np.concatenate(positions, 1), tuple(ends.tolist()), slots, tuple(features[1:]))
 
 
-def slots_of(prompt: Prompt) -> NDArray[np.int64]:
+def image_slots(prompt: Prompt) -> NDArray[np.int64]:
     """Which of the prompt's tokens are places of images."""
     none = np.empty(0, np.int64)
     if prompt.spans is None:

@@ -1,4 +1,8 @@
-"""All prompts through the language model, matrix by matrix: each waits until the one before is rounded."""
+"""All prompts through the language model, matrix by matrix: each waits until the one before is rounded.
+
+What a decoder layer does between its matrices is here too, in numpy and float32: RMS norms, rotary turns by
+time, row and column, causal grouped-query attention of each prompt by itself, and the gated MLP.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +17,11 @@ from backends.qwen3vl import TextConfig
 from backends.store import Weights
 
 MODEL = "model.language_model."
+_TOKENS = 512  # gated at once: the product before is three times as wide as what comes out
 
 
 class Walk:
-    """The inputs of the next matrix; memory is that of the states, and of one matrix.
+    """Holds the inputs of the next matrix; memory is that of the states, and of one matrix.
 
     The order is that of the model: of each layer qkv, out, gate_up and down, then the next layer.
     """
@@ -26,7 +31,7 @@ class Walk:
         self._states = states
         self._weights = weights
         self._config = config
-        self._turns = turns(states.places, config)
+        self._rotary = rotary(states.position_ids, config)
         self._layer = 0
         self._hidden = states.hidden
         self.inputs = self._normed("input_layernorm")  # [tokens, columns] of the next matrix
@@ -37,7 +42,7 @@ class Walk:
         heads = (self.inputs @ matrix.T).reshape(len(self.inputs), -1, config.head_dim)
         key_end = config.heads + config.kv_heads
         query, key = (
-            rotate(self._normed(f"self_attn.{name}", heads[:, part]), *self._turns)
+            rotate(self._normed(f"self_attn.{name}", heads[:, part]), *self._rotary)
             for name, part in (("q_norm", slice(config.heads)), ("k_norm", slice(config.heads, key_end)))
         )
         self.inputs = attend(query, key, heads[:, key_end:], self.ends)
@@ -55,7 +60,7 @@ class Walk:
         """Go on to the next layer; after the last one, to the head."""
         self._hidden += self.inputs @ matrix.T
         if self._layer < len(self._states.deepstack):
-            self._hidden[self._states.slots] += self._states.deepstack[self._layer]
+            self._hidden[self._states.image_slots] += self._states.deepstack[self._layer]
         self._layer += 1
         last = self._layer == self._config.layers
         self.inputs = self._normed("norm" if last else "input_layernorm")
@@ -66,12 +71,9 @@ class Walk:
         return normalise(self._hidden if x is None else x, scale, self._config.rms_norm_eps)
 
 
-_TOKENS = 512  # gated at once: the product before is three times as wide as what comes out
-
-
-def turns(places: NDArray[np.int64], config: TextConfig) -> tuple[Floats, Floats]:
-    """Cosine and sine of each token's rotary angles, [tokens, head_dim / 2], from ``places`` [3, tokens]."""
-    angles = places[axes(config)].T.astype(np.float32) * inverse_frequencies(config)
+def rotary(position_ids: NDArray[np.int64], config: TextConfig) -> tuple[Floats, Floats]:
+    """Cosine and sine, [tokens, head_dim / 2] each, of the angles for ``position_ids`` [3, tokens]."""
+    angles = position_ids[axes(config)].T.astype(np.float32) * inverse_frequencies(config)
     return np.cos(angles), np.sin(angles)
 
 
@@ -99,11 +101,11 @@ def attend(query: Floats, key: Floats, value: Floats, ends: Sequence[int]) -> Fl
         length = part.stop - part.start
         later = np.triu(np.full((length, length), -np.inf, np.float32), 1)
         for head in range(query.shape[1]):
-            seen = head // group
-            scores = query[part, head] @ key[part, seen].T
+            shared = head // group  # the key-value head of this group of query heads
+            scores = query[part, head] @ key[part, shared].T
             scores /= np.float32(np.sqrt(query.shape[-1]))
             scores += later
-            out[part, head] = _softmax(scores) @ value[part, seen]
+            out[part, head] = _softmax(scores) @ value[part, shared]
     return out.reshape(len(out), -1)
 
 

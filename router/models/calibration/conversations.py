@@ -110,7 +110,7 @@ PAIRS: tuple[tuple[Turns, Turns], ...] = (
     ),
 )  # fmt: skip
 
-SHOWN: tuple[Turns, ...] = (
+ABOUT_IMAGES: tuple[Turns, ...] = (
     # about the picture, an answer, and what is asked after that
     ("Describe this picture.", "It shows a few simple shapes on a plain ground.", "What is in the middle?"),
     ("What do you see here?", "I see areas of colour next to each other.", "Name the darkest one."),
@@ -134,7 +134,7 @@ HELD_OUT: tuple[Turns, ...] = (
     ("为什么海水是咸的?请简单解释。",),
 )  # fmt: skip
 
-SHOWN_HELD_OUT: tuple[Turns, ...] = (
+IMAGE_HELD_OUT: tuple[Turns, ...] = (
     ("What is this?", "A drawing.", "What stands out in it?"),
     ("Tell me about the picture in one sentence.",),
     ("Which part is the brightest?", "It is near the edge.", "And which is the darkest?"),
