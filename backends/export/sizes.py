@@ -22,7 +22,7 @@ def estimate(folder: Path, recipe: Recipe) -> int:
     """Bytes on disk that the export of the checkpoint in ``folder`` will take, rather more than less."""
     weights = Weights(folder)
     tensors = sum(
-        _bytes(name, weights.shape(name), recipe) + _again(name, weights.shape(name), recipe)
+        _tensor_bytes(name, weights.shape(name), recipe) + _prefill_bytes(name, weights.shape(name), recipe)
         for name in weights.names
     )
     copied = sum(file.stat().st_size for file in folder.iterdir() if file.suffix in _COPIED)
@@ -32,7 +32,7 @@ def estimate(folder: Path, recipe: Recipe) -> int:
 def check_memory(folder: Path, recipe: Recipe) -> None:
     """BackendError ``out_of_memory`` when the machine has too little free to export the checkpoint."""
     free = available_memory()
-    needed = MEMORY + (_calibration(Config.read(folder).text) if recipe.calibrate else 0)
+    needed = MEMORY + (_calibration_bytes(Config.read(folder).text) if recipe.calibrate else 0)
     if free is not None and free < needed:
         raise BackendError(
             f"exporting {folder} needs {needed} bytes of memory, {free} are free; close something, "
@@ -41,15 +41,15 @@ def check_memory(folder: Path, recipe: Recipe) -> None:
         )
 
 
-def _calibration(config: TextConfig) -> int:
+def _calibration_bytes(config: TextConfig) -> int:
     """Bytes that calibration takes: for the inputs of the widest matrix, and for the largest matrix."""
     widest = max(config.hidden, config.intermediate, config.heads * config.head_dim)
     # X^T X of each half in float32, and it and its factor in float64; a matrix as it was and as it became
     return 24 * widest**2 + 16 * 2 * config.intermediate * config.hidden
 
 
-def _bytes(name: str, shape: tuple[int, ...], recipe: Recipe) -> float:
-    """Of one tensor as it is written."""
+def _tensor_bytes(name: str, shape: tuple[int, ...], recipe: Recipe) -> float:
+    """Bytes of one tensor as it is written."""
     values = math.prod(shape)
     if "visual." in name:
         whole = (
@@ -61,18 +61,18 @@ def _bytes(name: str, shape: tuple[int, ...], recipe: Recipe) -> float:
     scheme = _scheme(name, *shape, recipe) if len(shape) == 2 else None
     if scheme is None:
         return 4.0 * values
-    return _rounded(shape[0], shape[1], scheme)
+    return _rounded_bytes(shape[0], shape[1], scheme)
 
 
-def _again(name: str, shape: tuple[int, ...], recipe: Recipe) -> int:
-    """Bytes of a tensor in prefill.data: 8 bits a value, and a scale a row."""
+def _prefill_bytes(name: str, shape: tuple[int, ...], recipe: Recipe) -> int:
+    """Bytes of one tensor in prefill.data: 8 bits a value, and a scale a row."""
     if recipe.prefill_precision is None or "visual." in name or not _LAYER.search(name):
         return 0
     return math.prod(shape) + 4 * shape[0] if len(shape) == 2 else 4 * math.prod(shape)
 
 
-def _rounded(rows: int, columns: int, scheme: Scheme) -> float:
-    """With a float32 scale and at most a byte of zero point for each block."""
+def _rounded_bytes(rows: int, columns: int, scheme: Scheme) -> float:
+    """Bytes with a float32 scale and at most a byte of zero point for each block."""
     return rows * scheme.blocks(columns) * (scheme.block * scheme.bits / 8 + 4 + 1)
 
 

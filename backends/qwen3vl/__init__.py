@@ -2,13 +2,15 @@
 
 Nothing outside this folder imports its insides, so that another family can stand beside it::
 
-    Config          the shape of a model, read from its config.json; refused where we could not compute it
-    ImageLimits     between how many pixels an image is brought; read from preprocessor_config.json
-    grid_of         (width, height, limits) -> (t, h, w) in patches
-    image_tokens    grid -> how many places it takes in the prompt
-    size_of         grid -> width and height in pixels at which the image is read
-    patches         pixels [height, width, 3] -> float32 [patches, 1536] and the grid
-    position_ids    spans and grids of a prompt -> int64 [3, tokens], MRoPE
+    Config            the shape of a model, read from its config.json; refused where we could not compute it
+    ImageLimits       between how many pixels an image is brought; read from preprocessor_config.json
+    check_ratio       refuses an image one of whose sides is too long for the other
+    grid_of           (width, height, limits) -> (t, h, w) in patches
+    image_tokens      grid -> how many places it takes in the prompt
+    size_of           grid -> width and height in pixels at which the image is read
+    patches           pixels [height, width, 3] -> float32 [patches, 1536] and the grid
+    position_ids      spans and grids of a prompt -> int64 [3, tokens], MRoPE, and the position after them
+    vision_positions  rows and columns of patches -> the positions that the vision tower computes with
 """
 
 from backends.qwen3vl.config import CHANNELS, PATCH_VALUES, Config, TextConfig, VisionConfig

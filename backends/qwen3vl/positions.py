@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from backends.base import BackendError
 
-_Placed = tuple[int, int, int, int]
+_Span: TypeAlias = tuple[int, int, int, int]
 
 
 class PositionIds(NamedTuple):
@@ -43,7 +43,7 @@ def position_ids(
 
 def _images(
     tokens: int, spans: NDArray[np.int64] | None, grid: NDArray[np.int64] | None, merge: int
-) -> Iterator[_Placed]:
+) -> Iterator[_Span]:
     """Each image's first place, the one after its last, its merged rows and columns; all of it checked."""
     if spans is None and grid is None:
         return
@@ -65,5 +65,5 @@ def _images(
         yield first, end, h // merge, w // merge
 
 
-def _inconsistent(what: str) -> BackendError:
-    return BackendError(f"the prompt does not fit its images: {what}", code="internal_inconsistency")
+def _inconsistent(problem: str) -> BackendError:
+    return BackendError(f"the prompt does not fit its images: {problem}", code="internal_inconsistency")

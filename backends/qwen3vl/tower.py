@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from backends.qwen3vl.config import VisionConfig
 
 _ROPE_THETA = 10_000.0  # Qwen3-VL's own; older configs do not write it
-_Axis = tuple[NDArray[np.int64], NDArray[np.float32]]  # table indices and weights, both [patches, 2]
+_Axis: TypeAlias = tuple[
+    NDArray[np.int64], NDArray[np.float32]
+]  # table indices and weights, both [patches, 2]
 
 
 class VisionPositions(NamedTuple):

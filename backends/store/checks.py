@@ -59,12 +59,14 @@ def check_folder(folder: Path, seen: Path | None = None) -> Manifest:
     """
     manifest = check_sizes(folder)
     known = _read_seen(seen)
-    now = {name: _state(folder / name) for name in manifest.files}
+    current = {name: _state(folder / name) for name in manifest.files}
     doubtful = [
-        name for name, file in manifest.files.items() if file.size <= SMALL or known.get(name) != now[name]
+        name
+        for name, file in manifest.files.items()
+        if file.size <= SMALL or known.get(name) != current[name]
     ]
     _refuse(folder, _changed(folder, manifest, doubtful))
-    if seen is not None and known != now:
+    if seen is not None and known != current:
         remember(folder, manifest, seen)
     return manifest
 
@@ -108,18 +110,18 @@ def _refuse(folder: Path, damages: list[Damage]) -> None:
 
 
 def _misfit(folder: Path, manifest: Manifest, name: str) -> Damage | None:
-    """What can be told of a file without reading it."""
+    """What is wrong with a file, as far as that shows without reading it."""
     expected = manifest.files[name].size
     try:
-        found = (folder / name).stat(follow_symlinks=False)
+        status = (folder / name).stat(follow_symlinks=False)
     except FileNotFoundError:
         return Damage(name, f"is missing, {expected} bytes expected")
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(status.st_mode):
         return Damage(name, "is not a regular file; links and devices are not followed")
-    if found.st_nlink != 1:
+    if status.st_nlink != 1:
         return Damage(name, "has another name elsewhere (a hard link); copy it instead")
-    if found.st_size != expected:
-        return Damage(name, f"has {found.st_size} bytes, {expected} expected")
+    if status.st_size != expected:
+        return Damage(name, f"has {status.st_size} bytes, {expected} expected")
     return None
 
 
@@ -135,8 +137,8 @@ def _changed(folder: Path, manifest: Manifest, names: list[str]) -> list[Damage]
 
 
 def _state(path: Path) -> list[int]:
-    found = path.stat(follow_symlinks=False)
-    return [found.st_size, found.st_mtime_ns, found.st_ino]
+    status = path.stat(follow_symlinks=False)
+    return [status.st_size, status.st_mtime_ns, status.st_ino]
 
 
 def _read_seen(seen: Path | None) -> dict[str, list[int]]:

@@ -99,9 +99,9 @@ def disk_full(target: Path, bytes_needed: int) -> BackendError:
 def sync(folder: Path) -> None:
     """Bring a flat folder of regular files, and nothing else, to disk."""
     for entry in sorted(folder.iterdir()):
-        found = entry.stat(follow_symlinks=False)
-        assert stat.S_ISREG(found.st_mode), f"{entry} is not a regular file"
-        assert found.st_nlink == 1, f"{entry} has another name"
+        status = entry.stat(follow_symlinks=False)
+        assert stat.S_ISREG(status.st_mode), f"{entry} is not a regular file"
+        assert status.st_nlink == 1, f"{entry} has another name"
         _sync(entry)
     _sync(folder)
 

@@ -1,4 +1,8 @@
-"""One writer at a time: locks that a process's death releases, and that leave no file behind."""
+"""One writer at a time: locks that a process's death releases, and that leave no file behind.
+
+They are flock's. Whoever holds a lock file removes it before letting go, so that one who waited for it must
+look whether what it locked still has that name.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +54,7 @@ def remove_abandoned(path: Path) -> None:
 
 
 def _hold(path: Path, wait: bool, on_wait: Callable[[], None]) -> int:
-    told = False
+    notified = False
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         try:
@@ -61,9 +65,9 @@ def _hold(path: Path, wait: bool, on_wait: Callable[[], None]) -> int:
                         "wait for it, or leave --no-wait out",
                         code="locked",
                     )
-                if not told:
+                if not notified:
                     on_wait()
-                    told = True
+                    notified = True
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
             # the one who held it has removed the file: then this lock is on nothing, and a new file is due
             if _is_still(path, descriptor):

@@ -1,4 +1,7 @@
-"""``manifest.json``: what an export was made from and how, and the size and sha256 of every file in it."""
+"""``manifest.json``: what an export was made from and how, and the size and sha256 of every file in it.
+
+It ends with its own checksum, and is read only where it is, to the byte, what would be written.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +18,8 @@ from backends.store.recipe import MatrixError, Recipe
 
 MANIFEST = "manifest.json"
 FORMAT = 1
-_LATER = {
-    "prefill_precision": None,
-    "shortlist": None,
-    "calibrate": False,
-}  # fields of a recipe that came later, as they were before
+# fields of a recipe that came later, as they were before
+_LATER = {"prefill_precision": None, "shortlist": None, "calibrate": False}
 EXPORTER = 3  # raise it whenever the exporter writes something else: older exports are then made again
 
 

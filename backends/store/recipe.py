@@ -1,4 +1,8 @@
-"""What an export is made of: which precision, and how the matrices are rounded."""
+"""How a checkpoint becomes an export: which precision, and how each matrix is rounded.
+
+`Recipe` is what a user chooses; `Scheme` is what follows from it for one matrix: bits, block, zero points.
+`MatrixError` is what came of it.
+"""
 
 from __future__ import annotations
 
@@ -135,8 +139,8 @@ class Recipe:
             return self.shortlist if self.shortlist < vocab else 0
         pays = self.precision == "int4" and self.head_bits != 4 and vocab >= _LARGE
         # 6 bits there are in two parts alone
-        asked = self.precision != "fp32" and self.head_bits == 6
-        return SHORTLIST if (pays or asked) and vocab > SHORTLIST else 0
+        chosen = self.precision != "fp32" and self.head_bits == 6
+        return SHORTLIST if (pays or chosen) and vocab > SHORTLIST else 0
 
     def upper_head(self, columns: int) -> Scheme:
         """How the upper 4 bits of a head in two parts are rounded."""

@@ -1,4 +1,8 @@
-"""Weights on disk: a checkpoint's tensors, one at a time as float32, and codes of a few bits as bytes."""
+"""Weights on disk: a checkpoint's tensors, one at a time as float32, and codes of a few bits as bytes.
+
+Checkpoints are safetensors: 8 bytes with the length of a JSON header, the header, the data. Exports hold
+codes: the earlier of those that share a byte are in its lower bits.
+"""
 
 from __future__ import annotations
 
@@ -80,7 +84,7 @@ class Weights:
         stored = _STORED[tensor.stored]
         start = first * math.prod(shape[1:]) * stored.itemsize
         count = math.prod(shape)
-        self._tell(name, start + count * stored.itemsize)
+        self._report(name, start + count * stored.itemsize)
         # read, not mapped: the pages of a mapped file count as this process's memory
         raw = np.fromfile(tensor.file, stored, count, offset=tensor.offset + start)
         if raw.size != count:
@@ -96,7 +100,7 @@ class Weights:
                 code="model_invalid",
             )
 
-    def _tell(self, name: str, done: int) -> None:
+    def _report(self, name: str, done: int) -> None:
         self._done[name] = max(done, self._done.get(name, 0))
         if self._progress is not None:
             total = sum(tensor.nbytes for tensor in self._tensors.values())
@@ -143,7 +147,7 @@ def _named(index: Path) -> list[str]:
 
 
 def _header(file: Path) -> dict[str, _Tensor]:
-    """The tensors of one file; format: 8 bytes with the length of a JSON header, the header, the data."""
+    """The tensors of one file."""
     try:
         size = file.stat().st_size
         with file.open("rb") as stream:

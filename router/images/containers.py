@@ -19,6 +19,7 @@ Kind: TypeAlias = Literal["PNG", "JPEG", "WebP", "GIF", "BMP"]
 
 MOST_PARTS = 20_000  # chunks, segments or blocks of a file; a 20 MB PNG written 4 KB at a time has 5,000
 MOST_SCANS = 100  # of a JPEG; progressive ones have about 10
+DAMAGED = "is damaged or cut short; save or download it again"
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,6 @@ class Container:
                 except (struct.error, IndexError):
                     raise invalid(DAMAGED) from None
         raise invalid("is not a PNG, JPEG, WebP, GIF or BMP file; save it as one of these")
-
-
-DAMAGED = "is damaged or cut short; save or download it again"
 
 
 def invalid(what: str) -> RequestError:
@@ -100,14 +98,14 @@ def _jpeg(data: bytes) -> Container:
     view, place, scans = memoryview(data), 2, 0
     kept, size, exif = [view[:place]], (0, 0), b""
     for _ in range(MOST_PARTS):
-        found = _MARKER.search(data, place)
-        start = found.start() if found else len(data)
+        match = _MARKER.search(data, place)
+        start = match.start() if match else len(data)
         kept.append(view[place:start])  # after a scan's header: the scan
-        if found is None or found[1] == b"\xd9":
+        if match is None or match[1] == b"\xd9":
             # no end marker is made up: the decoder must see that the file is cut short
             kept.append(view[start : start + 2])
             break
-        marker = found[1][0]
+        marker = match[1][0]
         place = start + 2 + struct.unpack_from(">H", data, start + 2)[0]
         if marker not in _SEGMENTS or (marker in _FRAMES and size != (0, 0)):
             raise invalid(DAMAGED)

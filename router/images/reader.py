@@ -1,7 +1,7 @@
 """Bytes, a file or a PIL image -> an image as every backend sees it.
 
-A file's size in pixels is known and checked before a decoder sees it, and a decoder sees nothing but what the
-first frame needs (``containers.py``).
+A file's size in bytes and in pixels is checked against `InputLimits` before a decoder sees it, and a decoder
+sees nothing but what the first frame needs (``containers.py``).
 """
 
 from __future__ import annotations

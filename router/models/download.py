@@ -186,14 +186,14 @@ class _StoppedError(Exception):
 
 
 def _bar(progress: Progress, stop: Event) -> type[Any]:
-    """A bar for huggingface_hub that shows nothing, and tells ``progress`` how many bytes are there."""
+    """A bar for huggingface_hub that shows nothing, calls ``progress``, and raises once ``stop`` is set."""
     from tqdm.std import tqdm  # type: ignore[import-untyped]
 
     class Bar(tqdm):  # type: ignore[misc]
         monitor_interval = 0  # no thread that watches over slow bars
 
         def __init__(self, *arguments: Any, **settings: Any) -> None:
-            self._told = settings.get("unit") == "B"
+            self._counts_bytes = settings.get("unit") == "B"
             super().__init__(*arguments, **settings | {"file": StringIO(), "disable": False})
 
         def update(self, n: float | None = 1) -> bool | None:
@@ -202,7 +202,7 @@ def _bar(progress: Progress, stop: Event) -> type[Any]:
             return cast("bool | None", super().update(n))
 
         def display(self, *_: Any, **__: Any) -> None:
-            if self._told and self.total:
+            if self._counts_bytes and self.total:
                 progress("downloading", int(self.n), int(self.total))
 
     return Bar

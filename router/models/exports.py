@@ -1,4 +1,13 @@
-"""Exports on disk: made on first use or on request, whole or not at all, one process at a time."""
+"""Exports on disk: made on first use or on request, whole or not at all, one process at a time.
+
+An export in the cache is named by what it was made from and how: model, precision, recipe, and ten
+hexadecimal digits of the sha256 of the checkpoint's identity, the exporter's number and every field of the
+recipe. The identity of a checkpoint is the hub's commit, or else its folder and each of its files, small ones
+by content and large ones by size and time. So another checkpoint, recipe or exporter gets another folder.
+
+An export's packed variant, its weights as this machine multiplies by them, is made on first use too, where it
+helps: `ensure_packed`.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from backends.base import BackendError, Device, RequestError
 from backends.onnx.packed import WEIGHTS, Variant, helps
@@ -31,9 +40,8 @@ from backends.store import (
 )
 from router.models.model import EMBEDDED, Model, home
 
-if TYPE_CHECKING:
-    pass
-
+WORTH = 64 << 20  # bytes of weights; fewer of them are soon packed in memory
+_SUFFIXES = (".json", ".jinja", ".safetensors", ".txt")  # of the files that make a checkpoint what it is
 
 Exporter: TypeAlias = Callable[[Path, Path, Recipe, Progress], Sequence[MatrixError]]
 
@@ -57,6 +65,13 @@ def exports_folder() -> Path:
 def export_place(model: Model, recipe: Recipe) -> Path:
     """Where in the cache the model's export of this recipe stands, or will."""
     return exports_folder() / export_name(model, recipe)
+
+
+def export_name(model: Model, recipe: Recipe) -> str:
+    """The folder name of the export in the cache: readable, and another one for anything else."""
+    key = _digest([_identity(model), EXPORTER, recipe_fields(recipe)])
+    short = re.sub(r"[^A-Za-z0-9._-]+", "-", model.name.rpartition("/")[2]).strip(".-") or "model"
+    return f"{short}-{recipe.precision}-{recipe.recipe}-{key[:10]}"
 
 
 def ensure_export(
@@ -118,6 +133,25 @@ def export_to(
     return written
 
 
+def ensure_packed(export: Path, device: Device, listener: Listener) -> Path | None:
+    """The export's packed variant, made on first use; None where it does not help or cannot be made."""
+    try:
+        if (export / WEIGHTS).stat().st_size < WORTH or not helps(device):
+            return None
+        variant = packed(export)
+        folder = variant.ensure(listener.progress, listener.notice)
+        variant.fetch()
+        return folder
+    except (BackendError, OSError) as error:
+        listener.notice(f"each backend holds weights of its own: {error}")
+        return None
+
+
+def packed(export: Path) -> Variant:
+    """Where the packed variant of an export stands, or would."""
+    return Variant(export, home() / "packed")
+
+
 def cached_exports() -> Iterator[tuple[Path, Manifest | None]]:
     """Every export in the cache, with its manifest; None when that cannot be read."""
     folder = exports_folder()
@@ -156,6 +190,11 @@ def remove_export(name: str) -> Path:
     return folder
 
 
+def source_of(model: Model) -> Source:
+    """The checkpoint, as manifests name it; its fingerprint changes when one of its files does."""
+    return Source(model.name, model.revision, _digest(_identity(model)))
+
+
 def _fill(part: Path, *, model: Model, recipe: Recipe, progress: Progress, exporter: Exporter | None) -> None:
     matrices = (exporter or _exporter(model, recipe))(model.folder, part, recipe, progress)
     Manifest.describe(part, source_of(model), recipe, matrices).write(part)
@@ -171,7 +210,7 @@ def _exporter(model: Model, recipe: Recipe) -> Exporter:
 
 
 def _intact(folder: Path, listener: Listener) -> bool:
-    """Whether an export can be used as it is; a damaged one is told of, once."""
+    """Whether an export can be used as it is; ``listener`` hears of a damaged one."""
     if not folder.is_dir():
         return False
     try:
@@ -206,23 +245,8 @@ def _check_recipe(manifest: Manifest, model: Model, recipe: Recipe | None) -> No
 
 
 def _seen(folder: Path) -> Path:
-    """Where is remembered which files of an export were read and found right."""
+    """The file that remembers which files of an export were read and found right."""
     return home() / "seen" / (hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:20] + ".json")
-
-
-_SUFFIXES = (".json", ".jinja", ".safetensors", ".txt")
-
-
-def source_of(model: Model) -> Source:
-    """The checkpoint, as manifests name it; its fingerprint changes when one of its files does."""
-    return Source(model.name, model.revision, _digest(_identity(model)))
-
-
-def export_name(model: Model, recipe: Recipe) -> str:
-    """The folder name of the export in the cache: readable, and another one for anything else."""
-    key = _digest([_identity(model), EXPORTER, recipe_fields(recipe)])
-    short = re.sub(r"[^A-Za-z0-9._-]+", "-", model.name.rpartition("/")[2]).strip(".-") or "model"
-    return f"{short}-{recipe.precision}-{recipe.recipe}-{key[:10]}"
 
 
 def _identity(model: Model) -> list[Any]:
@@ -234,33 +258,11 @@ def _identity(model: Model) -> list[Any]:
 
 
 def _state(file: Path) -> list[Any]:
-    found = file.stat()
-    if found.st_size > SMALL:
-        return [found.st_size, found.st_mtime_ns]
-    return [found.st_size, hashlib.sha256(file.read_bytes()).hexdigest()]
+    status = file.stat()
+    if status.st_size > SMALL:
+        return [status.st_size, status.st_mtime_ns]
+    return [status.st_size, hashlib.sha256(file.read_bytes()).hexdigest()]
 
 
 def _digest(values: list[Any]) -> str:
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()
-
-
-WORTH = 64 << 20  # bytes of weights; fewer of them are soon packed in memory
-
-
-def ensure_packed(export: Path, device: Device, listener: Listener) -> Path | None:
-    """The export's packed variant, made on first use; None where it does not help or cannot be made."""
-    try:
-        if (export / WEIGHTS).stat().st_size < WORTH or not helps(device):
-            return None
-        variant = packed(export)
-        folder = variant.ensure(listener.progress, listener.notice)
-        variant.fetch()
-        return folder
-    except (BackendError, OSError) as error:
-        listener.notice(f"each backend holds weights of its own: {error}")
-        return None
-
-
-def packed(export: Path) -> Variant:
-    """Where the packed variant of an export stands, or would."""
-    return Variant(export, home() / "packed")

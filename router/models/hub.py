@@ -1,4 +1,8 @@
-"""Models of the Hugging Face hub: found in its cache on this machine, or pulled into it."""
+"""Models of the Hugging Face hub: found in its cache on this machine, or pulled into it.
+
+Only what a Qwen3-VL checkpoint needs is downloaded, and nothing that could run. A model is found when all
+that the hub listed of it is there; it is pulled when every file has the hash that the hub lists.
+"""
 
 from __future__ import annotations
 
@@ -54,16 +58,16 @@ class HubId:
         return self.name if self.revision == MAIN else f"{self.name}@{self.revision}"
 
 
-def local(wanted: HubId) -> Model | None:
+def local(hub_id: HubId) -> Model | None:
     """The model, if the cache has all of it."""
-    repository = _repository(wanted)
-    commit = wanted.revision
+    repository = _repository(hub_id)
+    commit = hub_id.revision
     if not _COMMIT.fullmatch(commit):
         try:
             commit = (repository / "refs" / commit).read_text().strip()
         except OSError:
             return None
-    model = Model(wanted.name, repository / "snapshots" / commit, commit)
+    model = Model(hub_id.name, repository / "snapshots" / commit, commit)
     return model if _COMMIT.fullmatch(commit) and _is_whole(model) else None
 
 
@@ -77,33 +81,33 @@ def pulled() -> Iterator[Model]:
             yield model
 
 
-def pull(wanted: HubId, listener: Listener = SILENT, *, offline: bool = False) -> Model:
+def pull(hub_id: HubId, listener: Listener = SILENT, *, offline: bool = False) -> Model:
     """The model as the hub has it now, downloaded where the cache lacks it, every file compared by its hash.
 
     RequestError ``model_not_found``: the hub has no such model or revision, or cannot be asked.
     BackendError ``model_invalid``: not a Qwen3-VL checkpoint, or other bytes than the hub lists.
     """
     if offline or is_offline():
-        if (model := local(wanted)) is not None:
+        if (model := local(hub_id)) is not None:
             return model
         raise RequestError(
-            f"'{wanted}' is not whole on this machine, and the hub must not be asked (offline); "
-            f"run 'hybrid models pull {wanted}' where there is a network",
+            f"'{hub_id}' is not whole on this machine, and the hub must not be asked (offline); "
+            f"run 'hybrid models pull {hub_id}' where there is a network",
             code="model_not_found",
             param="model",
         )
-    remove_remains(_repository(wanted))
-    with hub_errors(wanted.name, wanted.revision):
-        listed = listing(wanted.name, wanted.revision, _WANTED)
-        _check_kind(wanted, listed.sizes)
+    remove_remains(_repository(hub_id))
+    with hub_errors(hub_id.name, hub_id.revision):
+        listed = listing(hub_id.name, hub_id.revision, _WANTED)
+        _check_kind(hub_id, listed.sizes)
         names = set(listed.sizes)
-        if _missing(wanted, listed, names):
+        if _missing(hub_id, listed, names):
             # a look at a small file before the large ones come
-            Config.read(_download(wanted, listed, {"config.json"}, listener))
-        folder = _download(wanted, listed, names, listener)
+            Config.read(_download(hub_id, listed, {"config.json"}, listener))
+        folder = _download(hub_id, listed, names, listener)
     Config.read(folder)
     check_checkpoint(folder)
-    return Model(wanted.name, folder, listed.commit)
+    return Model(hub_id.name, folder, listed.commit)
 
 
 def remove_pulled(model: Model) -> int:
@@ -116,30 +120,30 @@ def remove_pulled(model: Model) -> int:
     return int(strategy.expected_freed_size)
 
 
-def _check_kind(wanted: HubId, files: Mapping[str, object]) -> None:
+def _check_kind(hub_id: HubId, files: Mapping[str, object]) -> None:
     for name, lack in (("config.json", "no config.json"), ("tokenizer.json", "no tokenizer.json")):
         if name not in files:
             raise BackendError(
-                f"'{wanted}' has {lack}: it is not a Qwen3-VL checkpoint", code="model_invalid"
+                f"'{hub_id}' has {lack}: it is not a Qwen3-VL checkpoint", code="model_invalid"
             )
     if not any(name.endswith(".safetensors") for name in files):
         raise BackendError(
-            f"'{wanted}' has no safetensors weights; others can run code, and are not pulled",
+            f"'{hub_id}' has no safetensors weights; others can run code, and are not pulled",
             code="model_invalid",
         )
 
 
-def _missing(wanted: HubId, listed: Listing, names: set[str]) -> int:
+def _missing(hub_id: HubId, listed: Listing, names: set[str]) -> int:
     """Bytes of these files that are not in the cache."""
-    folder = _repository(wanted) / "snapshots" / listed.commit
+    folder = _repository(hub_id) / "snapshots" / listed.commit
     return sum(listed.sizes[name] for name in names if not (folder / name).exists())
 
 
-def _download(wanted: HubId, listed: Listing, names: set[str], listener: Listener) -> Path:
+def _download(hub_id: HubId, listed: Listing, names: set[str], listener: Listener) -> Path:
     """Bring these files into the cache; one that turns out wrong is removed and asked for once more."""
-    check_space(_repository(wanted), _missing(wanted, listed, names))
+    check_space(_repository(hub_id), _missing(hub_id, listed, names))
     for _ in range(2):
-        folder = download(listed, names, wanted.revision, listener.progress)
+        folder = download(listed, names, hub_id.revision, listener.progress)
         wrong = sorted(damaged_files(listed) & names)
         if not wrong:
             return folder
@@ -147,14 +151,14 @@ def _download(wanted: HubId, listed: Listing, names: set[str], listener: Listene
             (folder / name).resolve().unlink(missing_ok=True)
             (folder / name).unlink(missing_ok=True)
     raise BackendError(
-        f"'{wanted}': {', '.join(wrong)} arrived with other bytes than the hub lists, and were removed; "
+        f"'{hub_id}': {', '.join(wrong)} arrived with other bytes than the hub lists, and were removed; "
         "try again later, or through another network",
         code="model_invalid",
     )
 
 
-def _repository(wanted: HubId) -> Path:
-    return cache() / f"models--{wanted.name.replace('/', '--')}"
+def _repository(hub_id: HubId) -> Path:
+    return cache() / f"models--{hub_id.name.replace('/', '--')}"
 
 
 def _is_whole(model: Model) -> bool:

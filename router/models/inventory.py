@@ -26,14 +26,14 @@ def find(name: str | None = None, listener: Listener = SILENT, *, offline: bool 
         return Model(EMBEDDED, EMBEDDED_FOLDER)
     if (folder := find_folder(name)) is not None:
         return _checked(Model(folder.resolve().name, folder))
-    if (wanted := HubId.parse(name)) is None:
+    if (hub_id := HubId.parse(name)) is None:
         raise RequestError(
             f"no model folder at '{name}'; give '{EMBEDDED}', the path of a Qwen3-VL checkpoint or export, "
             "or a hub id such as Qwen/Qwen3-VL-2B-Instruct",
             code="model_not_found",
             param="model",
         )
-    return local(wanted) or pull(wanted, listener, offline=offline)
+    return local(hub_id) or pull(hub_id, listener, offline=offline)
 
 
 def find_folder(name: str) -> Path | None:
@@ -68,7 +68,7 @@ def local_models() -> Iterator[Entry]:
 
 
 def describe(model: Model) -> Entry:
-    """A model that was found."""
+    """The entry of a model that was found."""
     if model.is_export:
         return _export(model.name, model.folder, Manifest.read(model.folder))
     return Entry(model.name, "checkpoint", model.folder, _size(model.folder), model.revision)
@@ -83,8 +83,8 @@ def remove_model(name: str) -> int:
         freed = _size(folder) + _packed_size(folder)
         remove_export(name)
         return freed
-    wanted = HubId.parse(name)
-    if wanted is not None and (model := local(wanted)) is not None:
+    hub_id = HubId.parse(name)
+    if hub_id is not None and (model := local(hub_id)) is not None:
         return remove_pulled(model)
     raise RequestError(
         f"'{name}' is not in a cache, so it is not removed; 'hybrid models list' names what can be",

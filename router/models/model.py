@@ -1,4 +1,4 @@
-"""A model: a folder, and the name it is known by."""
+"""A model: a folder, and the name it is known by; and where this project keeps what it makes of models."""
 
 from __future__ import annotations
 
@@ -28,9 +28,12 @@ class Model:
 
 
 def home() -> Path:
-    """The folder; it need not exist yet."""
-    if said := os.environ.get("HYBRID_HOME"):
-        return Path(said).expanduser().absolute()
+    """Where exports and notes of them are kept: HYBRID_HOME, else the user's cache folder of the platform.
+
+    It need not exist yet.
+    """
+    if folder := os.environ.get("HYBRID_HOME"):
+        return Path(folder).expanduser().absolute()
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches" / "hybrid"
     # the XDG base directory specification: a relative path is to be ignored

@@ -3,7 +3,7 @@
 ::
 
     plan = builder.plan(messages)                    # ids and places; no image is touched
-    limit = plan.room(asked, default, context)       # refuses what does not fit
+    limit = plan.room(max_tokens, default, context)  # refuses what does not fit
     prompt = plan.prompt()                           # the images' patches
 
 Control tokens come from the chat template alone. A text that spells one, in any role, becomes the ids of its
@@ -62,34 +62,34 @@ class Plan:
         """How many of the ids are places for image features."""
         return int((self.spans[:, 1] - self.spans[:, 0]).sum())
 
-    def room(self, asked: int | None, default: int | None, context: int) -> int:
-        """How many tokens the answer may have: as ``asked``, else at most ``default``, else all that is left.
+    def room(self, max_tokens: int | None, default: int | None, context: int) -> int:
+        """How many tokens the answer may have: ``max_tokens``, else at most ``default``, else all that fit.
 
         RequestError ``context_length_exceeded``: prompt and answer together are longer than ``context``.
         """
-        left = context - len(self.ids)
-        if asked is None and left >= 1:
-            return left if default is None else min(left, default)
-        if asked is not None and left >= asked:
-            return asked
+        free = context - len(self.ids)
+        if max_tokens is None and free >= 1:
+            return free if default is None else min(free, default)
+        if max_tokens is not None and free >= max_tokens:
+            return max_tokens
         prompt = f"the prompt is {len(self.ids)} tokens"
         if self.images:
             prompt += f" ({self.image_tokens} of them images)"
-        if asked is not None:
-            prompt += f" and max_tokens is {asked}"
-        advice = "shorten the prompt" if left < 1 else f"shorten the prompt or ask for at most {left}"
+        if max_tokens is not None:
+            prompt += f" and max_tokens is {max_tokens}"
+        advice = "shorten the prompt" if free < 1 else f"shorten the prompt or ask for at most {free}"
         raise too_long(
             f"{prompt}; prompt and answer together may be {context}: {advice}",
-            param="messages" if left < 1 else "max_tokens",
+            param="messages" if free < 1 else "max_tokens",
         )
 
     def prompt(self) -> Prompt:
         """Read the images. BackendError ``internal_inconsistency``: they do not fit their places."""
         if not self.images:
             return Prompt(self.ids)
-        read = [patches(image.pixels, self.limits) for image in self.images]
-        rows = np.concatenate([rows for rows, _ in read])
-        grids = [grid for _, grid in read]
+        cut = [patches(image.pixels, self.limits) for image in self.images]
+        rows = np.concatenate([rows for rows, _ in cut])
+        grids = [grid for _, grid in cut]
         grid = np.array(grids, np.int64)
         if not np.array_equal(grid, self.grid) or len(rows) != int(grid.prod(axis=1).sum()):
             raise _inconsistent(
@@ -161,11 +161,11 @@ class PromptBuilder:
         ids, *runs = self._tokenize(rendered.runs)
         spans: list[tuple[int, int]] = []
         for control, run in zip(rendered.controls, runs, strict=True):
-            number, times = self.controls[control], 1
-            if number == self.config.image_token:
+            token, times = self.controls[control], 1
+            if token == self.config.image_token:
                 times = pads[len(spans)] if len(spans) < len(pads) else 1
                 spans.append((len(ids), len(ids) + times))
-            ids += [number] * times
+            ids += [token] * times
             ids += run
         if len(spans) != len(pads):
             raise self._misplaced(messages, len(spans), len(pads))

@@ -89,13 +89,13 @@ def read_end_tokens(folder: Path, generation_config: Mapping[str, Any], vocab: i
     config = Fields.read(folder / "config.json").values
     text = config.get("text_config")
     for values in (generation_config, config, text if isinstance(text, dict) else {}):
-        named = values.get("eos_token_id")
-        ends = named if isinstance(named, list) else [named]
-        if named is None or not ends:
+        value = values.get("eos_token_id")
+        ends = value if isinstance(value, list) else [value]
+        if value is None or not ends:
             continue
         if any(type(end) is not int or not 0 <= end < vocab for end in ends):
             raise _invalid(
-                folder, f"names eos_token_id {named!r:.80}, which must be ids from 0 to {vocab - 1}"
+                folder, f"names eos_token_id {value!r:.80}, which must be ids from 0 to {vocab - 1}"
             )
         return frozenset(ends)
     raise _invalid(folder, "names no eos_token_id in generation_config.json or config.json")
@@ -106,8 +106,8 @@ def _source(path: Path) -> str | None:
         return _read(path, LARGEST_TEMPLATE)
     source = Fields.read(path).values.get("chat_template")
     if isinstance(source, list):  # several, by name
-        named = {entry.get("name"): entry.get("template") for entry in source if isinstance(entry, dict)}
-        source = named.get("default")
+        templates = {entry.get("name"): entry.get("template") for entry in source if isinstance(entry, dict)}
+        source = templates.get("default")
     if source is not None and not isinstance(source, str):
         raise _invalid(path, "has a chat_template that is not text; copy it again")
     return source

@@ -88,9 +88,9 @@ class ChatTemplate:
                 budget.spend(1, len(piece))
                 pieces.append(piece)
         except RejectedError as error:
-            said = self._marks.spell(str(error))[:500]
+            reason = self._marks.spell(str(error))[:500]
             raise RequestError(
-                f"the model's chat template rejects the conversation: {said}", param="messages"
+                f"the model's chat template rejects the conversation: {reason}", param="messages"
             ) from None
         except _FAILURES as error:
             raise self._broken(error) from None
@@ -111,8 +111,8 @@ class ChatTemplate:
                 )
 
     def _broken(self, error: BaseException) -> BackendError:
-        said = self._marks.spell(str(error))[:500] or type(error).__name__
-        return BackendError(f"{self.origin}: the chat template fails: {said}", code="model_invalid")
+        reason = self._marks.spell(str(error))[:500] or type(error).__name__
+        return BackendError(f"{self.origin}: the chat template fails: {reason}", code="model_invalid")
 
 
 class _Marks:

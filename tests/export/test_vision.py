@@ -167,7 +167,7 @@ def test_rows_of_any_length_are_multiplied(tmp_path: Path, precision: Any) -> No
     with DataFile(tmp_path / "vision.data") as data:
         graph = Graph("odd", data)
         Linears(graph, weights, precision).add(
-            graph.input("x", FLOAT, [None, 269]), "odd", (24, 269), called="y"
+            graph.input("x", FLOAT, [None, 269]), "odd", (24, 269), output="y"
         )
         graph.output("y", FLOAT, [None, 24])
     graph.save(tmp_path / "vision.onnx")

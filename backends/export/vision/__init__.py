@@ -1,4 +1,11 @@
-"""The vision tower: vision.onnx over its own vision.data."""
+"""The vision tower: vision.onnx over its own vision.data.
+
+::
+
+    tower      the graph, from patches to features and DeepStack features
+    linear     its matrices in one of three precisions
+    rotation   the same tower in a basis that is easier to round to 8 bits
+"""
 
 from __future__ import annotations
 

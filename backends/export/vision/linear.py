@@ -49,10 +49,10 @@ class Linears:
         name: str,
         shape: tuple[int, ...],
         *,
-        called: str | None = None,
+        output: str | None = None,
         exact: bool = False,
     ) -> str:
-        """Add ``x`` [..., in] times the matrix ``name``, and its bias: [..., out].
+        """Add ``x`` [..., in] times the matrix ``name``, and its bias: ``output``, [..., out].
 
         The checkpoint has it as ``shape``: out, and one or more sides that make in. ``exact`` keeps this one
         in float32.
@@ -62,24 +62,24 @@ class Linears:
         bias = self._graph.constant(self._tensors.read(f"{PREFIX}{name}.bias"), f"{name}.bias")
         matrix = self._tensors.read(f"{PREFIX}{name}.weight").reshape(shape[0], -1)
         if exact or self._precision == "fp32":
-            return self._plain(x, name, matrix, bias, called)
+            return self._plain(x, name, matrix, bias, output)
         add = self._columns if self._precision == "int8" else self._blocks
-        return add(x, name, matrix, bias, called)
+        return add(x, name, matrix, bias, output)
 
-    def _plain(self, x: str, name: str, matrix: Matrix, bias: str, called: str | None) -> str:
+    def _plain(self, x: str, name: str, matrix: Matrix, bias: str, output: str | None) -> str:
         graph = self._graph
         product = graph.op("MatMul", x, graph.constant(matrix.T, f"{name}.weight"))
-        return graph.op("Add", product, bias, name=called)
+        return graph.op("Add", product, bias, name=output)
 
-    def _columns(self, x: str, name: str, matrix: Matrix, bias: str, called: str | None) -> str:
+    def _columns(self, x: str, name: str, matrix: Matrix, bias: str, output: str | None) -> str:
         graph = self._graph
         rounded = self._round(name, matrix, Scheme(8, matrix.shape[1], symmetric=True, search=False))
         weight = graph.constant(_signed_or_not(rounded.packed[:, 0]).T, f"{name}.weight")
         zero = _zero_points(graph, len(matrix))
         scale = graph.constant(rounded.scales[:, 0], f"{name}.scale")
-        return graph.op("DynamicQuantizeMatMul", x, weight, scale, zero, bias, name=called, domain=CONTRIB)
+        return graph.op("DynamicQuantizeMatMul", x, weight, scale, zero, bias, name=output, domain=CONTRIB)
 
-    def _blocks(self, x: str, name: str, matrix: Matrix, bias: str, called: str | None) -> str:
+    def _blocks(self, x: str, name: str, matrix: Matrix, bias: str, output: str | None) -> str:
         graph = self._graph
         rows, columns = matrix.shape
         scheme = Scheme(8, fitting(_BLOCK, columns), symmetric=True, search=False)
@@ -92,7 +92,7 @@ class Linears:
             "",
             "",
             bias,
-            name=called,
+            name=output,
             domain=CONTRIB,
             K=columns,
             N=rows,

@@ -72,10 +72,9 @@ class Rotated:
     def _qkv(self, stem: str, part: str) -> _Values:
         values = self._after(stem, part, stem.removesuffix("attn.qkv") + "norm1")
         # the last third are the values; queries and keys are turned by position, in pairs that must stay
-        seen = values[2 * len(values) // 3 :]
-        seen[:] = (self._head_turn.T @ seen.reshape(-1, len(self._head_turn), seen[0].size)).reshape(
-            seen.shape
-        )
+        third = values[2 * len(values) // 3 :]
+        heads = third.reshape(-1, len(self._head_turn), third[0].size)
+        third[:] = (self._head_turn.T @ heads).reshape(third.shape)
         return values
 
     def _mlp_in(self, stem: str, part: str) -> _Values:

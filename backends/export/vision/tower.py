@@ -4,8 +4,8 @@ One run reads images of one grid. What depends on it (``qwen3vl.vision_positions
 size is built into the graph::
 
     patches  float32 [images, patches, 1536]
-    indices  int64   [4, patches]          places.indices, transposed
-    weights  float32 [4, patches, 1]       places.weights, transposed
+    indices  int64   [4, patches]          VisionPositions.indices, transposed
+    weights  float32 [4, patches, 1]       VisionPositions.weights, transposed
     cos, sin float32 [patches, head_dim / 2]
 
     features float32 [images, patches / 4, out_hidden]
@@ -96,8 +96,8 @@ class Tower:
         turned = [
             graph.op("RotaryEmbedding", part, graph.ints(0), *rotary, domain=CONTRIB) for part in (query, key)
         ]
-        seen = graph.op("MultiHeadAttention", *turned, value, domain=CONTRIB, num_heads=config.heads)
-        return self._linears.add(seen, f"{name}.proj", (config.hidden, config.hidden))
+        attended = graph.op("MultiHeadAttention", *turned, value, domain=CONTRIB, num_heads=config.heads)
+        return self._linears.add(attended, f"{name}.proj", (config.hidden, config.hidden))
 
     def _deepstack(self, x: str, index: int) -> None:
         # these mergers norm what stands side by side, the main one norms each patch
@@ -112,12 +112,12 @@ class Tower:
         """The patches of a merge block as one value: [images, patches / 4, 4 * hidden]."""
         return self._graph.op("Reshape", x, self._graph.ints(0, -1, self._merged))
 
-    def _mlp(self, x: str, merger: str, called: str) -> None:
+    def _mlp(self, x: str, merger: str, output: str) -> None:
         """A merger's two matrices; its gelu is the exact one, unlike the blocks'."""
         wide = self._linears.add(x, f"{merger}.linear_fc1", (self._merged, self._merged))
         wide = self._graph.op("Gelu", wide, approximate="none")
         shape = (self._config.out_hidden, self._merged)
-        self._linears.add(wide, f"{merger}.linear_fc2", shape, called=called)
+        self._linears.add(wide, f"{merger}.linear_fc2", shape, output=output)
 
     def _join(self, x: str, change: str, norm: str) -> tuple[str, str]:
         """``x + change``, and its norm."""
