@@ -143,9 +143,9 @@ def _vision(vision: Fields) -> VisionConfig:
         raise vision.bad(
             "num_heads", f"such that hidden_size, {hidden}, gives heads of a multiple of 4", heads
         )
-    places = vision.whole("num_position_embeddings")
-    if math.isqrt(places) ** 2 != places:
-        raise vision.bad("num_position_embeddings", "a square number", places)
+    entries = vision.whole("num_position_embeddings")
+    if math.isqrt(entries) ** 2 != entries:
+        raise vision.bad("num_position_embeddings", "a square number", entries)
     deepstack = vision.wholes("deepstack_visual_indexes", least=0)
     if list(deepstack) != sorted(set(deepstack)) or (deepstack and deepstack[-1] >= depth):
         raise vision.bad("deepstack_visual_indexes", f"increasing and below depth, {depth}", deepstack)
@@ -158,6 +158,6 @@ def _vision(vision: Fields) -> VisionConfig:
         patch=PATCH,
         temporal_patch=TEMPORAL_PATCH,
         merge=MERGE,
-        position_embeddings=places,
+        position_embeddings=entries,
         deepstack=deepstack,
     )

@@ -30,15 +30,15 @@ def position_ids(
     Raises BackendError ``internal_inconsistency`` when spans and grids do not fit each other or the ids.
     """
     ids = np.empty((3, tokens), np.int64)
-    done = position = 0
+    placed = position = 0
     for first, end, rows, columns in _images(tokens, spans, grid, merge):
-        ids[:, done:first] = np.arange(position, position + first - done)
-        position += first - done
+        ids[:, placed:first] = np.arange(position, position + first - placed)
+        position += first - placed
         ids[:, first:end] = position + np.indices((1, rows, columns)).reshape(3, -1)
         position += max(rows, columns)
-        done = end
-    ids[:, done:] = np.arange(position, position + tokens - done)
-    return PositionIds(ids, position + tokens - done)
+        placed = end
+    ids[:, placed:] = np.arange(position, position + tokens - placed)
+    return PositionIds(ids, position + tokens - placed)
 
 
 def _images(
@@ -52,16 +52,16 @@ def _images(
         raise _inconsistent(
             f"spans and grid must be [images, 2] and [images, 3], got {shapes[0]} and {shapes[1]}"
         )
-    done = 0
+    placed = 0
     for index, ((first, end), (t, h, w)) in enumerate(zip(spans.tolist(), grid.tolist(), strict=True)):
-        if not done <= first < end <= tokens:
-            raise _inconsistent(f"image {index} fills ids {first} to {end}, outside {done} to {tokens}")
+        if not placed <= first < end <= tokens:
+            raise _inconsistent(f"image {index} fills ids {first} to {end}, outside {placed} to {tokens}")
         if t != 1 or h < merge or w < merge or h % merge or w % merge:
             # a video comes as one image a frame, with a time stamp before each
             raise _inconsistent(f"image {index} has grid {t} x {h} x {w}; need 1 and multiples of {merge}")
         if end - first != (h // merge) * (w // merge):
             raise _inconsistent(f"image {index} has {end - first} places for {h * w // merge**2} features")
-        done = end
+        placed = end
         yield first, end, h // merge, w // merge
 
 

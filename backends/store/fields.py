@@ -39,10 +39,10 @@ class Fields:
             raise BackendError(f"{path} must hold one JSON object", code="model_invalid")
         return cls(path, values)
 
-    def bad(self, name: str, wanted: str, got: object) -> BackendError:
+    def bad(self, name: str, expected: str, got: object) -> BackendError:
         """The error for a field that is not what it must be."""
         return BackendError(
-            f"{self.path}: {self.prefix}{name} must be {wanted}, got {got!r:.80}", code="model_invalid"
+            f"{self.path}: {self.prefix}{name} must be {expected}, got {got!r:.80}", code="model_invalid"
         )
 
     def section(self, name: str) -> Fields:
@@ -52,11 +52,11 @@ class Fields:
             raise self.bad(name, "an object", inner)
         return Fields(self.path, inner, f"{self.prefix}{name}.")
 
-    def expect(self, name: str, wanted: object, *, required: bool = False) -> None:
-        """Refuse any other value than ``wanted``; a field that is left out or null passes unless required."""
+    def expect(self, name: str, expected: object, *, required: bool = False) -> None:
+        """Refuse any other value than ``expected``; one left out or null passes unless required."""
         got = self.values.get(name)
-        if (required or got is not None) and (type(got) is not type(wanted) or got != wanted):
-            raise self.bad(name, repr(wanted), got)
+        if (required or got is not None) and (type(got) is not type(expected) or got != expected):
+            raise self.bad(name, repr(expected), got)
 
     def absent(self, name: str, instead: str) -> None:
         """Refuse the field, saying what to do instead."""

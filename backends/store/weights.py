@@ -52,7 +52,7 @@ class Weights:
         """
         self.folder = folder
         self._progress = progress
-        self._done: dict[str, int] = {}  # bytes from the start of each tensor
+        self._bytes_read: dict[str, int] = {}  # bytes from the start of each tensor
         self._tensors: dict[str, _Tensor] = {}
         for file in _files(folder):
             self._tensors.update(_header(file))
@@ -100,11 +100,11 @@ class Weights:
                 code="model_invalid",
             )
 
-    def _report(self, name: str, done: int) -> None:
-        self._done[name] = max(done, self._done.get(name, 0))
+    def _report(self, name: str, end: int) -> None:
+        self._bytes_read[name] = max(end, self._bytes_read.get(name, 0))
         if self._progress is not None:
             total = sum(tensor.nbytes for tensor in self._tensors.values())
-            self._progress(name, sum(self._done.values()), total)
+            self._progress(name, sum(self._bytes_read.values()), total)
 
     def _tensor(self, name: str) -> _Tensor:
         if (tensor := self._tensors.get(name)) is None:

@@ -52,13 +52,13 @@ def is_offline() -> bool:
     return bool(constants.HF_HUB_OFFLINE)
 
 
-def listing(name: str, revision: str, wanted: re.Pattern[str]) -> Listing:
-    """What the hub has of ``name`` at ``revision``; only names that match ``wanted`` as a whole."""
+def listing(name: str, revision: str, pattern: re.Pattern[str]) -> Listing:
+    """What the hub has of ``name`` at ``revision``; only names that match ``pattern`` as a whole."""
     from huggingface_hub import HfApi
 
     info = HfApi().model_info(name, revision=revision, files_metadata=True, timeout=TIMEOUT)
     assert info.sha is not None
-    files = [file for file in info.siblings or () if wanted.fullmatch(file.rfilename)]
+    files = [file for file in info.siblings or () if pattern.fullmatch(file.rfilename)]
     return Listing(name, info.sha, {file.rfilename: file.size or 0 for file in files})
 
 
@@ -92,7 +92,7 @@ def damaged_files(listed: Listing) -> set[str]:
     return {mismatch["path"] for mismatch in verified.mismatches} | set(verified.missing_paths)
 
 
-def listed_before(name: str, commit: str, wanted: re.Pattern[str]) -> dict[str, int] | None:
+def listed_before(name: str, commit: str, pattern: re.Pattern[str]) -> dict[str, int] | None:
     """Names and sizes as the hub listed them when they were downloaded; None if nobody noted them."""
     from huggingface_hub import errors, get_cached_repo_tree
 
@@ -100,7 +100,7 @@ def listed_before(name: str, commit: str, wanted: re.Pattern[str]) -> dict[str, 
         files = get_cached_repo_tree(name, revision=commit, cache_dir=cache())
     except errors.CachedRepoTreeNotFoundError:
         return None
-    return {file.path: file.size for file in files if wanted.fullmatch(file.path)}
+    return {file.path: file.size for file in files if pattern.fullmatch(file.path)}
 
 
 def remove_remains(repository: Path) -> None:

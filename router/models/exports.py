@@ -252,9 +252,9 @@ def _seen(folder: Path) -> Path:
 def _identity(model: Model) -> list[Any]:
     if model.revision is not None:  # a commit of the hub never changes
         return [model.name, model.revision]
-    place = EMBEDDED if model.name == EMBEDDED else str(model.folder.resolve())
+    location = EMBEDDED if model.name == EMBEDDED else str(model.folder.resolve())
     files = sorted(file for file in model.folder.iterdir() if file.suffix in _SUFFIXES and file.is_file())
-    return [place, *([file.name, *_state(file)] for file in files)]
+    return [location, *([file.name, *_state(file)] for file in files)]
 
 
 def _state(file: Path) -> list[Any]:

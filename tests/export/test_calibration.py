@@ -78,9 +78,9 @@ class Made(NamedTuple):
 def calibrated(folder: Path, recipe: Recipe, built: "torch.nn.Module") -> Made:
     """The checkpoint, its export without calibration and with it, and the errors of that."""
     source, plain, _ = exported(folder, replace(recipe, calibrate=False), built)
-    made = folder / "calibrated"
-    made.mkdir()
-    return Made(source, plain, made, export(source, made, recipe, None, samples(source)))
+    out = folder / "calibrated"
+    out.mkdir()
+    return Made(source, plain, out, export(source, out, recipe, None, samples(source)))
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 def give_back(built: "torch.nn.Module", out: Path, recipe: Recipe) -> None:
     """Give transformers the matrices that the export holds, read from its graph."""
-    found = held(out)
+    read = matrices_of(out)
     text = built.model.language_model
     with torch.no_grad():
         for index, layer in enumerate(text.layers):
@@ -100,7 +100,7 @@ def give_back(built: "torch.nn.Module", out: Path, recipe: Recipe) -> None:
                     linear = layer.get_submodule(part)
                     scheme = recipe.body(index, linear.weight.shape[1])
                     assert scheme is not None
-                    whole = found(f"layers.{index}.{step}", scheme, linear.weight.shape[1])
+                    whole = read(f"layers.{index}.{step}", scheme, linear.weight.shape[1])
                     linear.weight.copy_(torch.from_numpy(whole[rows : rows + len(linear.weight)]))
                     rows += len(linear.weight)
         for table, scheme in ((built.lm_head, recipe.head), (text.embed_tokens, recipe.embeddings)):
@@ -111,7 +111,7 @@ def give_back(built: "torch.nn.Module", out: Path, recipe: Recipe) -> None:
             table.weight.copy_(torch.from_numpy(back))
 
 
-def held(out: Path) -> Callable[[str, Scheme, int], np.ndarray]:
+def matrices_of(out: Path) -> Callable[[str, Scheme, int], np.ndarray]:
     """Reads a matrix of an export, by name, from its decoder's graph."""
     tensors = {tensor.name: tensor for tensor in onnx.load(out / "decoder.onnx").graph.initializer}
 
@@ -185,10 +185,10 @@ def test_the_samples_are_of_many_kinds_and_always_the_same() -> None:
 
 
 def test_the_tower_of_the_export_is_what_is_calibrated_with(made: Made) -> None:
-    asked = samples(made.source)
-    prompt = next(prompt for prompt in asked.prompts if prompt.patches is not None)
+    calibrated_on = samples(made.source)
+    prompt = next(prompt for prompt in calibrated_on.prompts if prompt.patches is not None)
     backend = OnnxBackend.load(made.out, Runtime(device="cpu", threads=1, kept_bytes=0))
-    ours, theirs = asked.load_tower(made.out)(prompt), backend.image_features(prompt)
+    ours, theirs = calibrated_on.load_tower(made.out)(prompt), backend.image_features(prompt)
     assert len(ours) == len(theirs) == 4
     for one, other in zip(ours, theirs, strict=True):
         assert np.allclose(one, other, atol=1e-5)
@@ -197,7 +197,7 @@ def test_the_tower_of_the_export_is_what_is_calibrated_with(made: Made) -> None:
 def test_samples_of_one_s_own_can_be_given(tmp_path: Path) -> None:
     source = fp32().folder
     prompts = [Prompt(np.arange(first, first + 40)) for first in (1, 50, 100)]
-    given = Samples(prompts[:2], prompts[2:], lambda folder: lambda prompt: [])
-    errors = export(source, tmp_path, FAST, None, given)
+    blind = Samples(prompts[:2], prompts[2:], lambda folder: lambda prompt: [])
+    errors = export(source, tmp_path, FAST, None, blind)
     assert sum(error.output_error is not None for error in errors) == 28
     assert load(tmp_path, model()).name == "onnx"

@@ -49,11 +49,11 @@ def test_inputs_that_have_nothing_in_common_leave_rounding_as_it_is(scheme: Sche
 @pytest.mark.parametrize("scheme", SCHEMES, ids=str)
 def test_outputs_move_far_less_on_inputs_that_were_not_seen(scheme: Scheme) -> None:
     inputs, unseen = drawn(2000), drawn(300, seed=3)
-    found = hessian(inputs, 1000)
+    shrunk = hessian(inputs, 1000)
     plain = moved(weight(), quantise(weight(), scheme), scheme, unseen)
-    assert moved(weight(), compensate(weight(), feedback(found), scheme), scheme, unseen) < 0.65 * plain
+    assert moved(weight(), compensate(weight(), feedback(shrunk), scheme), scheme, unseen) < 0.65 * plain
     order = np.random.default_rng(2).permutation(COLUMNS)
-    shuffled = feedback(found[order][:, order])
+    shuffled = feedback(shrunk[order][:, order])
     assert moved(weight(), compensate(weight(), shuffled, scheme), scheme, unseen) > plain
 
 

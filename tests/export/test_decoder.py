@@ -110,10 +110,10 @@ def test_every_matrix_reports_its_error(tmp_path: Path) -> None:
     assert len(text) == 4 * 7 + 2
     assert {(error.bits, error.block) for error in text if ".layers." in error.name} == {(4, 32)}
     assert all(0 < error.error <= 0.086 for error in text)
-    found = {error.name: error.error for error in text}
+    errors = {error.name: error.error for error in text}
     weight = built.lm_head.weight.detach()
     away = moved(weight, Recipe().head(64)) - weight
-    assert found["lm_head.weight"] == pytest.approx(float(away.norm() / weight.norm()), rel=1e-5)
+    assert errors["lm_head.weight"] == pytest.approx(float(away.norm() / weight.norm()), rel=1e-5)
 
 
 def test_a_tied_table_is_stored_once(tmp_path: Path) -> None:
@@ -130,14 +130,14 @@ def test_a_tied_table_is_stored_once(tmp_path: Path) -> None:
 def test_an_export_is_the_same_on_one_core_and_on_many(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recipe: Recipe
 ) -> None:
-    made = []
+    exports = []
     for cores in (1, 5):
         (tmp_path / str(cores)).mkdir()
         monkeypatch.setattr("os.cpu_count", lambda: cores)  # noqa: B023
         _, out, _ = exported(tmp_path / str(cores), recipe, model())
-        made.append({file.name: file.read_bytes() for file in out.iterdir()})
-    assert made[0] == made[1]
-    assert "weights.data" in made[0]
+        exports.append({file.name: file.read_bytes() for file in out.iterdir()})
+    assert exports[0] == exports[1]
+    assert "weights.data" in exports[0]
 
 
 def test_an_option_that_fits_no_layer_is_refused(tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def batch(out: Path, rows: list[np.ndarray], capacity: int) -> np.ndarray:
     """Scores [rows, tokens, vocab] of prompts of different lengths in one batch, and of TOKENS after them."""
     session = onnxruntime.InferenceSession(out / "decoder.onnx", providers=["CPUExecutionProvider"])
     table = Embeddings.read(out, session.get_modelmeta().custom_metadata_map["embeddings"])
-    held = np.array([len(row) for row in rows])
+    lengths = np.array([len(row) for row in rows])
     shape = (len(rows), 2, capacity, 16)
     past = {
         f"past_key_values.{i}.{part}": np.zeros(shape, np.float32)
@@ -165,22 +165,23 @@ def batch(out: Path, rows: list[np.ndarray], capacity: int) -> np.ndarray:
         for part in ("key", "value")
     }
     names = ["logits", *(name.replace("past_key_values", "present") for name in past)]
-    ids = np.zeros((len(rows), held.max()), np.int64)
+    ids = np.zeros((len(rows), lengths.max()), np.int64)
     for row, given in zip(ids, rows, strict=True):
         row[: len(given)] = given
-    scores, last = [], held - 1
+    scores, last = [], lengths - 1
     starts = np.zeros(len(rows), np.int64)
     for token in (None, *TOKENS[:-1]):
         if token is not None:
-            ids, starts, held, last = np.full((len(rows), 1), token), held, held + 1, np.zeros_like(held)
+            ids, last = np.full((len(rows), 1), token), np.zeros_like(lengths)
+            starts, lengths = lengths, lengths + 1
         embeddings = np.stack([table(row) for row in ids])
         places = starts[:, None] + np.arange(ids.shape[1])
         given = {
             "inputs_embeds": embeddings,
             **{f"deepstack.{index}": np.zeros_like(embeddings) for index in range(3)},
             "position_ids": np.broadcast_to(places, (3, *places.shape)).copy(),
-            "seqlens_k": (held - 1).astype(np.int32),
-            "total_sequence_length": np.array(held.max(), np.int32),
+            "seqlens_k": (lengths - 1).astype(np.int32),
+            "total_sequence_length": np.array(lengths.max(), np.int32),
             "last": last[:, None],
             **past,
         }

@@ -136,20 +136,20 @@ def test_a_table_in_two_parts_embeds_as_the_graph_does(tmp_path: Path, recipe: R
     notes = onnx.load(out / "decoder.onnx", load_external_data=False).metadata_props
     table = Embeddings.read(out, next(entry.value for entry in notes if entry.key == "embeddings"))
     rows = built.model.language_model.embed_tokens.weight.detach().numpy()
-    given = embedding_table(Config.read(tmp_path / "source").text, recipe)[1](rows[:100])
-    assert np.abs(table(np.arange(100)) - given).max() <= 1e-6
-    assert np.abs(given - rows[:100]).max() > 1e-4
+    rounded = embedding_table(Config.read(tmp_path / "source").text, recipe)[1](rows[:100])
+    assert np.abs(table(np.arange(100)) - rounded).max() <= 1e-6
+    assert np.abs(rounded - rows[:100]).max() > 1e-4
 
 
 @pytest.mark.parametrize(("recipe", "bits"), [(SHORT, 8), (SIX, 6)], ids=str)
 def test_the_errors_of_both_are_told(tmp_path: Path, recipe: Recipe, bits: int) -> None:
     _, _, errors = exported(tmp_path, recipe, model())
-    found = {matrix.name: matrix for matrix in errors if "lm_head" in matrix.name}
-    assert {name: matrix.bits for name, matrix in found.items()} == {
+    heads = {matrix.name: matrix for matrix in errors if "lm_head" in matrix.name}
+    assert {name: matrix.bits for name, matrix in heads.items()} == {
         "lm_head.weight": bits,
         "shortlist.lm_head.weight": 4,
     }
-    assert 3 * found["lm_head.weight"].error < found["shortlist.lm_head.weight"].error < 0.12
+    assert 3 * heads["lm_head.weight"].error < heads["shortlist.lm_head.weight"].error < 0.12
 
 
 @pytest.mark.parametrize(

@@ -51,8 +51,8 @@ def test_the_faithful_recipe_beats_q4_0_and_plain_rounding_does_not() -> None:
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("matrix", [GAUSSIAN, HEAVY], ids=["gaussian", "heavy"])
 def test_a_search_is_never_worse_than_the_extremes(matrix: np.ndarray, symmetric: bool) -> None:
-    found, plain = (Scheme(4, 64, symmetric, search) for search in (True, False))
-    assert error(matrix, found) < error(matrix, plain)
+    searched, plain = (Scheme(4, 64, symmetric, search) for search in (True, False))
+    assert error(matrix, searched) < error(matrix, plain)
 
 
 def q4_0(matrix: np.ndarray) -> np.ndarray:

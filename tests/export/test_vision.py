@@ -75,9 +75,9 @@ def inputs(grid: towers.Grid, config: VisionConfig) -> Inputs:
     }
 
 
-def run(tower: Any, given: Inputs) -> list[towers.Rows]:
+def run(tower: Any, feed: Inputs) -> list[towers.Rows]:
     names = ["features", "deepstack.0", "deepstack.1", "deepstack.2"]
-    return [part.reshape(-1, part.shape[-1]) for part in tower.run(names, given)]
+    return [part.reshape(-1, part.shape[-1]) for part in tower.run(names, feed)]
 
 
 def expected(visual: Any, grid: towers.Grid) -> list[towers.Rows]:
@@ -91,39 +91,39 @@ def test_every_feature_equals_transformers(
     assert towers.distance(run(exact, inputs(grid, config)), expected(visual, grid)) <= 2e-5
 
 
-def shift_patches(given: Inputs) -> None:
-    given["patches"] = np.roll(given["patches"], 1, 1)
+def shift_patches(feed: Inputs) -> None:
+    feed["patches"] = np.roll(feed["patches"], 1, 1)
 
 
-def shift_interpolation(given: Inputs) -> None:
-    given["indices"] = np.roll(given["indices"], 1, 1)
+def shift_interpolation(feed: Inputs) -> None:
+    feed["indices"] = np.roll(feed["indices"], 1, 1)
 
 
-def swap_shares(given: Inputs) -> None:
-    given["weights"] = given["weights"][[1, 0, 3, 2]]
+def swap_shares(feed: Inputs) -> None:
+    feed["weights"] = feed["weights"][[1, 0, 3, 2]]
 
 
-def stop_rotating(given: Inputs) -> None:
-    given["cos"], given["sin"] = np.ones_like(given["cos"]), np.zeros_like(given["sin"])
+def stop_rotating(feed: Inputs) -> None:
+    feed["cos"], feed["sin"] = np.ones_like(feed["cos"]), np.zeros_like(feed["sin"])
 
 
 @pytest.mark.parametrize("damage", [shift_patches, shift_interpolation, swap_shares, stop_rotating])
 def test_a_wrong_input_breaks_the_equality(
     exact: Any, visual: Any, config: VisionConfig, damage: Callable[[Inputs], None]
 ) -> None:
-    given = inputs((18, 24), config)
-    damage(given)
+    feed = inputs((18, 24), config)
+    damage(feed)
     theirs = expected(visual, (18, 24))
-    for ours, wanted in zip(run(exact, given), theirs, strict=True):
+    for ours, wanted in zip(run(exact, feed), theirs, strict=True):
         assert np.abs(ours - wanted).max() >= 100 * 2e-5
 
 
 def test_rounded_towers_stay_near(checkpoint: Path, exact: Any, config: VisionConfig, tmp_path: Path) -> None:
-    given = inputs((18, 24), config)
-    theirs = run(exact, given)
+    feed = inputs((18, 24), config)
+    theirs = run(exact, feed)
     for precision in ("int8", "w8"):
         errors = towers.export(checkpoint, tmp_path / precision, precision)
-        near = towers.cosine(run(session(tmp_path / precision), given), theirs)
+        near = towers.cosine(run(session(tmp_path / precision), feed), theirs)
         assert 0.9995 <= near < 0.999999
         assert len(errors) == 4 * config.depth + 2 * 4  # all but the patch embedding
         assert {error.name for error in errors} <= set(Weights(checkpoint).names)
@@ -145,8 +145,8 @@ def test_scales_of_a_wrong_row_are_noticed(
 
     monkeypatch.setattr("backends.export.vision.linear.quantise", shifted)
     errors = towers.export(checkpoint, tmp_path, precision)
-    given = inputs((18, 24), config)
-    assert towers.cosine(run(session(tmp_path), given), run(exact, given)) < 0.98
+    feed = inputs((18, 24), config)
+    assert towers.cosine(run(session(tmp_path), feed), run(exact, feed)) < 0.98
     assert min(error.error for error in errors) > 0.05
 
 

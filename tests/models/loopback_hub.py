@@ -44,20 +44,20 @@ class Hub:
     def downloads(self, file: str) -> list[str]:
         """The ranges that were asked of a file, "" for all of it."""
         return [
-            asked for method, path, asked in self.requests if method == "GET" and path.endswith("/" + file)
+            range_ for method, path, range_ in self.requests if method == "GET" and path.endswith("/" + file)
         ]
 
     def listed(self, file: str) -> dict[str, Any]:
         data = self.files[file]
-        found: dict[str, Any] = {"size": len(data), "oid": git_hash(data)}
+        entry: dict[str, Any] = {"size": len(data), "oid": git_hash(data)}
         if len(data) >= LARGE:
-            found["lfs"] = {
+            entry["lfs"] = {
                 "sha256": sha256(data),
                 "oid": sha256(data),
                 "size": len(data),
                 "pointerSize": 130,
             }
-        return found
+        return entry
 
 
 @cache
@@ -87,10 +87,10 @@ def connect(monkeypatch: pytest.MonkeyPatch, url: str, tmp_path: Path) -> None:
 
 
 def refusal(error: type[RequestError] | type[BackendError], name: str = NAME) -> str:
-    wanted = HubId.parse(name)
-    assert wanted is not None
+    hub_id = HubId.parse(name)
+    assert hub_id is not None
     with pytest.raises(error) as raised:
-        pull(wanted)
+        pull(hub_id)
     assert raised.value.code == ("model_not_found" if error is RequestError else "model_invalid")
     assert "\n" not in str(raised.value)
     return str(raised.value)
@@ -184,12 +184,12 @@ def send_file(request: BaseHTTPRequestHandler, hub: Hub, commit: str, file: str)
         fail(request, "EntryNotFound")
         return
     data = hub.files[file]
-    asked = request.headers.get("Range", "")
-    start = int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0
-    request.send_response(206 if asked else 200)
+    range_ = request.headers.get("Range", "")
+    start = int(range_.removeprefix("bytes=").rstrip("-")) if range_ else 0
+    request.send_response(206 if range_ else 200)
     etag = sha256(data) if len(data) >= LARGE else git_hash(data)
     headers = {"ETag": f'"{etag}"', "X-Repo-Commit": commit, "Accept-Ranges": "bytes"}
-    if asked:
+    if range_:
         headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
     for name, value in (headers | {"Content-Length": str(len(data) - start)}).items():
         request.send_header(name, value)

@@ -76,8 +76,8 @@ def test_a_pulled_model_is_known_by_its_commit_alone(model: Model, tmp_path: Pat
 )
 def test_the_space_asked_for_is_what_a_real_export_takes(recipe: Recipe) -> None:
     taken = Manifest.read(ensure_export(find(), recipe)).size
-    asked = sizes.estimate(find().folder, recipe)
-    assert taken < asked < 1.1 * taken + sizes.OVERHEAD
+    estimated = sizes.estimate(find().folder, recipe)
+    assert taken < estimated < 1.1 * taken + sizes.OVERHEAD
 
 
 def test_too_little_memory_is_told_before_anything_is_read(
@@ -118,14 +118,14 @@ def test_a_damaged_export_in_the_cache_is_told_of_once_and_made_again(model: Mod
         case "empty":
             shutil.rmtree(place)
             place.mkdir()
-    told: list[str] = []
-    assert ensure(model, listener=Listener(notice=told.append)) == place
+    notices: list[str] = []
+    assert ensure(model, listener=Listener(notice=notices.append)) == place
     assert verify_folder(place) == []
-    assert len(told) == 1
-    assert "making it again" in told[0]
-    told.clear()
-    ensure(model, listener=Listener(notice=told.append))
-    assert told == []
+    assert len(notices) == 1
+    assert "making it again" in notices[0]
+    notices.clear()
+    ensure(model, listener=Listener(notice=notices.append))
+    assert notices == []
 
 
 def test_a_cache_that_cannot_be_written_still_serves_what_it_has(model: Model, home: Path) -> None:

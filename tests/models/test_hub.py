@@ -53,9 +53,9 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
     ],
 )
 def test_a_hub_id_is_an_owner_a_name_and_perhaps_a_revision(text: str, revision: str) -> None:
-    wanted = HubId.parse(text)
-    assert wanted == HubId(text.partition("@")[0], revision)
-    assert str(wanted) == text
+    hub_id = HubId.parse(text)
+    assert hub_id == HubId(text.partition("@")[0], revision)
+    assert str(hub_id) == text
 
 
 NO_IDS = "name,/a/b,./a/b,../b,a/..,a/b/c,a/b@,a/b@../c,a/b@/c,a--b/c,a/b c,a/b\n,é/b,~/b"
@@ -67,15 +67,15 @@ def test_what_is_no_hub_id_is_not_asked_for(text: str) -> None:
 
 
 def test_a_model_is_pulled_once_and_then_found_without_the_network(hub: Hub) -> None:
-    told: list[tuple[str, int, int]] = []
-    model = find(NAME, Listener(lambda *step: told.append(step)))
+    steps: list[tuple[str, int, int]] = []
+    model = find(NAME, Listener(lambda *step: steps.append(step)))
     assert (model.name, model.revision, model.is_export) == (NAME, COMMIT, False)
     assert {file.name: file.read_bytes() for file in model.folder.iterdir()} == checkpoint()
-    assert told[-1][1] == told[-1][2] >= len(checkpoint()[WEIGHTS])
-    asked = len(hub.requests)
+    assert steps[-1][1] == steps[-1][2] >= len(checkpoint()[WEIGHTS])
+    requests = len(hub.requests)
     assert find(NAME) == local(HubId(NAME)) == model
     assert find(f"{NAME}@{COMMIT}") == model
-    assert len(hub.requests) == asked
+    assert len(hub.requests) == requests
 
 
 def test_nothing_that_could_run_is_downloaded(hub: Hub) -> None:
@@ -129,9 +129,9 @@ def test_offline_nothing_is_asked_and_what_is_here_is_used(hub: Hub, monkeypatch
     assert hub.requests == []
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     model = find(NAME)
-    asked = len(hub.requests)
+    requests = len(hub.requests)
     assert find(NAME, offline=True) == pull(HubId(NAME), offline=True) == model
-    assert len(hub.requests) == asked
+    assert len(hub.requests) == requests
 
 
 def test_a_hub_that_is_not_there_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,8 +195,8 @@ def test_the_environment_of_huggingface_hub_is_honoured(hub: Hub, tmp_path: Path
     assert "offline" in refused.stderr
     assert refused.stderr.count("\n") == 1
     assert hub.requests == []
-    done = pulling()
-    assert (done.returncode, done.stderr) == (0, "")
-    assert Path(done.stdout.strip()).is_relative_to(tmp_path / "hf")
+    pulled = pulling()
+    assert (pulled.returncode, pulled.stderr) == (0, "")
+    assert Path(pulled.stdout.strip()).is_relative_to(tmp_path / "hf")
     again = pulling(HF_HUB_OFFLINE="1")
-    assert (again.returncode, again.stdout) == (0, done.stdout)
+    assert (again.returncode, again.stdout) == (0, pulled.stdout)

@@ -147,16 +147,18 @@ def test_a_variant_is_counted_and_removed_with_its_export(source: Model, home: P
 def test_the_blobs_are_read_before_a_backend_maps_them(
     source: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    done: list[tuple[str, Path, int]] = []
-    monkeypatch.setattr("backends.onnx.packed.drop", lambda file: done.append(("drop", file, 0)))
-    monkeypatch.setattr("backends.onnx.packed.fetch", lambda file, first: done.append(("fetch", file, first)))
+    calls: list[tuple[str, Path, int]] = []
+    monkeypatch.setattr("backends.onnx.packed.drop", lambda file: calls.append(("drop", file, 0)))
+    monkeypatch.setattr(
+        "backends.onnx.packed.fetch", lambda file, first: calls.append(("fetch", file, first))
+    )
     export = ensure_export(source, RECIPE)
     variant = ensure_packed(export, "cpu", Listener())
     assert variant is not None
     weights, first = variant / "weights.data", (export / "weights.data").stat().st_size
-    assert done == [("drop", weights, 0), ("fetch", weights, first)]  # when it was written
+    assert calls == [("drop", weights, 0), ("fetch", weights, first)]  # when it was written
     assert ensure_packed(export, "cpu", Listener()) == variant
-    assert done[2:] == [("fetch", weights, first)]
+    assert calls[2:] == [("fetch", weights, first)]
 
 
 def test_an_export_without_a_manifest_is_loaded_as_it_is(source: Model, home: Path) -> None:

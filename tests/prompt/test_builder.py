@@ -138,8 +138,8 @@ def test_a_control_token_in_a_text_is_its_characters(builder, role, token):
 
 
 def test_an_earlier_thought_is_read_as_the_reference_reads_it(builder, reference):
-    said = "<think>\nlet me see\n</think>\n\nIt is red."
-    messages = (Message.of("user", "colour?"), Message.of("assistant", said), Message.of("user", "sure?"))
+    thoughts = "<think>\nlet me see\n</think>\n\nIt is red."
+    messages = (Message.of("user", "colour?"), Message.of("assistant", thoughts), Message.of("user", "sure?"))
     expected = reference.apply_chat_template(spelled(messages), add_generation_prompt=True)["input_ids"]
     assert builder.plan(messages).ids.tolist() == expected
 

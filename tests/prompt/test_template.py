@@ -56,8 +56,8 @@ def test_a_control_token_joined_from_pieces_is_refused():
 
 
 def test_user_text_is_never_run_as_a_template():
-    said = "{{ 7 * 7 }}{% for x in y %}{# note #}"
-    assert rendered("{{ messages[0].content }}", [{"role": "user", "content": said}]).runs == (said,)
+    text = "{{ 7 * 7 }}{% for x in y %}{# note #}"
+    assert rendered("{{ messages[0].content }}", [{"role": "user", "content": text}]).runs == (text,)
 
 
 @pytest.mark.parametrize(

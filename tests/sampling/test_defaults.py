@@ -17,21 +17,21 @@ def test_the_built_in_values_and_the_presets_pass_their_own_check():
 
 
 def test_a_model_without_do_sample_is_greedy_and_one_with_it_samples_as_it_says():
-    said = {"temperature": 0.7, "top_p": 0.8, "top_k": 20, "repetition_penalty": 1.05, "max_new_tokens": 64}
-    assert from_generation_config(said).temperature == 0.0
-    assert from_generation_config(said | {"do_sample": False}).temperature == 0.0
-    sampling = from_generation_config(said | {"do_sample": True, "eos_token_id": [1, 2], "min_p": None})
+    config = {"temperature": 0.7, "top_p": 0.8, "top_k": 20, "repetition_penalty": 1.05, "max_new_tokens": 64}
+    assert from_generation_config(config).temperature == 0.0
+    assert from_generation_config(config | {"do_sample": False}).temperature == 0.0
+    sampling = from_generation_config(config | {"do_sample": True, "eos_token_id": [1, 2], "min_p": None})
     assert sampling == Sampling(0.7, 20, 0.8, repetition_penalty=1.05, max_tokens=64)
     assert from_generation_config({"do_sample": True}) == Sampling(temperature=1.0)
     assert from_generation_config({}) == Sampling(temperature=0.0)
 
 
 @pytest.mark.parametrize(
-    "said", [{"top_p": 0}, {"top_k": -1}, {"temperature": "hot"}, {"do_sample": 1}, {"max_new_tokens": 0}]
+    "config", [{"top_p": 0}, {"top_k": -1}, {"temperature": "hot"}, {"do_sample": 1}, {"max_new_tokens": 0}]
 )
-def test_a_bad_generation_config_is_the_models_fault(said):
+def test_a_bad_generation_config_is_the_models_fault(config):
     with pytest.raises(BackendError, match=r"generation_config\.json") as caught:
-        from_generation_config({"do_sample": True} | said)
+        from_generation_config({"do_sample": True} | config)
     assert caught.value.code == "model_invalid"
 
 

@@ -37,9 +37,9 @@ def ids(text: str) -> tuple[int, ...]:
     return tuple(BUILDER.tokenizer.encode(text, add_special_tokens=False).ids)
 
 
-def answer(schema: object, said: str = "I see red.", **sampling: object) -> list[Chunk]:
-    """What comes of a backend that wants to say ``said``."""
-    backend = ScriptedBackend(Script((*ids(said), min(BUILDER.eos))), VOCAB)
+def answer(schema: object, text: str = "I see red.", **sampling: object) -> list[Chunk]:
+    """What comes of a backend that wants to say ``text``."""
+    backend = ScriptedBackend(Script((*ids(text), min(BUILDER.eos))), VOCAB)
     choice = Sampling(**{"temperature": 0.0, "max_tokens": 200, **sampling})  # type: ignore[arg-type]
     constraint = FREE if schema is None else SCHEMAS.constraint(json.dumps(schema))
     text = TextStream(BUILDER.tokenizer.decode)
@@ -54,11 +54,11 @@ def joined(chunks: list[Chunk]) -> str:
 @pytest.mark.parametrize("seed", range(20))
 def test_whatever_the_model_wants_to_say_the_answer_is_json_of_the_schema(seed: int) -> None:
     chunks = answer(COLOURS, temperature=2.0, seed=seed)
-    found = json.loads(joined(chunks))
-    assert list(found) == ["colours", "count"]
-    assert set(found["colours"]) <= {"red", "green"}
-    assert 2 <= len(found["colours"]) <= 3
-    assert 0 <= found["count"] <= 99
+    values = json.loads(joined(chunks))
+    assert list(values) == ["colours", "count"]
+    assert set(values["colours"]) <= {"red", "green"}
+    assert 2 <= len(values["colours"]) <= 3
+    assert 0 <= values["count"] <= 99
     assert chunks[-1].finish == "stop"
 
 
@@ -67,8 +67,8 @@ def test_without_the_schema_the_same_model_says_what_it_wants() -> None:
 
 
 def test_a_model_that_writes_the_schema_by_itself_is_not_disturbed() -> None:
-    said = '{"colours": ["red", "green"], "count": 2}'
-    assert joined(answer(COLOURS, said)) == said
+    text = '{"colours": ["red", "green"], "count": 2}'
+    assert joined(answer(COLOURS, text)) == text
 
 
 def test_an_answer_that_is_whole_ends_without_another_step() -> None:
@@ -95,9 +95,9 @@ def test_an_integer_may_end_where_the_model_ends_it() -> None:
 
 
 def test_penalties_and_filters_choose_among_what_is_allowed() -> None:
-    said = answer(COLOURS, temperature=1.0, top_k=1, top_p=0.1, min_p=0.9, presence_penalty=2.0, seed=1,
+    chunks = answer(COLOURS, temperature=1.0, top_k=1, top_p=0.1, min_p=0.9, presence_penalty=2.0, seed=1,
                   repetition_penalty=10.0, logit_bias=((ids("red")[0], -100.0),))  # fmt: skip
-    assert set(json.loads(joined(said))) == {"colours", "count"}
+    assert set(json.loads(joined(chunks))) == {"colours", "count"}
 
 
 def test_there_is_one_blank_at_most_between_two_marks() -> None:
@@ -202,7 +202,7 @@ SCHEMA_PIECES = st.recursive(
     ),
     lambda inner: st.one_of(
         st.dictionaries(st.text(max_size=3), inner, max_size=4).map(
-            lambda found: {"type": "object", "properties": found, "required": list(found)[:2]}
+            lambda named: {"type": "object", "properties": named, "required": list(named)[:2]}
         ),
         inner.map(lambda item: {"type": "array", "items": item, "minItems": 2, "maxItems": 10**6}),
         st.lists(inner, min_size=1, max_size=3).map(lambda items: {"anyOf": items}),
@@ -232,8 +232,8 @@ def test_any_schema_is_held_to_or_refused_and_nothing_else(schema: dict, seed: i
 
 @pytest.fixture
 def scripted(monkeypatch) -> None:
-    said = '{"colours": ["red", "red"], "count": 7}'
-    monkeypatch.setenv("HYBRID_SCRIPT", json.dumps({"tokens": [*ids("Hello. " + said), min(BUILDER.eos)]}))
+    text = '{"colours": ["red", "red"], "count": 7}'
+    monkeypatch.setenv("HYBRID_SCRIPT", json.dumps({"tokens": [*ids("Hello. " + text), min(BUILDER.eos)]}))
 
 
 def test_the_router_holds_an_answer_to_the_schema_of_its_request(scripted) -> None:

@@ -150,8 +150,8 @@ def test_the_callers_scores_are_left_as_they_are():
     logits = scores(3)
     before = logits.copy()
     logits.setflags(write=False)
-    said = Sampling(1.0, 5, 0.9, 0.1, 1.3, 0.5, 0.5, ((3, 5.0),), max_tokens=9, min_tokens=9, logprobs=3)
-    sampler = Sampler(said, np.arange(10), frozenset({1}))
+    sampling = Sampling(1.0, 5, 0.9, 0.1, 1.3, 0.5, 0.5, ((3, 5.0),), max_tokens=9, min_tokens=9, logprobs=3)
+    sampler = Sampler(sampling, np.arange(10), frozenset({1}))
     for _ in range(5):
         sampler.reported(logits, sampler.pick(logits))
     assert np.array_equal(logits, before)
@@ -193,8 +193,8 @@ def test_a_token_ruled_out_by_the_model_stays_out_under_the_highest_bias():
 def test_end_tokens_are_banned_until_min_tokens_are_picked():
     logits = scores(3)
     logits[[4, 5]] = 50, 60
-    said = Sampling(min_tokens=3, max_tokens=9, stop_token_ids=(5, VOCAB + 9))
-    sampler = Sampler(said, NO_PROMPT, end_tokens(said, frozenset({4})))
+    sampling = Sampling(min_tokens=3, max_tokens=9, stop_token_ids=(5, VOCAB + 9))
+    sampler = Sampler(sampling, NO_PROMPT, end_tokens(sampling, frozenset({4})))
     picks = [sampler.pick(logits) for _ in range(5)]
     assert not {4, 5} & set(picks[:3])
     assert picks[3:] == [5, 5]
@@ -202,15 +202,15 @@ def test_end_tokens_are_banned_until_min_tokens_are_picked():
 
 def test_presence_counts_once_and_frequency_every_time_and_neither_the_prompt():
     logits = np.zeros(6, dtype=np.float32)
-    said = Sampling(temperature=1.0, presence_penalty=0.5, frequency_penalty=0.25)
+    sampling = Sampling(temperature=1.0, presence_penalty=0.5, frequency_penalty=0.25)
     left = np.array([0, -0.75, -1.0, 0, 0, 0])  # token 1 once, token 2 twice, token 3 only in the prompt
     middles = np.cumsum(np.exp(left)) - np.exp(left) / 2
     for token, point in enumerate(middles / np.exp(left).sum()):
-        assert picked_at(point, logits, said, prompt=[3, 3], answer=[2, 1, 2]) == token
+        assert picked_at(point, logits, sampling, prompt=[3, 3], answer=[2, 1, 2]) == token
     edges = np.cumsum(np.exp(left)) / np.exp(left).sum()
     for token, edge in enumerate(edges[:-1]):
-        assert picked_at(edge - 1e-6, logits, said, prompt=[3], answer=[2, 1, 2]) == token
-        assert picked_at(edge + 1e-6, logits, said, prompt=[3], answer=[2, 1, 2]) == token + 1
+        assert picked_at(edge - 1e-6, logits, sampling, prompt=[3], answer=[2, 1, 2]) == token
+        assert picked_at(edge + 1e-6, logits, sampling, prompt=[3], answer=[2, 1, 2]) == token + 1
 
 
 @pytest.mark.parametrize("top", [0, 1, 5, 20])
@@ -218,10 +218,10 @@ def test_log_probabilities_are_those_of_the_models_own_scores(top):
     logits = scores(8)
     logits[3] = -np.inf
     exact = logits.astype(np.float64) - np.log(np.exp(logits.astype(np.float64)).sum())
-    told = score(logits, 12, top)
-    assert told.logprob == pytest.approx(exact[12], abs=1e-5)
-    assert [token for token, _ in told.top] == list(np.argsort(-exact, kind="stable")[:top])
-    assert [value for _, value in told.top] == pytest.approx(sorted(exact, reverse=True)[:top], abs=1e-5)
+    reported = score(logits, 12, top)
+    assert reported.logprob == pytest.approx(exact[12], abs=1e-5)
+    assert [token for token, _ in reported.top] == list(np.argsort(-exact, kind="stable")[:top])
+    assert [value for _, value in reported.top] == pytest.approx(sorted(exact, reverse=True)[:top], abs=1e-5)
 
 
 def test_equals_among_the_likeliest_come_in_order_of_id_and_the_impossible_never():
@@ -233,8 +233,8 @@ def test_equals_among_the_likeliest_come_in_order_of_id_and_the_impossible_never
 def test_log_probabilities_are_told_only_when_asked_for_and_before_any_change():
     logits = scores(8)
     silent = Sampler(Sampling(), NO_PROMPT)
-    said = Sampling(temperature=0.1, top_k=1, logit_bias=((2, 90.0),), logprobs=1)
-    changed = Sampler(said, np.array([1, 2, 3]))
+    sampling = Sampling(temperature=0.1, top_k=1, logit_bias=((2, 90.0),), logprobs=1)
+    changed = Sampler(sampling, np.array([1, 2, 3]))
     assert silent.reported(logits, silent.pick(logits)) == ()
     assert changed.pick(logits) == 2
     assert changed.reported(logits, 2) == (score(logits, 2, 1),)

@@ -53,13 +53,13 @@ def test_shards_are_one_checkpoint(tmp_path: Path) -> None:
 
 
 def test_progress_reaches_all_bytes_once(folder: Path) -> None:
-    told: list[tuple[str, int, int]] = []
-    weights = Weights(folder, lambda *step: told.append(step))
+    steps: list[tuple[str, int, int]] = []
+    weights = Weights(folder, lambda *step: steps.append(step))
     for name in (*weights.names, "single"):
         weights.read(name)
     total = sum(tensor.nbytes for tensor in TENSORS.values())
-    assert told[-1] == ("single", total, total)
-    assert told[0][1] < total
+    assert steps[-1] == ("single", total, total)
+    assert steps[0][1] < total
 
 
 @pytest.mark.parametrize("cut", [1, 40, 4])
