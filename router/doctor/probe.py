@@ -20,7 +20,7 @@ from typing import Any, TypeAlias
 
 import backends
 from backends.base import BackendError, RequestError, Runtime
-from backends.machine import available_memory
+from backends.machine import available_memory, peak_bytes
 from router.estimates import footprint
 from router.images import open_image
 from router.models import Listener, Model, ensure_export
@@ -69,7 +69,7 @@ def main() -> None:
     with order.told.open("a", encoding="utf-8", buffering=1) as stream:
 
         def tell(**values: Any) -> None:
-            stream.write(json.dumps(values | {"peak_bytes": peak_memory()}) + "\n")
+            stream.write(json.dumps(values | {"peak_bytes": peak_bytes()}) + "\n")
 
         try:
             _try(order, tell)
@@ -159,13 +159,3 @@ def _be_the_one_to_go() -> None:
         Path("/proc/self/oom_score_adj").write_text("1000")
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PARENT_DIES, signal.SIGKILL)
-
-
-def peak_memory(process: int | str = "self") -> int | None:
-    """Most bytes of memory that a process has had; None where that is not told, or it is gone."""
-    try:
-        # getrusage would give the peak of the process that started it, were that larger
-        lines = Path(f"/proc/{process}/status").read_text().splitlines()
-    except OSError:
-        return None
-    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM")), None)

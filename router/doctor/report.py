@@ -82,7 +82,7 @@ class DoctorReport:
     @property
     def disagreement(self) -> str | None:
         """What to do where two backends begin the same answer with different tokens; None where none do."""
-        for kind, words in (("text", "a text"), ("image", "an image")):
+        for kind, subject in (("text", "a text"), ("image", "an image")):
             first = {
                 trial.backend: token.text
                 for trial in self.backends
@@ -91,7 +91,7 @@ class DoctorReport:
             if len(set(first.values())) > 1:
                 said = ", ".join(f"{name} {text!r}" for name, text in first.items())
                 return (
-                    f"the answers about {words} begin differently ({said}): rounding may do that, a wrong "
+                    f"the answers about {subject} begin differently ({said}): rounding may do that, a wrong "
                     f"computation too; 'hybrid verify {self._model} --against torch' tells them apart"
                 )
         return None

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import IO, Any, Literal, TypeAlias
 
 from backends.base import Capability, Runtime, Traits
-from router.doctor.probe import EXPORTING, Order, peak_memory
+from backends.machine import peak_bytes
+from router.doctor.probe import EXPORTING, Order
 from router.models import Model
 
 State: TypeAlias = Literal["answers", "not run", "unavailable", "too large", "failed"]
@@ -218,7 +219,7 @@ class _Watch:
             self.told |= news
             if "stage" in news or "percent" in news:
                 self._enter()
-        peaks = (self.told.get("peak_bytes"), peak_memory(self._process))
+        peaks = (self.told.get("peak_bytes"), peak_bytes(self._process))
         self.told["peak_bytes"] = max((peak for peak in peaks if peak is not None), default=None)
 
     def _enter(self) -> None:

@@ -14,6 +14,7 @@ from huggingface_hub import constants
 
 import backends
 from backends import Runtime
+from backends.machine import peak_bytes
 from router.doctor import Trial, examine, probe, trial
 from router.doctor.trial import Ending
 from router.models import exports_folder, find
@@ -119,7 +120,7 @@ def test_an_export_may_take_as_long_as_it_needs(monkeypatch) -> None:
 
 def test_what_a_backend_raises_is_told_with_where_it_was(install, monkeypatch) -> None:
     install("poor", "bug")
-    monkeypatch.setattr(trial, "peak_memory", lambda _process: None)  # too late for what ends at once
+    monkeypatch.setattr(trial, "peak_bytes", lambda _process: None)  # too late for what ends at once
     poor, bug = tried("poor"), tried("bug")
     assert poor.problem == "failed while loading: the graph has no output; export the model again"
     assert bug.problem == f"failed while loading: KeyError: '{broken_backends.TAKEN} bytes'"
@@ -134,12 +135,12 @@ def test_what_a_process_took_is_known_though_it_crashed(install, monkeypatch, tm
     monkeypatch.setenv("SEEN", str(tmp_path / "seen"))
 
     def look(process: int) -> int | None:
-        taken = probe.peak_memory(process)
+        taken = peak_bytes(process)
         if taken is not None and taken > broken_backends.TAKEN:
             (tmp_path / "seen").touch()
         return taken
 
-    monkeypatch.setattr(trial, "peak_memory", look)
+    monkeypatch.setattr(trial, "peak_bytes", look)
     found = tried("fat")
     assert found.problem == "ended by SIGABRT while loading"
     assert found.peak_bytes is not None
