@@ -20,7 +20,7 @@ LAYERS = [
     ["router.prompt"],
     ["router.generate", "router.models.calibration"],
     ["router.models"],
-    ["router.estimates", "router.machine"],
+    ["router.estimates", "router.machine", "router.packages"],
     ["router.resolve", "router.policy", "router.pool"],
     ["router.router", "router.parity", "router.bench"],
     ["router.doctor"],

@@ -43,7 +43,7 @@ def _problems(report: BenchReport) -> Iterator[str]:
 def _words(report: BenchReport) -> Iterator[str]:
     machine, setting = report.machine, report.setting
     flags = f" ({', '.join(machine.instructions)})" if machine.instructions else ""
-    memory = f", {machine.memory_bytes / 2**30:.0f} GiB" if machine.memory_bytes else ""
+    memory = f", {machine.memory_total / 2**30:.0f} GiB" if machine.memory_total else ""
     packages = ", ".join(f"{name} {number}" for name, number in report.versions.items())
     code = f", commit {report.commit}" if report.commit else ""
     yield f"{machine.cpu}{flags}, {setting.threads} threads{memory}; {machine.system}."

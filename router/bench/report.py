@@ -87,7 +87,20 @@ class BenchReport:
     def fields(self) -> dict[str, Any]:
         """As JSON holds it."""
         named = [asdict(workload) | {"name": workload.name} for workload in self.workloads]
-        return {"format": FORMAT, "program": "hybrid bench"} | asdict(self) | {"workloads": named}
+        fields = asdict(self) | {"workloads": named, "machine": _machine(self.machine)}
+        return {"format": FORMAT, "program": "hybrid bench"} | fields
+
+
+def _machine(machine: Machine) -> dict[str, Any]:
+    return {
+        "cpu": machine.cpu,
+        "cores": machine.cores_usable,
+        "all_cores": machine.cores_present,
+        "memory_bytes": machine.memory_total,
+        "cache_bytes": machine.cache_bytes,
+        "instructions": machine.instructions,
+        "system": machine.system,
+    }
 
 
 def rows(

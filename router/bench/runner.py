@@ -17,8 +17,9 @@ from router.bench.report import BenchReport, Row, Setting, busy_notes, rows, sta
 from router.bench.roofline import Rates, Shares, measure_rates, shares
 from router.bench.schedule import Outcome, Step, load, run, steps
 from router.bench.workloads import Workload, Writer
-from router.machine import Machine, commit, versions
+from router.machine import Machine
 from router.models import SILENT, Listener
+from router.packages import commit, versions
 
 IDLE_SECONDS = 1.0  # of looking at others before anything of ours computes
 
@@ -89,7 +90,7 @@ class Bench:
             notes=(
                 *self._notes,
                 *self._unfinished(),
-                *busy_notes(self._before, self._laps(), machine.all_cores),
+                *busy_notes(self._before, self._laps(), machine.cores_present),
             ),
         )
         return with_shares(report, self._shares(found))
@@ -110,8 +111,8 @@ class Bench:
         self._before = watch.lap("before")
         if self._before is not None and is_busy(self._before):
             self.listener.notice(
-                f"other processes use {self._before:.2f} of {machine.all_cores} cores: the figures will be "
-                "lower than those of an idle machine, and less steady"
+                f"other processes use {self._before:.2f} of {machine.cores_present} cores: the figures will "
+                "be lower than those of an idle machine, and less steady"
             )
 
     def _measure(self, targets: Sequence[Target], start: int) -> None:

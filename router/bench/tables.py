@@ -66,11 +66,11 @@ def spread(found: Spread | None) -> str:
 def _head(report: BenchReport) -> Iterator[str]:
     machine, setting = report.machine, report.setting
     yield f"# hybrid bench: {setting.model}" + (f" @ {setting.revision[:12]}" if setting.revision else "")
-    memory = f", {machine.memory_bytes / 2**30:.0f} GiB" if machine.memory_bytes else ""
+    memory = f", {machine.memory_total / 2**30:.0f} GiB" if machine.memory_total else ""
     flags = f" ({', '.join(machine.instructions)})" if machine.instructions else ""
     yield (
-        f"{machine.cpu}{flags}, {machine.cores} of {machine.all_cores} cores, {setting.threads} threads"
-        f"{memory}; {machine.system}"
+        f"{machine.cpu}{flags}, {machine.cores_usable} of {machine.cores_present} cores, "
+        f"{setting.threads} threads{memory}; {machine.system}"
     )
     code = f", commit {report.commit}" if report.commit else ""
     packages = ", ".join(f"{name} {number}" for name, number in report.versions.items())

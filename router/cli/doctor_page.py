@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import sys
 import textwrap
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
         DoctorReport,
         FirstToken,
         Fit,
-        HostMachine,
+        Headroom,
         InstructionSet,
+        Machine,
         ModelFits,
         Package,
         Trial,
@@ -45,10 +47,10 @@ class PageLine(NamedTuple):
 
 def page(report: DoctorReport) -> str:
     """The whole report, as wide as the terminal."""
-    machine = report.machine
+    machine, processor = report.machine, report.machine.processor
     sections = {
-        f"{machine.processor or 'Processor'} ({machine.architecture})": _processor(machine),
-        f"{machine.system}, Python {machine.python}": _memory_and_disk(machine),
+        f"{processor.name or 'Processor'} ({processor.architecture})": _processor(machine),
+        f"{machine.system}, Python {platform.python_version()}": _memory_and_disk(machine, report.headroom),
         "Libraries": _libraries(report.packages),
         f"Models, and the memory that each takes with {TOKENS:,} tokens and an image": map(
             _model, report.models
@@ -62,7 +64,7 @@ def page(report: DoctorReport) -> str:
     return "\n".join(texts)
 
 
-def _processor(machine: HostMachine) -> Iterator[PageLine]:
+def _processor(machine: Machine) -> Iterator[PageLine]:
     yield from map(_instruction_set, machine.instruction_sets)
     yield PageLine("good", "cores", f"{machine.cores_usable} of {machine.cores_present} usable")
 
@@ -75,14 +77,14 @@ def _instruction_set(instructions: InstructionSet) -> PageLine:
     return PageLine("absent", instructions.name, f"no: {instructions.without}")
 
 
-def _memory_and_disk(machine: HostMachine) -> Iterator[PageLine]:
-    free, total = machine.memory_available, machine.memory_total
+def _memory_and_disk(machine: Machine, headroom: Headroom) -> Iterator[PageLine]:
+    free, total, disk = headroom.memory_available, machine.memory_total, headroom.disk
     if free is None or total is None:
         yield PageLine("look", "memory", "the system does not tell")
     else:
         yield PageLine("good", "memory", f"{size(free)} free of {size(total)}")
-    yield PageLine("good", "disk", f"{size(machine.disk.free)} free in {machine.disk.home}")
-    yield from (PageLine("look", "", advice) for advice in machine.advice)
+    yield PageLine("good", "disk", f"{size(disk.free)} free in {disk.home}")
+    yield from (PageLine("look", "", advice) for advice in headroom.advice)
 
 
 def _libraries(packages: Iterable[Package]) -> Iterator[PageLine]:

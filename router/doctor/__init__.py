@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from router.doctor.report import LIMIT_SECONDS, DoctorReport, Fit, ModelFits, examine
+from router.doctor.report import LIMIT_SECONDS, Disk, DoctorReport, Fit, Headroom, ModelFits, examine
 from router.doctor.trial import FirstToken, Trial
-from router.machine import Disk, HostMachine, InstructionSet, Package
+from router.machine import InstructionSet, Machine
+from router.packages import Package
 
 __all__ = [
     "LIMIT_SECONDS",
@@ -12,8 +13,9 @@ __all__ = [
     "DoctorReport",
     "FirstToken",
     "Fit",
-    "HostMachine",
+    "Headroom",
     "InstructionSet",
+    "Machine",
     "ModelFits",
     "Package",
     "Trial",

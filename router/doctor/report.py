@@ -2,17 +2,72 @@
 
 from __future__ import annotations
 
+import os
+import platform
+import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import backends
 from backends.base import BackendError, Runtime, Traits
+from backends.export.sizes import MEMORY
+from backends.machine import available_memory
 from router.doctor.trial import Trial, attempt
 from router.estimates import Footprint, Verdict, footprint
-from router.machine import HostMachine, Package, packages
-from router.models import EMBEDDED, Entry, Model, describe, find, local_models
+from router.machine import Machine
+from router.models import EMBEDDED, Entry, Model, describe, find, home, local_models
+from router.packages import Package, packages
 from router.types import capability_fields
+
+EXPORT_BYTES = 1_900_000_000  # of disk: what is asked for to export the 2B shape by the default recipe
+
+
+@dataclass(frozen=True)
+class Disk:
+    """Where exports are kept, and how much more fits there."""
+
+    home: Path
+    free: int  # bytes
+    writable: bool
+
+    @classmethod
+    def of(cls, folder: Path) -> Disk:
+        """The disk that holds ``folder``, which need not exist yet."""
+        nearest = next(place for place in (folder, *folder.parents) if place.exists())
+        writable = nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
+        return cls(folder, shutil.disk_usage(nearest).free, writable)
+
+
+@dataclass(frozen=True)
+class Headroom:
+    """What is free on the machine now."""
+
+    memory_available: int | None  # bytes that a process can take without swapping; None: that is not told
+    disk: Disk
+
+    @classmethod
+    def read(cls) -> Headroom:
+        """As it is now."""
+        return cls(available_memory(), Disk.of(home()))
+
+    @property
+    def advice(self) -> tuple[str, ...]:
+        """What to do about it; nothing where all is well."""
+        advice = []
+        if not self.disk.writable:
+            advice.append(
+                f"nothing can be written in {self.disk.home}: set HYBRID_HOME to a folder of your own"
+            )
+        elif self.disk.free < EXPORT_BYTES:
+            advice.append(
+                f"exporting the 2B model takes {EXPORT_BYTES / 1e9:g} GB of disk: make room, "
+                "or set HYBRID_HOME"
+            )
+        if self.memory_available is not None and self.memory_available < MEMORY:
+            advice.append("exporting a model takes 1 GB of memory: close other programs")
+        return tuple(advice)
 
 
 @dataclass(frozen=True)
@@ -68,7 +123,8 @@ LIMIT_SECONDS = 120.0  # for each of loading and answering
 class DoctorReport:
     """One look at this machine."""
 
-    machine: HostMachine
+    machine: Machine
+    headroom: Headroom
     packages: tuple[Package, ...]
     models: tuple[ModelFits, ...]
     model: Model  # the one that the backends were tried with
@@ -104,8 +160,8 @@ class DoctorReport:
     def fields(self) -> dict[str, Any]:
         """As JSON holds it."""
         fields = asdict(self)
-        fields["machine"]["disk"]["home"] = str(self.machine.disk.home)
-        fields["machine"]["advice"] = self.machine.advice
+        del fields["headroom"]
+        fields["machine"] = _machine(self.machine, self.headroom)
         fields["model"]["folder"] = str(self.model.folder)
         fields["models"] = [
             asdict(each) | {"entry": each.entry.fields(), "fits": [_fit(fit) for fit in each.fits]}
@@ -129,7 +185,7 @@ def examine(
     of them is imported here. ``tell`` is told what goes on.
     """
     model, runtime = model or find(), runtime or Runtime()
-    machine, libraries = HostMachine.read(), packages()
+    machine, headroom, libraries = Machine.read(), Headroom.read(), packages()
     trials = tuple(
         attempt(name, model, runtime, run=run, limit_seconds=limit_seconds, tell=tell)
         for name in backends.offered()
@@ -141,8 +197,25 @@ def examine(
         and trial.capability.problem is None
         and not trial.for_tests  # which reads no weights
     }
-    models = every_fit(model, usable, runtime, machine.memory_available)
-    return DoctorReport(machine, libraries, models, model, trials)
+    models = every_fit(model, usable, runtime, headroom.memory_available)
+    return DoctorReport(machine, headroom, libraries, models, model, trials)
+
+
+def _machine(machine: Machine, headroom: Headroom) -> dict[str, Any]:
+    """The machine and what is free on it, as one object."""
+    return {
+        "system": machine.system,
+        "python": platform.python_version(),
+        "processor": machine.processor.name,
+        "architecture": machine.processor.architecture,
+        "instruction_sets": [asdict(each) for each in machine.instruction_sets],
+        "cores_usable": machine.cores_usable,
+        "cores_present": machine.cores_present,
+        "memory_total": machine.memory_total,
+        "memory_available": headroom.memory_available,
+        "disk": asdict(headroom.disk) | {"home": str(headroom.disk.home)},
+        "advice": headroom.advice,
+    }
 
 
 def _trial(trial: Trial) -> dict[str, Any]:

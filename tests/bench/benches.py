@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from backends.machine import Processor
 from router.bench.contenders import EXACT, Fidelity
 from router.bench.engine import Measurement, Sample
 from router.bench.report import BenchReport, Row, Setting, Standing, rows
@@ -14,7 +15,8 @@ LONG = Workload(5, prompt_tokens=512)
 IMAGE = Workload(5, images=2, size=Size(64, 32))
 FOLLOW_UP = replace(TEXT, follow_up=True)
 
-MACHINE = Machine("A Processor", 2, 4, 8 << 30, 32 << 20, ("avx2",), "Linux 6 x86_64")
+PROCESSOR = Processor("x86_64", "A Processor", frozenset({"avx2", "fma"}))
+MACHINE = Machine("Linux-6-x86_64", PROCESSOR, 2, 4, 8 << 30, 32 << 20)
 SETTING = Setting("tiny", None, "hybrid bench -m tiny", 2, 3, 1, 1, "auto", "auto", "onnx")
 
 SAMPLE = Sample(

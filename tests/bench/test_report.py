@@ -20,9 +20,22 @@ from router.bench.report import BenchReport, speeds
 from router.bench.roofline import Rates, Shares
 from router.bench.tables import markdown, number, spread, table
 from router.estimates import Speed, read_speeds, record_speeds
-from router.machine import Machine, commit, versions
+from router.machine import Machine
 from router.models import find
-from tests.bench.benches import IMAGE, LONG, OUTCOMES, SAMPLE, STANDINGS, TEXT, report, row_of, slower
+from router.packages import commit, versions
+from tests.bench.benches import (
+    IMAGE,
+    LONG,
+    MACHINE,
+    OUTCOMES,
+    PROCESSOR,
+    SAMPLE,
+    STANDINGS,
+    TEXT,
+    report,
+    row_of,
+    slower,
+)
 
 
 def cells(text: str, first: str) -> list[list[str]]:
@@ -94,7 +107,10 @@ def test_numbers_have_three_digits_that_matter() -> None:
 def test_json_holds_everything_and_reads_back() -> None:
     fields = json.loads(as_json(report(), {"date": "then"}))
     assert fields["setting"]["command"] == "hybrid bench -m tiny"
-    assert fields["machine"]["cpu"] == "A Processor"
+    assert fields["machine"] == {
+        "cpu": "A Processor", "cores": 2, "all_cores": 4, "memory_bytes": 8 << 30, "cache_bytes": 32 << 20,
+        "instructions": ["avx2"], "system": "Linux-6-x86_64",
+    }  # fmt: skip
     assert fields["versions"]["numpy"] == "2.4.6"
     assert fields["workloads"][2]["size"] == {"width": 64, "height": 32}
     assert fields["rows"][0]["measured"]["ttft_ms"] == {
@@ -152,7 +168,7 @@ def test_ratios_are_above_one_where_it_got_better(tmp_path: Path) -> None:
 
 def test_what_else_is_not_the_same_is_said(tmp_path: Path) -> None:
     old = report(
-        machine=replace(report().machine, cpu="Another", cores=8),
+        machine=replace(MACHINE, processor=replace(PROCESSOR, name="Another"), cores_usable=8),
         setting=replace(report().setting, threads=8),
         versions={"python": "3.11.7", "torch": "2.13.0"},
     )
@@ -252,8 +268,9 @@ def test_the_plot_has_a_panel_for_each_figure_that_somebody_has(tmp_path: Path) 
 def test_this_machine_and_this_code_are_named(tmp_path: Path) -> None:
     machine = Machine.read()
     assert machine.cpu
-    assert 1 <= machine.cores <= machine.all_cores
+    assert 1 <= machine.cores_usable <= machine.cores_present
     assert {"python", "numpy", "onnxruntime"} <= set(versions())
     assert commit(tmp_path) is None
     found = commit()
+    assert found == commit(Path(__file__).parent.parent.parent)
     assert found is None or len(found.rstrip("+")) == 12

@@ -9,10 +9,10 @@ from huggingface_hub import constants
 
 import backends
 from backends import Runtime
-from router import machine
+from router import machine, packages
 from router.doctor import FirstToken, Trial, examine
-from router.doctor.report import DoctorReport, every_fit
-from router.machine import Disk, HostMachine, instruction_sets
+from router.doctor.report import Disk, DoctorReport, Headroom, every_fit
+from router.machine import Machine
 from router.models import exports_folder, find
 from tests import stand_in
 from tests.doctor.doctoring import stand_in_for_scenes, with_script
@@ -53,26 +53,26 @@ def test_the_scripted_backend_is_tried_only_where_it_has_a_script(monkeypatch) -
 def test_the_instruction_sets_that_matter_are_told(
     tmp_path: Path, text: str, architecture: str, present: dict[str, bool]
 ) -> None:
-    found = instruction_sets(processor(tmp_path, text, architecture))
+    found = replace(Machine.read(), processor=processor(tmp_path, text, architecture)).instruction_sets
     assert {each.name: each.present for each in found} == present
     assert all(each.without for each in found)
 
 
 def test_the_machine_is_told_as_it_is(monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setattr(machine, "usable_cores", lambda: 3)
-    found = HostMachine.read()
+    found, headroom = Machine.read(), Headroom.read()
     assert (found.cores_usable, found.cores_present) == (3, os.cpu_count())
     assert found.memory_total is not None
-    assert found.memory_available is not None
-    assert 0 < found.memory_available <= found.memory_total
-    assert found.disk.home == tmp_path / "home"
-    assert found.disk.free > 0
-    assert found.disk.writable
-    assert not found.disk.home.exists()  # looking makes nothing
+    assert headroom.memory_available is not None
+    assert 0 < headroom.memory_available <= found.memory_total
+    assert headroom.disk.home == tmp_path / "home"
+    assert headroom.disk.free > 0
+    assert headroom.disk.writable
+    assert not headroom.disk.home.exists()  # looking makes nothing
 
 
 def test_what_lacks_is_told_with_what_to_do() -> None:
-    well = replace(HostMachine.read(), memory_available=10**10, disk=Disk(Path("/a"), 10**10, writable=True))
+    well = Headroom(memory_available=10**10, disk=Disk(Path("/a"), 10**10, writable=True))
     assert well.advice == ()
     (closed,) = replace(well, disk=Disk(Path("/a"), 10**10, writable=False)).advice
     assert closed == "nothing can be written in /a: set HYBRID_HOME to a folder of your own"
@@ -83,8 +83,8 @@ def test_what_lacks_is_told_with_what_to_do() -> None:
 
 def test_a_folder_that_cannot_be_made_is_not_writable(tmp_path: Path) -> None:
     (tmp_path / "file").touch(0o777)
-    assert machine.disk(tmp_path / "a" / "b").writable
-    assert not machine.disk(tmp_path / "file" / "b").writable
+    assert Disk.of(tmp_path / "a" / "b").writable
+    assert not Disk.of(tmp_path / "file" / "b").writable
 
 
 def test_a_version_below_its_floor_is_told_with_the_hole_and_the_command(monkeypatch) -> None:
@@ -98,11 +98,11 @@ def test_a_version_below_its_floor_is_told_with_the_hole_and_the_command(monkeyp
 
     def version(name: str) -> str:
         if name not in known:
-            raise machine.PackageNotFoundError
+            raise packages.PackageNotFoundError
         return known[name]
 
-    monkeypatch.setattr(machine, "version", version)
-    found = {package.name: package for package in machine.packages()}
+    monkeypatch.setattr(packages, "version", version)
+    found = {package.name: package for package in packages.packages()}
     assert found["pillow"].problem == "below 13.0.0: a JPEG can overwrite memory (CVE-2026-112403)"
     assert found["pillow"].advice == "pip install --upgrade 'pillow>=13.0.0'"
     assert found["onnx"].advice == "pip install --upgrade 'onnx>=1.21.0'"
@@ -114,7 +114,7 @@ def test_a_version_below_its_floor_is_told_with_the_hole_and_the_command(monkeyp
 def test_what_this_package_asks_for_is_not_below_the_floors() -> None:
     project = (Path(__file__).parent.parent.parent / "pyproject.toml").read_text("utf-8")
     for name in ("pillow", "onnx", "torch"):
-        floor, _ = machine.FLOORS[name]
+        floor, _ = packages.FLOORS[name]
         assert f'"{name}>={floor}"' in project
 
 
@@ -155,7 +155,7 @@ def test_backends_that_begin_an_answer_differently_are_told_of() -> None:
         )
 
     def report(*trials: Trial) -> DoctorReport:
-        return DoctorReport(HostMachine.read(), (), (), find(), trials)
+        return DoctorReport(Machine.read(), Headroom.read(), (), (), find(), trials)
 
     assert report(began("torch", "The"), began("onnx", "The"), began("scripted", "A")).disagreement is None
     said = report(began("torch", "The"), began("onnx", "A")).disagreement
