@@ -1,5 +1,7 @@
 """What was measured on this machine, kept for policies and estimates."""
 
+import hashlib
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +13,26 @@ from backends.machine import Processor
 from backends.store import Recipe
 from router.estimates import Speed, read_speeds, record_speeds
 from router.models import Model, find
+from router.models.exports import source_of
 
 ONNX = Speed(
     1.5, prefill=((128, 100.0), (1024, 50.0)), decode=((128, 20.0), (1024, 10.0)), vision=((784, 400.0),)
 )
+# the default recipe and a file of measurements, as the first version that had them wrote both
+DEFAULT_RECIPE = {
+    "precision": "int4", "recipe": "faithful", "block_size": None, "symmetric": None, "search": True,
+    "accuracy_level": 4, "head_bits": None, "int8_layers": [], "vision_precision": None,
+}  # fmt: skip
+KEPT = """\
+{
+ "format": 1, "model": "scenes",
+ "speeds": {
+  "onnx": {
+   "load_seconds": 0.29, "prefill": [[16, 100.0], [64, 200.0]], "decode": [[18, 23.5]], "vision": [[36, 11.9]]
+  }
+ }
+}
+"""
 GENAI = Speed(1.0, prefill=((128, 110.0),), decode=((128, 25.0),))
 
 
@@ -33,6 +51,28 @@ def test_what_was_recorded_is_read_again_and_added_to(model: Model) -> None:
     faster = replace(ONNX, load_seconds=1.0)
     record_speeds(model, Runtime(), {"onnx": faster})
     assert read_speeds(model, Runtime())["onnx"] == faster
+
+
+def test_a_file_that_an_earlier_version_kept_is_read_as_it_is(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HYBRID_HOME", str(tmp_path))
+    monkeypatch.setattr("platform.node", lambda: "node")
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    monkeypatch.setattr(
+        "router.estimates.Processor.read", lambda: Processor("x86_64", "A Processor", frozenset({"avx2"}))
+    )
+    # what the name of the file has been the digest of since files were first kept
+    key = [
+        1, source_of(model).fingerprint, DEFAULT_RECIPE, ["node", "x86_64", "A Processor"], "cpu", "bf16", 2,
+    ]  # fmt: skip
+    (tmp_path / "speeds").mkdir()
+    name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:20]
+    (tmp_path / "speeds" / f"{name}.json").write_text(KEPT)
+    assert read_speeds(model, Runtime("cpu", "bf16", threads=2)) == {
+        "onnx": Speed(0.29, prefill=((16, 100.0), (64, 200.0)), decode=((18, 23.5),), vision=((36, 11.9),))
+    }
+    assert read_speeds(model, Runtime("cpu", "bf16", threads=3)) == {}
 
 
 def test_figures_speak_for_what_they_were_measured_on_only(

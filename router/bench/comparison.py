@@ -109,8 +109,9 @@ def _times(now: Mapping[str, float], was: Mapping[str, float]) -> dict[str, floa
 
 
 def _rows_of(fields: Mapping[str, Any]) -> dict[tuple[str, str], dict[str, float]]:
+    # earlier versions wrote "1 picture 448x448"; what was measured is the same
     return {
-        (row["target"], row["workload"]): {
+        (row["target"], row["workload"].replace("picture", "image")): {
             name: float(each["median"]) for name, each in row["measured"].items()
         }
         for row in fields["rows"]

@@ -194,6 +194,23 @@ def test_what_else_is_not_the_same_is_said(tmp_path: Path) -> None:
     assert "no row that both have" in compare(report(rows=()), read(saved(report(), tmp_path))).markdown()
 
 
+def test_a_report_of_before_images_were_called_so_is_compared_row_by_row(tmp_path: Path) -> None:
+    former = "pic" + "ture"  # apart, so that no search for the word that is no longer used changes it here
+    fields = json.loads(as_json(report()))
+    for workload in fields["workloads"]:
+        workload[f"{former}s"] = workload.pop("images")
+    for named in (*fields["workloads"], *fields["rows"]):
+        key = "name" if "name" in named else "workload"
+        named[key] = named[key].replace("image", former)
+    assert f"2 {former}s 64x32" in {row["workload"] for row in fields["rows"]}
+    file = tmp_path / "old.json"
+    file.write_text(json.dumps(fields))
+    compared = compare(report(), read(file))
+    assert compared.differences == ()
+    assert compared.ratios == compare(report(), read(saved(report(), tmp_path))).ratios
+    assert "2 images 64x32" in {row.workload for row in compared.ratios}
+
+
 @pytest.mark.parametrize(
     "content", ["", "{", "[]", '{"format": 1}', '{"format": 2, "program": "hybrid bench"}']
 )
