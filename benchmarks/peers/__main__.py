@@ -25,8 +25,7 @@ from benchmarks.peers import enter
 from benchmarks.peers.drawing import draw
 from benchmarks.peers.known import chosen, peers, versions
 from benchmarks.peers.table import markdown
-from router.bench.files import as_json
-from router.bench.report import BenchReport, Setting
+from router.bench.report import BenchReport, Setting, as_json
 from router.bench.runner import Bench, BenchPlan
 from router.bench.workloads import Size, Workload, Writer, check_room, workloads
 from router.cli.terminal import progress_bar

@@ -10,9 +10,8 @@ import backends
 from backends.base import BackendError, RequestError, Runtime
 from backends.qwen3vl import TextConfig
 from backends.store import SEARCH, Manifest, MatrixError
-from router.bench.engine import Engine, Facts
+from router.bench.engine import Engine, Facts, LocalConfig
 from router.bench.http_engine import Server
-from router.bench.local import Local
 from router.bench.roofline import BYTES, Traffic, cache_values, plain_traffic
 from router.models import SILENT, Listener, Model
 from router.pool import BackendLoader
@@ -119,7 +118,7 @@ def contender(name: str, model: Model, runtime: Runtime, listener: Listener = SI
     except (RequestError, BackendError) as error:
         return Contender(name, problem=str(error))
     fidelity = EXACT if name == "torch" else None
-    make = Local(name, folder, model.folder, prepared)
+    make = LocalConfig(name, folder, model.folder, prepared)
     return Contender(name, make, fidelity=fidelity, disk_bytes=_disk_bytes(folder))
 
 
@@ -136,7 +135,7 @@ def _with_export(name: str, model: Model, folder: Path, runtime: Runtime) -> Con
     graph = folder / _GRAPHS[name] if name in _GRAPHS else None
     return Contender(
         name,
-        Local(name, folder, model.folder, runtime, numbers),
+        LocalConfig(name, folder, model.folder, runtime, numbers),
         fidelity=Fidelity.of(manifest.matrices),
         disk_bytes=sum(map(_disk_bytes, filter(None, (folder, runtime.packed)))),
         graph=graph,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -9,7 +12,7 @@ from typing import Any
 from router.bench.contenders import Contender, Fidelity
 from router.bench.engine import Facts, Measurement
 from router.bench.idle import is_busy
-from router.bench.metrics import Spread, measured
+from router.bench.metrics import METRICS, Spread, measured
 from router.bench.roofline import Rates, Shares
 from router.bench.schedule import Outcome
 from router.bench.workloads import Workload
@@ -213,3 +216,48 @@ def _context(row: Row) -> int:
 def _patches(row: Row, workload: Workload) -> int:
     """Of one image: each is encoded by itself."""
     return round(row.measured["patches"].median / workload.images) if "patches" in row.measured else 0
+
+
+def as_json(report: BenchReport, comparison: dict[str, Any] | None = None) -> str:
+    """Everything, the lasting form: `--compare` reads it."""
+    fields = report.fields() | ({} if comparison is None else {"comparison": comparison})
+    return json.dumps(fields, ensure_ascii=False, indent=1) + "\n"
+
+
+def as_csv(report: BenchReport) -> str:
+    """A line for each backend at each workload, or for one that could not run at all."""
+    lines = [_line(report, standing, row) for standing in report.standings for row in _rows(report, standing)]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(lines[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue()
+
+
+def _rows(report: BenchReport, standing: Standing) -> list[Row]:
+    own = [row for row in report.rows if row.target == standing.name]
+    return own or [Row(standing.name, "", problem=standing.problem)]
+
+
+def _line(report: BenchReport, standing: Standing, row: Row) -> dict[str, Any]:
+    fidelity, shares = standing.fidelity, row.shares or Shares()
+    line: dict[str, Any] = {
+        "model": report.setting.model,
+        "backend": row.target,
+        "workload": row.workload,
+        "error_body": None if fidelity is None else fidelity.body,
+        "error_outputs": None if fidelity is None else fidelity.outputs,
+        "error_head": None if fidelity is None else fidelity.head,
+        "error_search": None if fidelity is None else fidelity.search,
+        "error_vision": None if fidelity is None else fidelity.vision,
+        "load_seconds": standing.load_seconds,
+        "disk_bytes": standing.disk_bytes,
+    }
+    for metric in METRICS:
+        found = row.measured.get(metric.name)
+        line[metric.name] = None if found is None else found.median
+        line[f"{metric.name}_low"] = None if found is None else found.low
+        line[f"{metric.name}_high"] = None if found is None else found.high
+    line |= {"decode_share": shares.decode, "prefill_share": shares.prefill, "vision_share": shares.vision}
+    line |= {"problem": row.problem, "cpu": report.machine.cpu, "threads": report.setting.threads}
+    return line | {"date": report.date, "commit": report.commit}

@@ -172,7 +172,7 @@ def _print(report: BenchReport, options: BenchOptions, previous: dict[str, Any] 
 
 def _text(report: BenchReport, form: str, previous: dict[str, Any] | None) -> str:
     from router.bench.comparison import compare
-    from router.bench.files import as_csv, as_json
+    from router.bench.report import as_csv, as_json
     from router.bench.tables import markdown
 
     compared = None if previous is None else compare(report, previous)

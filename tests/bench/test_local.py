@@ -10,8 +10,7 @@ import pytest
 from backends import Prefilled, Prompt, RequestError, Runtime, Traits, machine
 from backends.base import Logits
 from backends.scripted import Script, ScriptedBackend, ScriptedSession
-from router.bench.engine import Facts, Sample, TimedAnswer
-from router.bench.local import Local, LocalEngine
+from router.bench.engine import Facts, LocalConfig, LocalEngine, Sample, TimedAnswer
 from router.bench.process import take
 from router.bench.workloads import Job, Size, Workload, Writer
 from router.models import find
@@ -68,7 +67,7 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> LocalEngine:
 
     monkeypatch.setattr("backends.load", load)
     monkeypatch.setattr("time.perf_counter", clock)
-    return LocalEngine(Local("timed", FOLDER, FOLDER, Runtime(), "int3"))
+    return LocalEngine(LocalConfig("timed", FOLDER, FOLDER, Runtime(), "int3"))
 
 
 def test_every_part_of_an_answer_is_timed(engine: LocalEngine) -> None:

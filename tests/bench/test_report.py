@@ -13,10 +13,9 @@ from backends.store import MatrixError
 from router.bench.comparison import compare, read
 from router.bench.contenders import EXACT, Fidelity
 from router.bench.engine import Measurement
-from router.bench.files import as_csv, as_json
 from router.bench.metrics import Spread
 from router.bench.plot import panels, plot
-from router.bench.report import BenchReport, speeds
+from router.bench.report import BenchReport, as_csv, as_json, speeds
 from router.bench.roofline import Rates, Shares
 from router.bench.tables import markdown, number, spread, table
 from router.estimates import Speed, read_speeds, record_speeds

@@ -22,8 +22,7 @@ from benchmarks.peers.llama_cpp import Held, LlamaEngine
 from benchmarks.peers.table import markdown
 from benchmarks.peers.transformers_generate import Arrivals, Transformers, TransformersEngine
 from router.bench.contenders import Contender
-from router.bench.engine import Facts
-from router.bench.local import Local
+from router.bench.engine import Facts, LocalConfig
 from router.bench.workloads import Size, Workload, Writer, workloads
 from router.models import SILENT
 from router.prompt import PromptBuilder
@@ -242,7 +241,7 @@ def engine(checkpoint: Path) -> TransformersEngine:
 def test_generate_answers_as_the_torch_backend(
     engine: TransformersEngine, checkpoint: Path, workload: Workload
 ) -> None:
-    ours = Local("torch", checkpoint, checkpoint, Runtime(device="cpu", dtype="fp32", threads=1))()
+    ours = LocalConfig("torch", checkpoint, checkpoint, Runtime(device="cpu", dtype="fp32", threads=1))()
     job = Writer(PromptBuilder.read(checkpoint), seed=1).job(workload)
     theirs, mine = (each.answer(job.conversations[0], 6) for each in (engine, ours))
     assert theirs.text == mine.text

@@ -18,7 +18,7 @@ from backends.qwen3vl import Config
 from backends.store import MatrixError, Recipe, Scheme, Weights
 from benchmarks.peers import genai_files, genai_own, openvino_files, openvino_genai
 from benchmarks.peers.conversion import prepare, run
-from router.bench.local import Local
+from router.bench.engine import LocalConfig
 from router.models import EMBEDDED_FOLDER, SILENT, Model, export_to
 from router.prompt import PromptBuilder
 from router.types import Message, Picture
@@ -184,7 +184,7 @@ def test_genais_own_loop_says_what_hybrids_loop_says(tmp_path: Path, checkpoint:
     export_to(tmp_path / "out", Model("tiny", checkpoint), Recipe())
     what = genai_own.GenaiOwn(tmp_path / "out", checkpoint, 1, "int4")
     engine = what()
-    ours = Local("genai", tmp_path / "out", checkpoint, Runtime(device="cpu", threads=1))()
+    ours = LocalConfig("genai", tmp_path / "out", checkpoint, Runtime(device="cpu", threads=1))()
     texts = []
     for question in ("Which red green blue?", "Tell me more."):
         messages = (Message.of("user", question),)
