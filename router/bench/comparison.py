@@ -14,7 +14,7 @@ from router.bench.report import FORMAT, BenchReport
 from router.bench.tables import NONE, table
 
 _SHAPES = ("prompt_tokens", "output_tokens", "cached_tokens")
-_LIKE = 0.1  # how far shapes may be apart: follow-ups contain answers, which are never the same
+_TOLERANCE = 0.1  # how far shapes may be apart: follow-ups contain answers, which are never the same
 _SHOWN = (
     "vision_patches_per_second",
     "prefill_tokens_per_second",
@@ -68,13 +68,13 @@ def read(file: Path) -> dict[str, Any]:
     """A report that ``--save F.json`` wrote; RequestError: it is none, or cannot be read."""
     try:
         fields = json.loads(file.read_text("utf-8"))
-        known = fields["format"] == FORMAT and fields["program"] == "hybrid bench"
+        is_report = fields["format"] == FORMAT and fields["program"] == "hybrid bench"
         _ = _rows_of(fields), fields["date"], fields["commit"], *_differences(fields, fields)
     except OSError as error:
         raise RequestError(f"{file} cannot be read: {error.strerror}", param="compare") from None
     except (ValueError, KeyError, TypeError, AttributeError):
-        known = False
-    if not known:
+        is_report = False
+    if not is_report:
         raise RequestError(
             f"{file} is not a report of this version; compare with what --save F.json wrote", param="compare"
         )
@@ -86,23 +86,23 @@ def compare(report: BenchReport, old: Mapping[str, Any]) -> Comparison:
     before = _rows_of(old)
     ratios, differences = [], list(_differences(report.fields(), old))
     for row in report.rows:
-        was = before.get((row.target, row.workload))
-        if was is None or not row.measured:
+        then = before.get((row.target, row.workload))
+        if then is None or not row.measured:
             continue
-        now = {name: found.median for name, found in row.measured.items()}
-        ratios.append(Ratios(row.target, row.workload, _times(now, was)))
+        now = {name: spread.median for name, spread in row.measured.items()}
+        ratios.append(Ratios(row.target, row.workload, _times(now, then)))
         differences += [
-            f"{name} of {row.target} at '{row.workload}' was {was.get(name, 0):g}, is {now.get(name, 0):g}"
+            f"{name} of {row.target} at '{row.workload}' was {then.get(name, 0):g}, is {now.get(name, 0):g}"
             for name in _SHAPES
-            if abs(now.get(name, 0) - was.get(name, 0)) > _LIKE * was.get(name, 0)
+            if abs(now.get(name, 0) - then.get(name, 0)) > _TOLERANCE * then.get(name, 0)
         ]
     return Comparison(str(old["date"]), old["commit"], tuple(differences), tuple(ratios))
 
 
-def _times(now: Mapping[str, float], was: Mapping[str, float]) -> dict[str, float]:
+def _times(now: Mapping[str, float], then: Mapping[str, float]) -> dict[str, float]:
     times = {}
     for metric in METRICS:
-        new, old = now.get(metric.name), was.get(metric.name)
+        new, old = now.get(metric.name), then.get(metric.name)
         if metric.more_is_better is not None and new and old:
             times[metric.name] = new / old if metric.more_is_better else old / new
     return times
@@ -112,7 +112,7 @@ def _rows_of(fields: Mapping[str, Any]) -> dict[tuple[str, str], dict[str, float
     # earlier versions wrote "1 picture 448x448"; what was measured is the same
     return {
         (row["target"], row["workload"].replace("picture", "image")): {
-            name: float(each["median"]) for name, each in row["measured"].items()
+            name: float(spread["median"]) for name, spread in row["measured"].items()
         }
         for row in fields["rows"]
     }

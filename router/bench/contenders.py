@@ -11,7 +11,7 @@ from backends.base import BackendError, RequestError, Runtime
 from backends.qwen3vl import TextConfig
 from backends.store import SEARCH, Manifest, MatrixError
 from router.bench.engine import Engine, Facts, LocalConfig
-from router.bench.http_engine import Server
+from router.bench.http_engine import ServerConfig
 from router.bench.roofline import BYTES, Traffic, cache_values, plain_traffic
 from router.models import SILENT, Listener, Model
 from router.pool import BackendLoader
@@ -124,7 +124,7 @@ def contender(name: str, model: Model, runtime: Runtime, listener: Listener = SI
 
 def server(url: str, model: str | None) -> Contender:
     """A server, called by its address."""
-    return Contender(url.partition("://")[2].strip("/") or url, Server(url, model))
+    return Contender(url.partition("://")[2].strip("/") or url, ServerConfig(url, model))
 
 
 def _with_export(name: str, model: Model, folder: Path, runtime: Runtime) -> Contender:

@@ -24,7 +24,7 @@ _SECONDS = 600  # without a byte from the server
 
 
 @dataclass(frozen=True)
-class Server:
+class ServerConfig:
     """Where a server is, and which of its models is meant; None: the first that it lists."""
 
     url: str
@@ -38,7 +38,7 @@ class Server:
 class ServerEngine:
     """One model of one server; safe to use from many threads."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: ServerConfig) -> None:
         """BackendError: it does not answer, or has no such model."""
         self._base = base_url(server.url)
         with self._open("models") as response:
@@ -153,7 +153,7 @@ def _reason(data: bytes) -> str:
     """What an error's body says, shortened."""
     try:
         error = json.loads(data)["error"]
-        said = error["message"] if isinstance(error, dict) else error
+        reason = error["message"] if isinstance(error, dict) else error
     except (ValueError, KeyError, TypeError):
-        said = data.decode("utf-8", "replace")
-    return " ".join(str(said).split())[:300]
+        reason = data.decode("utf-8", "replace")
+    return " ".join(str(reason).split())[:300]

@@ -1,4 +1,7 @@
-"""Whether other processes kept this machine busy, by the system's count of processor time."""
+"""Whether other processes kept this machine busy, by the system's count of processor time.
+
+Cores that others used = (processor seconds of all processes - those of ours) / seconds between two laps.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +11,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-SHARE = 0.05  # of the cores; what others use beyond it shows in the figures
+BUSY_SHARE = 0.05  # of the cores; what others use beyond it shows in the figures
 
 _PROC = Path("/proc")
 
 
 @dataclass(frozen=True)
 class Load:
-    """Processor seconds up to a moment, of all processes and of our own."""
+    """Processor seconds up to a moment, of all processes and of ours."""
 
     at: float
     all: float
-    own: float
+    ours: float
 
 
 class IdleWatch:
@@ -28,7 +31,7 @@ class IdleWatch:
     def __init__(self, pids: Iterable[int] = ()) -> None:
         """``pids``: processes that are ours beside this one."""
         self.laps: dict[str, float | None] = {}
-        self._own = dict.fromkeys(("self", *map(str, pids)), 0.0)
+        self._our_seconds = dict.fromkeys(("self", *map(str, pids)), 0.0)
         self._last = self._load()
 
     def lap(self, name: str) -> float | None:
@@ -36,22 +39,22 @@ class IdleWatch:
         before, self._last = self._last, self._load()
         self.laps[name] = None
         if before is not None and self._last is not None and self._last.at > before.at:
-            used = (self._last.all - before.all) - (self._last.own - before.own)
+            used = (self._last.all - before.all) - (self._last.ours - before.ours)
             self.laps[name] = max(0.0, used / (self._last.at - before.at))
         return self.laps[name]
 
     def _load(self) -> Load | None:
         try:
-            for pid, known in self._own.items():
-                self._own[pid] = _own_seconds(pid, known)
-            return Load(time.perf_counter(), _all_seconds(), sum(self._own.values()))
+            for pid, last in self._our_seconds.items():
+                self._our_seconds[pid] = _seconds_of(pid, last)
+            return Load(time.perf_counter(), _all_seconds(), sum(self._our_seconds.values()))
         except (OSError, ValueError, IndexError):
             return None
 
 
 def is_busy(cores: float | None) -> bool:
     """Whether others' use of ``cores`` is more than a small share of those there are."""
-    return cores is not None and cores > SHARE * (os.cpu_count() or 1)
+    return cores is not None and cores > BUSY_SHARE * (os.cpu_count() or 1)
 
 
 def _all_seconds() -> float:
@@ -60,11 +63,11 @@ def _all_seconds() -> float:
     return (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")
 
 
-def _own_seconds(pid: str, known: float) -> float:
-    """User and system time of a process; what was ``known`` last once it has ended."""
+def _seconds_of(pid: str, last: float) -> float:
+    """User and system time of a process; what it was ``last`` once the process has ended."""
     try:
         text = (_PROC / pid / "stat").read_text("ascii", "replace")
     except OSError:
-        return known
+        return last
     user, system = text.rpartition(")")[2].split()[11:13]  # a name may hold spaces and brackets
     return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")

@@ -26,7 +26,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Metric:
-    """A figure that every turn gives one or several values of, or none where it does not apply."""
+    """A figure that every measurement gives one or several values of, or none where it does not apply."""
 
     name: str  # with its unit, as CSV and JSON have it
     label: str  # with its unit, as tables have it
@@ -34,21 +34,23 @@ class Metric:
     values: Callable[[Measurement], Iterable[float]]
     more_is_better: bool | None = False  # None: it is neither good nor bad
 
-    def spread(self, turns: Sequence[Measurement]) -> Spread | None:
-        """Over all turns together; None where it does not apply."""
-        values = [value for turn in turns for value in self.values(turn)]
+    def spread(self, measurements: Sequence[Measurement]) -> Spread | None:
+        """Over all of them together; None where it does not apply."""
+        values = [value for measurement in measurements for value in self.values(measurement)]
         return Spread.of(values) if values else None
 
 
-def measured(turns: Sequence[Measurement]) -> dict[str, Spread]:
+def measured(measurements: Sequence[Measurement]) -> dict[str, Spread]:
     """Every figure that applies, by its name."""
-    found = {metric.name: metric.spread(turns) for metric in METRICS}
-    return {name: spread for name, spread in found.items() if spread is not None}
+    spreads = {metric.name: metric.spread(measurements) for metric in METRICS}
+    return {name: spread for name, spread in spreads.items() if spread is not None}
 
 
 def _each(value: Callable[[Sample], float | None]) -> Callable[[Measurement], Iterable[float]]:
     """A value of each request, left out where it is None."""
-    return lambda turn: [found for sample in turn.samples if (found := value(sample)) is not None]
+    return lambda measurement: [
+        figure for sample in measurement.samples if (figure := value(sample)) is not None
+    ]
 
 
 def _preprocess(sample: Sample) -> float | None:
@@ -78,18 +80,18 @@ def _tpot(sample: Sample) -> float | None:
     return sample.decode_seconds / (sample.output_tokens - 1) * 1000 if sample.output_tokens > 1 else None
 
 
-def _gaps(turn: Measurement) -> Iterable[float]:
-    return [gap * 1000 for sample in turn.samples for gap in sample.gaps]
+def _gaps(measurement: Measurement) -> Iterable[float]:
+    return [gap * 1000 for sample in measurement.samples for gap in sample.gaps]
 
 
-def _throughput(turn: Measurement) -> Iterable[float]:
-    if len(turn.samples) == 1:
+def _throughput(measurement: Measurement) -> Iterable[float]:
+    if len(measurement.samples) == 1:
         return []
-    return [sum(sample.output_tokens for sample in turn.samples) / turn.seconds]
+    return [sum(sample.output_tokens for sample in measurement.samples) / measurement.seconds]
 
 
-def _peak(turn: Measurement) -> Iterable[float]:
-    return [] if turn.peak_bytes is None else [turn.peak_bytes / 1e6]
+def _peak(measurement: Measurement) -> Iterable[float]:
+    return [] if measurement.peak_bytes is None else [measurement.peak_bytes / 1e6]
 
 
 METRICS = (

@@ -53,19 +53,19 @@ def check() -> None:
 
 def panels(report: BenchReport) -> list[Panel]:
     """What is drawn: only figures that somebody has."""
-    found = [
+    candidates = [
         _by_workload(report, "decode_tokens_per_second", "Decode: tokens per second", True, _is_cold),
         _by_workload(
             report, "prefill_tokens_per_second", "Prefill: prompt tokens per second", True, _is_cold
         ),
-        _by_workload(report, "ttft_ms", "Time to first token: milliseconds", False, _is_one),
+        _by_workload(report, "ttft_ms", "Time to first token: milliseconds", False, _is_single),
         _by_workload(report, "vision_patches_per_second", "Vision: patches per second", True, _is_cold),
         _by_workload(
             report, "all_streams_tokens_per_second", "All streams: tokens per second", True, lambda _: True
         ),
         _memory(report),
     ]
-    return [panel for panel in found if panel.groups]
+    return [panel for panel in candidates if panel.groups]
 
 
 def plot(report: BenchReport, file: Path) -> None:
@@ -88,23 +88,28 @@ def plot(report: BenchReport, file: Path) -> None:
         bottom = height - _TOP - below - panel.height
         place = (left / _WIDTH, bottom / height, width / _WIDTH, panel.height / height)
         _draw(figure.add_axes(place), panel, colours)
-    _words(report, figure, height)
+    _captions(report, figure, height)
     figure.savefig(file)
 
 
 def _draw(axes: Axes, panel: Panel, colours: Mapping[str, str]) -> None:
-    most = max(found.high for _, bars in panel.groups for _, found in bars)
+    most = max(spread.high for _, bars in panel.groups for _, spread in bars)
     at, ticks = 0.0, []
     for _, bars in panel.groups:
         ticks.append(at + len(bars) * _BAR / 2)
-        for target, found in bars:
-            whiskers = [[found.median - found.low], [found.high - found.median]]
+        for target, spread in bars:
+            whiskers = [[spread.median - spread.low], [spread.high - spread.median]]
             middle = at + _BAR / 2
             axes.barh(
-                middle, found.median, _BAR * 0.82, color=colours[target], xerr=whiskers, error_kw=_WHISKERS
+                middle, spread.median, _BAR * 0.82, color=colours[target], xerr=whiskers, error_kw=_WHISKERS
             )
             axes.text(
-                found.high + most * 0.02, middle, number(found.median), va="center", fontsize=8.5, color=_INK
+                spread.high + most * 0.02,
+                middle,
+                number(spread.median),
+                va="center",
+                fontsize=8.5,
+                color=_INK,
             )
             at += _BAR
         at += _BETWEEN
@@ -122,7 +127,7 @@ def _draw(axes: Axes, panel: Panel, colours: Mapping[str, str]) -> None:
     axes.spines[:].set_visible(False)
 
 
-def _words(report: BenchReport, figure: Figure, height: float) -> None:
+def _captions(report: BenchReport, figure: Figure, height: float) -> None:
     """Title, legend and what it was measured on."""
     from matplotlib.patches import Patch
 
@@ -131,13 +136,13 @@ def _words(report: BenchReport, figure: Figure, height: float) -> None:
     where = f"{machine.cpu}, {setting.threads} threads, {machine.system}; {report.date[:10]}"
     figure.text(0.02, 1 - 0.62 / height, where, fontsize=9.5, color=_FAINT)
     colours = _colours(report)
-    shown = [target for target in report.standings if target.name in colours]
+    drawn = [target for target in report.standings if target.name in colours]
     figure.legend(
-        [Patch(color=colours[target.name]) for target in shown],
-        [_legend(target) for target in shown],
+        [Patch(color=colours[target.name]) for target in drawn],
+        [_legend(target) for target in drawn],
         loc="upper left",
         bbox_to_anchor=(0.012, 1 - 0.68 / height),
-        ncols=min(4, len(shown)),
+        ncols=min(4, len(drawn)),
         frameon=False,
         fontsize=9.5,
         labelcolor=_INK,
@@ -183,7 +188,7 @@ def _is_cold(workload: Workload) -> bool:
     return workload.is_plain
 
 
-def _is_one(workload: Workload) -> bool:
+def _is_single(workload: Workload) -> bool:
     return workload.streams == 1
 
 

@@ -1,4 +1,9 @@
-"""A process of its own for what must not share memory or libraries with anything else."""
+"""Processes of their own: for work that must not share memory or libraries with anything else.
+
+A `Process` keeps what it was sent and answers calls; a `Worker` is one that holds an engine, so that its
+memory is its own and its libraries disturb no other. `measure` runs there: one request, several at once, or
+a follow-up.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +29,7 @@ from router.types import Message
 Work = Callable[[Any], Any]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_PATIENCE = 5  # seconds for a process to end when it is told to
+_END_SECONDS = 5  # seconds for a process to end when it is told to
 
 
 class Process:
@@ -33,13 +38,13 @@ class Process:
     def __init__(self, work: Work, name: str) -> None:
         # a forked process would share the parent's memory, and libraries' threads do not survive a fork
         context = get_context("spawn")
-        self._connection, theirs = context.Pipe()
+        self._connection, far_end = context.Pipe()
         self._process: BaseProcess = context.Process(
-            target=_serve, args=(theirs, work), daemon=True, name=f"hybrid-{name}"
+            target=_serve, args=(far_end, work), daemon=True, name=f"hybrid-{name}"
         )
         with _signals_held_back():
             self._process.start()
-        theirs.close()
+        far_end.close()
 
     @property
     def pid(self) -> int:
@@ -47,14 +52,14 @@ class Process:
         assert self._process.pid is not None
         return self._process.pid
 
-    def call(self, what: Any) -> Any:
-        """What ``work`` makes of ``what``; its RequestError or BackendError, or one that says how it died."""
+    def call(self, argument: Any) -> Any:
+        """What ``work`` makes of ``argument``; its errors, or a BackendError that says how it died."""
         try:
-            self._connection.send(what)
-            worked, reply = self._connection.recv()
+            self._connection.send(argument)
+            succeeded, reply = self._connection.recv()
         except (EOFError, OSError):
-            raise BackendError(self._obituary()) from None
-        if not worked:
+            raise BackendError(self._end_reason()) from None
+        if not succeeded:
             raise reply
         return reply
 
@@ -62,13 +67,13 @@ class Process:
         """End the process, whatever it does."""
         self._connection.close()
         self._process.terminate()
-        self._process.join(_PATIENCE)
+        self._process.join(_END_SECONDS)
         if self._process.is_alive():
             self._process.kill()
             self._process.join()
 
-    def _obituary(self) -> str:
-        self._process.join(_PATIENCE)
+    def _end_reason(self) -> str:
+        self._process.join(_END_SECONDS)
         code = self._process.exitcode
         if code == -signal.SIGKILL:
             return "its process was killed, as happens when memory runs out; measure it alone"
@@ -79,18 +84,18 @@ class Process:
 def _signals_held_back() -> Iterator[None]:
     """Lets a process start whole, and with signals blocked; the parent sees them a moment later."""
     resource_tracker.ensure_running()  # when it starts it lets signals through again
-    held: list[int] = []
+    pending: list[int] = []
     # a signal that this thread blocks reaches a library's thread, and so Python's handler all the same
-    handlers = {number: _handle(number, lambda told, _frame: held.append(told)) for number in _SIGNALS}
+    handlers = {each: _handle(each, lambda number, _frame: pending.append(number)) for each in _SIGNALS}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        for number, handler in handlers.items():
-            _handle(number, handler)
-        for told in held:
-            signal.raise_signal(told)
+        for each, handler in handlers.items():
+            _handle(each, handler)
+        for number in pending:
+            signal.raise_signal(number)
 
 
 def _handle(number: signal.Signals, handler: Any) -> Any:
@@ -107,11 +112,11 @@ def _serve(connection: Connection, work: Work) -> None:
     os.dup2(2, 1)  # stdout is the report's
     while True:
         try:
-            what = connection.recv()
+            argument = connection.recv()
         except EOFError:
             return
         try:
-            reply = (True, work(what))
+            reply = (True, work(argument))
         except (RequestError, BackendError) as error:
             reply = (False, error)
         except Exception as error:
@@ -120,17 +125,20 @@ def _serve(connection: Connection, work: Work) -> None:
         connection.send(reply)
 
 
-def take(engine: Engine, job: Job) -> Measurement:
+def measure(engine: Engine, job: Job) -> Measurement:
     """Answer the job's requests and time them; the first turn of a follow-up is answered before the clock."""
     count = job.workload.output_tokens
-    asked = [_continued(engine, messages, job.question, count) for messages in job.conversations]
+    requests = [_continued(engine, messages, job.question, count) for messages in job.conversations]
     reset_peak()
     started = time.perf_counter()
-    if len(asked) == 1:
-        samples = [engine.answer(asked[0], count).sample]
+    if len(requests) == 1:
+        samples = [engine.answer(requests[0], count).sample]
     else:
-        with ThreadPoolExecutor(len(asked)) as streams:
-            samples = [answer.sample for answer in streams.map(lambda m: engine.answer(m, count), asked)]
+        with ThreadPoolExecutor(len(requests)) as streams:
+            samples = [
+                answer.sample
+                for answer in streams.map(lambda request: engine.answer(request, count), requests)
+            ]
     seconds = time.perf_counter() - started
     if job.question is not None:
         # its images were encoded in the first turn
@@ -161,7 +169,7 @@ class Worker:
 
     def __init__(self, target: Target) -> None:
         """Start the process; nothing is loaded yet."""
-        self._process = Process(_Host(target.make), f"bench-{target.name}")
+        self._process = Process(_EngineHost(target.make), f"bench-{target.name}")
         self.pid = self._process.pid
 
     def load(self) -> Facts:
@@ -169,10 +177,10 @@ class Worker:
         facts: Facts = self._process.call(None)
         return facts
 
-    def take(self, job: Job) -> Measurement:
-        """Take one turn; errors are the engine's, or a BackendError when the process died."""
-        turn: Measurement = self._process.call(job)
-        return turn
+    def measure(self, job: Job) -> Measurement:
+        """Answer one job; errors are the engine's, or a BackendError when the process died."""
+        measurement: Measurement = self._process.call(job)
+        return measurement
 
     def close(self) -> None:
         """End the process."""
@@ -193,8 +201,8 @@ def workers(targets: Sequence[Target]) -> Iterator[dict[str, Worker]]:
 
 
 @dataclass
-class _Host:
-    """What the process keeps: the engine, once it is made."""
+class _EngineHost:
+    """What the worker's process keeps: the engine, once it is made."""
 
     make: Callable[[], Engine]
     engines: list[Engine] = field(default_factory=list)
@@ -203,4 +211,4 @@ class _Host:
         if job is None:
             self.engines[:] = [self.make()]
             return self.engines[0].facts
-        return take(self.engines[0], job)
+        return measure(self.engines[0], job)

@@ -1,4 +1,11 @@
-"""How fast this machine reads memory and multiplies matrices, in each precision there is a kernel for."""
+"""How fast this machine reads memory and multiplies matrices, and how many bytes of weights a graph reads.
+
+Matrix products are graphs of one product each on onnxruntime, in each precision that it has a kernel for, and
+PyTorch's of bfloat16, of which onnxruntime has none on a processor. Each is timed at its best::
+
+    operations per second = 2 ROWS INNER COLUMNS / least seconds      a multiplication and an addition are two
+    bytes per second      = bytes of a buffer far beyond the caches / least seconds
+"""
 
 from __future__ import annotations
 
@@ -45,7 +52,7 @@ class Probe:
     x: np.dtype[np.float32] | np.dtype[np.uint8]
 
 
-def write(folder: Path) -> tuple[Probe, ...]:
+def write_probes(folder: Path) -> tuple[Probe, ...]:
     """Write every graph into the empty ``folder``, over one data file of about 100 MB."""
     with DataFile(folder / "probes.data") as data:
         return tuple(_write(name, add, folder, data) for name, add in _PRODUCTS.items())
@@ -53,12 +60,12 @@ def write(folder: Path) -> tuple[Probe, ...]:
 
 def _write(name: str, add: Callable[[Graph, str], str], folder: Path, data: DataFile) -> Probe:
     graph = Graph(name, data)
-    whole = add is _integer
-    x = graph.input("x", UINT8 if whole else FLOAT, [ROWS, INNER])
-    graph.output(add(graph, x), INT32 if whole else FLOAT, [ROWS, COLUMNS])
+    is_integer = add is _integer
+    x = graph.input("x", UINT8 if is_integer else FLOAT, [ROWS, INNER])
+    graph.output(add(graph, x), INT32 if is_integer else FLOAT, [ROWS, COLUMNS])
     file = folder / f"{name.replace(' ', '-').replace(',', '')}.onnx"
     graph.save(file)
-    return Probe(name, file, np.dtype(np.uint8) if whole else np.dtype(np.float32))
+    return Probe(name, file, np.dtype(np.uint8) if is_integer else np.dtype(np.float32))
 
 
 def _float32(graph: Graph, x: str) -> str:
@@ -124,9 +131,9 @@ def weight_bytes(file: Path) -> int:
         graph = onnx.load(str(file), load_external_data=False).graph
     except (OSError, DecodeError) as error:
         raise BackendError(f"{file} cannot be read: {error}", code="model_invalid") from None
-    read = {name for node in graph.node if node.op_type in _READ for name in node.input}
+    operands = {name for node in graph.node if node.op_type in _READ for name in node.input}
     # two names may stand for the same bytes of the data file
-    places = dict(_place(tensor) for tensor in graph.initializer if tensor.name in read)
+    places = dict(_place(tensor) for tensor in graph.initializer if tensor.name in operands)
     return sum(places.values())
 
 
@@ -141,7 +148,7 @@ def _place(tensor: onnx.TensorProto) -> tuple[tuple[str, str], int]:
 def matrix_rates(runtime: Runtime) -> Iterator[tuple[str, float]]:
     """The name and the operations per second of each product, a multiplication and an addition being two."""
     with tempfile.TemporaryDirectory(prefix="hybrid-") as folder:
-        for probe in write(Path(folder)):
+        for probe in write_probes(Path(folder)):
             yield probe.name, OPERATIONS / _seconds(probe, runtime)
 
 
@@ -178,13 +185,13 @@ def _torch_seconds(rows: int, inner: int, columns: int) -> float:
     return least_seconds(lambda: x @ matrix)
 
 
-_LEAST_BYTES = 256 << 20
+LEAST_BYTES = 256 << 20
 _CACHES = 8  # times the largest cache, so that next to nothing is read from it
 
 
 def read_bandwidth(threads: int, cache_bytes: int | None = None, seconds: float = 1.5) -> float:
     """Bytes per second, at best: each thread looks for the largest value of its part of a buffer."""
-    count = max(_LEAST_BYTES, _CACHES * (cache_bytes or 0)) // 4
+    count = max(LEAST_BYTES, _CACHES * (cache_bytes or 0)) // 4
     parts = np.array_split(np.ones(count, np.float32), threads)
     with ThreadPoolExecutor(threads) as pool:  # numpy lets other threads go on while it reduces
         best = least_seconds(lambda: list(pool.map(np.max, parts)), seconds)

@@ -1,4 +1,8 @@
-"""What a run found, with everything it was found on."""
+"""What a run found, with what it was found on; as JSON and CSV for programs, and as speeds for policies.
+
+JSON is the lasting form: ``--compare`` reads it, and its keys stay. The speeds are the medians of single
+requests about something new; `router.estimates` keeps them.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +45,7 @@ class Standing:
     numbers: str = ""  # what it computes with
     load_seconds: float | None = None
     disk_bytes: int | None = None
-    peak_bytes: int | None = None  # loading and every turn
+    peak_bytes: int | None = None  # loading and every request
     fidelity: Fidelity | None = None
     problem: str | None = None
 
@@ -109,36 +113,34 @@ def _machine(machine: Machine) -> dict[str, Any]:
 def rows(
     outcomes: Iterable[Outcome], workloads: Sequence[Workload], targets: Sequence[str]
 ) -> tuple[Row, ...]:
-    """A row for each target at each workload that was begun; turns to warm up are left out."""
-    turns: dict[tuple[str, str], list[Measurement]] = {}
+    """A row for each target at each workload that was begun; what only warmed up is left out."""
+    measurements: dict[tuple[str, str], list[Measurement]] = {}
     problems: dict[tuple[str, str], str] = {}
     for outcome in outcomes:
         key = (outcome.step.workload.name, outcome.step.target)
-        turns.setdefault(key, [])
+        measurements.setdefault(key, [])
         if outcome.problem is not None:
             problems[key] = outcome.problem
-        elif outcome.turn is not None and outcome.step.repeat > 0:
-            turns[key].append(outcome.turn)
+        elif outcome.measurement is not None and outcome.step.repeat > 0:
+            measurements[key].append(outcome.measurement)
     keys = [(workload.name, target) for workload in workloads for target in targets]
     return tuple(
-        Row(key[1], key[0], {} if key in problems else measured(turns[key]), problems.get(key))
+        Row(key[1], key[0], {} if key in problems else measured(measurements[key]), problems.get(key))
         for key in keys
-        if key in problems or turns.get(key)
+        if key in problems or measurements.get(key)
     )
 
 
-def standing(
-    contender: Contender, facts: Facts | None, problem: str | None, found: Sequence[Row]
-) -> Standing:
-    """One target, with the most memory it held in any of its rows ``found``."""
-    known = facts or Facts()
-    peaks = [row.measured["peak_megabytes"].high * 1e6 for row in found if "peak_megabytes" in row.measured]
-    if known.peak_bytes is not None:
-        peaks.append(known.peak_bytes)
+def standing(contender: Contender, facts: Facts | None, problem: str | None, rows: Sequence[Row]) -> Standing:
+    """One target, with the most memory it held in any of its ``rows``."""
+    facts = facts or Facts()
+    peaks = [row.measured["peak_megabytes"].high * 1e6 for row in rows if "peak_megabytes" in row.measured]
+    if facts.peak_bytes is not None:
+        peaks.append(facts.peak_bytes)
     return Standing(
         name=contender.name,
-        numbers=known.numbers,
-        load_seconds=known.load_seconds,
+        numbers=facts.numbers,
+        load_seconds=facts.load_seconds,
         disk_bytes=contender.disk_bytes,
         peak_bytes=int(max(peaks)) if peaks else None,
         fidelity=contender.fidelity,
@@ -148,8 +150,8 @@ def standing(
 
 def with_shares(report: BenchReport, shares: Mapping[tuple[str, str], Shares]) -> BenchReport:
     """The report with how much of the machine each (target, workload) reached."""
-    found = tuple(replace(row, shares=shares.get((row.target, row.workload))) for row in report.rows)
-    return replace(report, rows=found)
+    rows = tuple(replace(row, shares=shares.get((row.target, row.workload))) for row in report.rows)
+    return replace(report, rows=rows)
 
 
 def busy_notes(before: float | None, laps: Mapping[str, float | None], cores: int) -> tuple[str, ...]:
@@ -170,7 +172,7 @@ def busy_notes(before: float | None, laps: Mapping[str, float | None], cores: in
 
 def speeds(report: BenchReport) -> Mapping[str, Speed]:
     """The medians of each backend that answered a text, without streams and follow-ups."""
-    found = {}
+    speeds = {}
     for standing in report.standings:
         rows = [
             (workload, row)
@@ -180,7 +182,7 @@ def speeds(report: BenchReport) -> Mapping[str, Speed]:
         ]
         texts = [row for workload, row in rows if not workload.images]
         if texts and standing.load_seconds is not None:
-            found[standing.name] = Speed(
+            speeds[standing.name] = Speed(
                 load_seconds=standing.load_seconds,
                 prefill=_points((_prompt(row), _rate(row, "prefill_tokens_per_second")) for row in texts),
                 decode=_points((_context(row), _rate(row, "decode_tokens_per_second")) for row in texts),
@@ -190,18 +192,18 @@ def speeds(report: BenchReport) -> Mapping[str, Speed]:
                     if workload.images
                 ),
             )
-    return found
+    return speeds
 
 
 def _points(pairs: Iterable[tuple[int, float | None]]) -> Points:
     """Ascending, each size once; what has no rate is left out."""
-    known = {at: rate for at, rate in pairs if rate is not None}
-    return tuple(sorted(known.items()))
+    rates = {at: rate for at, rate in pairs if rate is not None}
+    return tuple(sorted(rates.items()))
 
 
 def _rate(row: Row, metric: str) -> float | None:
-    found: Spread | None = row.measured.get(metric)
-    return None if found is None else found.median
+    spread: Spread | None = row.measured.get(metric)
+    return None if spread is None else spread.median
 
 
 def _prompt(row: Row) -> int:
@@ -219,7 +221,7 @@ def _patches(row: Row, workload: Workload) -> int:
 
 
 def as_json(report: BenchReport, comparison: dict[str, Any] | None = None) -> str:
-    """Everything, the lasting form: `--compare` reads it."""
+    """Everything."""
     fields = report.fields() | ({} if comparison is None else {"comparison": comparison})
     return json.dumps(fields, ensure_ascii=False, indent=1) + "\n"
 
@@ -235,8 +237,8 @@ def as_csv(report: BenchReport) -> str:
 
 
 def _rows(report: BenchReport, standing: Standing) -> list[Row]:
-    own = [row for row in report.rows if row.target == standing.name]
-    return own or [Row(standing.name, "", problem=standing.problem)]
+    rows = [row for row in report.rows if row.target == standing.name]
+    return rows or [Row(standing.name, "", problem=standing.problem)]
 
 
 def _line(report: BenchReport, standing: Standing, row: Row) -> dict[str, Any]:
@@ -254,10 +256,10 @@ def _line(report: BenchReport, standing: Standing, row: Row) -> dict[str, Any]:
         "disk_bytes": standing.disk_bytes,
     }
     for metric in METRICS:
-        found = row.measured.get(metric.name)
-        line[metric.name] = None if found is None else found.median
-        line[f"{metric.name}_low"] = None if found is None else found.low
-        line[f"{metric.name}_high"] = None if found is None else found.high
+        spread = row.measured.get(metric.name)
+        line[metric.name] = None if spread is None else spread.median
+        line[f"{metric.name}_low"] = None if spread is None else spread.low
+        line[f"{metric.name}_high"] = None if spread is None else spread.high
     line |= {"decode_share": shares.decode, "prefill_share": shares.prefill, "vision_share": shares.vision}
     line |= {"problem": row.problem, "cpu": report.machine.cpu, "threads": report.setting.threads}
     return line | {"date": report.date, "commit": report.commit}

@@ -1,4 +1,21 @@
-"""What this machine could do at best, and how much of it a backend reaches."""
+"""What this machine could do at best, and how much of it a backend reaches.
+
+What a model must at least read and compute follows from its shape; a multiplication and an addition are two
+operations. With L layers of hidden size d, intermediate size m, H heads of D values and G heads of keys and
+values, and a vocabulary of V::
+
+    P        = L (2 d H D + 2 d G D + 3 d m)                 weights of the layers' matrices
+    prefill  = 2 P T + 2 d V + 4 L H D (sum of the tokens that each of the T tokens attends to)
+    decode   = bytes of the layers' matrices and of the head + 2 L G D (tokens of context) bytes of a value
+
+and for p patches of an image, in a tower of N blocks of hidden size h, intermediate size n, with K DeepStack
+mergers beside the main one and outputs of d::
+
+    vision   = 2 p (1536 h + N (4 h h + 2 h n)) + (1 + K) 2 (p / 4) (4 h 4 h + 4 h d) + 4 N h p p
+
+Shares of the limits: decode = bytes of a token x tokens per second / bandwidth; prefill and vision =
+operations / seconds / the best rate of any matrix product.
+"""
 
 from __future__ import annotations
 
@@ -100,46 +117,46 @@ def measure_rates(threads: int, cache_bytes: int | None) -> Rates:
 
 
 def shares(
-    config: Config, workload: Workload, found: Mapping[str, Spread], traffic: Traffic | None, rates: Rates
+    config: Config, workload: Workload, measured: Mapping[str, Spread], traffic: Traffic | None, rates: Rates
 ) -> Shares:
-    """What the medians in ``found`` come to; `router.bench.roofline` has the formulas."""
+    """What the medians of the ``measured`` figures come to."""
     if workload.streams > 1:
         return Shares()  # read together, they share what one reads alone
-    read = _token_bytes(found, traffic)
-    speed = found.get("decode_tokens_per_second")
+    token_bytes = _token_bytes(measured, traffic)
+    speed = measured.get("decode_tokens_per_second")
     return Shares(
-        token_bytes=read,
-        decode=None if read is None or speed is None else speed.median * read / rates.bandwidth,
-        prefill=_prefill_share(config, found, rates),
-        vision=_vision_share(config, workload, found, rates),
+        token_bytes=token_bytes,
+        decode=None if token_bytes is None or speed is None else speed.median * token_bytes / rates.bandwidth,
+        prefill=_prefill_share(config, measured, rates),
+        vision=_vision_share(config, workload, measured, rates),
     )
 
 
-def _token_bytes(found: Mapping[str, Spread], traffic: Traffic | None) -> float | None:
+def _token_bytes(measured: Mapping[str, Spread], traffic: Traffic | None) -> float | None:
     """At half of the answer."""
-    if traffic is None or "prompt_tokens" not in found:
+    if traffic is None or "prompt_tokens" not in measured:
         return None
-    return traffic.bytes(found["prompt_tokens"].median + found["output_tokens"].median / 2)
+    return traffic.bytes(measured["prompt_tokens"].median + measured["output_tokens"].median / 2)
 
 
-def _prefill_share(config: Config, found: Mapping[str, Spread], rates: Rates) -> float | None:
-    speed = found.get("prefill_tokens_per_second")
-    cached = found["cached_tokens"].median if "cached_tokens" in found else 0
+def _prefill_share(config: Config, measured: Mapping[str, Spread], rates: Rates) -> float | None:
+    speed = measured.get("prefill_tokens_per_second")
+    cached = measured["cached_tokens"].median if "cached_tokens" in measured else 0
     if speed is None or not rates.matrices:
         return None
-    tokens = found["prompt_tokens"].median - cached
+    tokens = measured["prompt_tokens"].median - cached
     seconds = tokens / speed.median
     return prefill_operations(config.text, tokens, cached) / seconds / rates.best_matrix
 
 
 def _vision_share(
-    config: Config, workload: Workload, found: Mapping[str, Spread], rates: Rates
+    config: Config, workload: Workload, measured: Mapping[str, Spread], rates: Rates
 ) -> float | None:
-    patches, took = found.get("patches"), found.get("vision_ms")
-    if patches is None or took is None or not rates.matrices:
+    patches, milliseconds = measured.get("patches"), measured.get("vision_ms")
+    if patches is None or milliseconds is None or not rates.matrices:
         return None
     operations = workload.images * vision_operations(config.vision, patches.median / workload.images)
-    return operations / (took.median / 1000) / rates.best_matrix
+    return operations / (milliseconds.median / 1000) / rates.best_matrix
 
 
 def _measure(threads: int, cache_bytes: int | None) -> Rates:

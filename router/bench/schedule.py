@@ -13,15 +13,15 @@ from router.bench.idle import IdleWatch
 from router.bench.workloads import Job, Workload, Writer
 
 
-class Taker(Protocol):
+class LoadedTarget(Protocol):
     """A target, as `router.bench.process.Worker` is one."""
 
     def load(self) -> Facts:
         """Make it ready."""
         ...
 
-    def take(self, job: Job) -> Measurement:
-        """Take one turn."""
+    def measure(self, job: Job) -> Measurement:
+        """Answer one job."""
         ...
 
 
@@ -37,10 +37,10 @@ class Step:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a step came to: a turn, or why there is none."""
+    """What a step came to: a measurement, or why there is none."""
 
     step: Step
-    turn: Measurement | None = None
+    measurement: Measurement | None = None
     problem: str | None = None
 
 
@@ -52,12 +52,12 @@ def steps(
         Step(workload, target, repeat, start)
         for workload in workloads
         for number, repeat in enumerate(range(1 - warmup, repeats + 1))
-        for target in _from(targets, number)
+        for target in _rotated(targets, number)
     ]
 
 
 def run(
-    plan: Sequence[Step], targets: Mapping[str, Taker], writer: Writer, watch: IdleWatch
+    plan: Sequence[Step], targets: Mapping[str, LoadedTarget], writer: Writer, watch: IdleWatch
 ) -> Iterator[Outcome]:
     """Take the steps in order; in one round all targets get the same job.
 
@@ -70,14 +70,14 @@ def run(
             job = writer.job(workload)
             for step in one_round:
                 if step.target not in failed:
-                    outcome = _take(step, targets[step.target], job)
+                    outcome = _measure(step, targets[step.target], job)
                     failed |= {step.target} if outcome.problem is not None else set()
                     yield outcome
         watch.lap(workload.name)
 
 
 def load(
-    targets: Mapping[str, Taker], tell: Callable[[str], None]
+    targets: Mapping[str, LoadedTarget], tell: Callable[[str], None]
 ) -> tuple[dict[str, Facts], dict[str, str]]:
     """Load the engines one after the other: what is known of those that did, and why others did not."""
     facts: dict[str, Facts] = {}
@@ -91,13 +91,13 @@ def load(
     return facts, problems
 
 
-def _take(step: Step, target: Taker, job: Job) -> Outcome:
+def _measure(step: Step, target: LoadedTarget, job: Job) -> Outcome:
     try:
-        return Outcome(step, target.take(job))
+        return Outcome(step, target.measure(job))
     except (RequestError, BackendError) as error:
         return Outcome(step, problem=str(error))
 
 
-def _from(targets: Sequence[str], number: int) -> list[str]:
+def _rotated(targets: Sequence[str], number: int) -> list[str]:
     first = number % len(targets) if targets else 0
     return [*targets[first:], *targets[:first]]

@@ -16,8 +16,8 @@ def markdown(report: BenchReport) -> str:
     """The whole report."""
     parts = [*_head(report), _standings(report), _glance(report)]
     for workload in report.workloads:
-        if found := report.of(workload):
-            parts += _section(report, workload, found)
+        if rows := report.of(workload):
+            parts += _section(report, workload, rows)
     parts += _roofline(report)
     parts += _formulas(report)
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -45,22 +45,22 @@ def table(rows: Sequence[Sequence[str]], left: int = 1, *, sentences: bool = Fal
     return "\n".join(lines)
 
 
-def number(value: float, like: float | None = None) -> str:
-    """Three digits that matter, or as many decimals as ``like`` has with three."""
-    scale = abs(value if like is None else like)
+def number(value: float, scale_of: float | None = None) -> str:
+    """Three digits that matter, or as many decimals as ``scale_of`` has with three."""
+    scale = abs(value if scale_of is None else scale_of)
     if scale == int(scale):
         scale = 100  # a count
     decimals = next((places for least, places in ((100, 0), (10, 1), (1, 2)) if scale >= least), 3)
     return f"{value:.{decimals}f}" if value else "0"
 
 
-def spread(found: Spread | None) -> str:
+def spread_text(spread: Spread | None) -> str:
     """The median, and in brackets the lowest and highest where they differ from it."""
-    if found is None:
+    if spread is None:
         return NONE
-    middle = number(found.median)
-    low, high = number(found.low, found.median), number(found.high, found.median)
-    return middle if low == high else f"{middle} ({low}..{high})"
+    median = number(spread.median)
+    low, high = number(spread.low, spread.median), number(spread.high, spread.median)
+    return median if low == high else f"{median} ({low}..{high})"
 
 
 def _head(report: BenchReport) -> Iterator[str]:
@@ -100,10 +100,10 @@ def _standings(report: BenchReport) -> str:
 def _glance(report: BenchReport) -> str:
     """The medians of what is asked first."""
     texts = [workload for workload in report.workloads if workload.is_plain and not workload.images]
-    seen = [workload for workload in report.workloads if workload.is_plain and workload.images]
+    imaged = [workload for workload in report.workloads if workload.is_plain and workload.images]
     lengths = " / ".join(str(text.prompt_tokens) for text in texts)
     head = ["backend", "error body / head", "decode tok/s", f"prefill tok/s {lengths}"]
-    head += [f"vision patches/s {image.size}" for image in seen[:1]]
+    head += [f"vision patches/s {image.size}" for image in imaged[:1]]
     lines = [head]
     for target in report.standings:
         if not any(row.target == target.name and row.measured for row in report.rows):
@@ -111,27 +111,27 @@ def _glance(report: BenchReport) -> str:
         cells = [target.name, _fidelity(target, vision=False)]
         cells += [_median(report, text, target, "decode_tokens_per_second") for text in texts[:1]]
         cells += [" / ".join(_median(report, text, target, "prefill_tokens_per_second") for text in texts)]
-        cells += [_median(report, image, target, "vision_patches_per_second") for image in seen[:1]]
+        cells += [_median(report, image, target, "vision_patches_per_second") for image in imaged[:1]]
         lines.append(cells)
     return table(lines) if len(lines) > 1 else ""
 
 
-def _section(report: BenchReport, workload: Workload, found: Sequence[Row]) -> Iterator[str]:
+def _section(report: BenchReport, workload: Workload, rows: Sequence[Row]) -> Iterator[str]:
     yield f"## {workload.name}"
     yield f"{workload.description[0].upper()}{workload.description[1:]}."
     standings = {target.name: target for target in report.standings}
     errors = [
         _fidelity(standings[row.target], vision=bool(workload.images)) if not row.problem else NONE
-        for row in found
+        for row in rows
     ]
     label = "weight error, body / head" + (" / vision" if workload.images else "")
-    lines = [["", *(row.target for row in found)], [label, *errors]]
+    lines = [["", *(row.target for row in rows)], [label, *errors]]
     for metric in METRICS:
-        spreads = [row.measured.get(metric.name) for row in found]
-        if any(each is not None and each.high for each in spreads):
-            lines.append([metric.label, *map(spread, spreads)])
+        spreads = [row.measured.get(metric.name) for row in rows]
+        if any(spread is not None and spread.high for spread in spreads):
+            lines.append([metric.label, *map(spread_text, spreads)])
     yield table(lines)
-    if problems := [f"- {row.target} did not run: {row.problem}" for row in found if row.problem]:
+    if problems := [f"- {row.target} did not run: {row.problem}" for row in rows if row.problem]:
         yield "\n".join(problems)
 
 
@@ -150,8 +150,8 @@ def _roofline(report: BenchReport) -> Iterator[str]:
     for row in report.rows:
         if row.shares is not None and row.shares != Shares():
             error = _fidelity(standings[row.target], vision=True)
-            read = _megabytes(row.shares.token_bytes)
-            lines.append([row.workload, row.target, error, read, *map(_share, _all(row.shares))])
+            token_megabytes = _megabytes(row.shares.token_bytes)
+            lines.append([row.workload, row.target, error, token_megabytes, *map(_share, _all(row.shares))])
     if len(lines) > 1:
         yield table(lines, left=2)
     if cached := _cached(report):
@@ -167,13 +167,13 @@ def _cached(report: BenchReport) -> list[str]:
     for row in report.rows:
         if row.shares is not None and row.shares.token_bytes is not None:
             most[row.target] = max(most.get(row.target, 0.0), row.shares.token_bytes)
-    return [target for target, read in most.items() if read < (report.machine.cache_bytes or 0)]
+    return [target for target, token_bytes in most.items() if token_bytes < (report.machine.cache_bytes or 0)]
 
 
 def _formulas(report: BenchReport) -> Iterator[str]:
-    shown = {name for row in report.rows for name, found in row.measured.items() if found.high}
+    names = {name for row in report.rows for name, spread in row.measured.items() if spread.high}
     yield "## How the figures are computed"
-    lines = [f"- {metric.label}: {metric.formula}" for metric in METRICS if metric.name in shown]
+    lines = [f"- {metric.label}: {metric.formula}" for metric in METRICS if metric.name in names]
     lines.append(
         "- weight error: ||W - Wq|| / ||W||, the mean over the matrices of each part, as the export's "
         "manifest has it; 0: the checkpoint's own weights. Outputs: ||X (W - Wq)|| / ||X W|| of calibrated "

@@ -1,4 +1,7 @@
-"""What is measured: kinds of requests, and the ones that are asked for by default."""
+"""What is measured: kinds of requests, and the requests themselves.
+
+Each has the wanted length, and no two begin alike: what is cached of one helps no other.
+"""
 
 from __future__ import annotations
 
@@ -96,10 +99,10 @@ def workloads(
 ) -> tuple[Workload, ...]:
     """Each prompt length; each number of images in each size; a follow-up to the first of both; streams."""
     texts = [Workload(output_tokens, prompt_tokens=count) for count in prompts]
-    seen = [Workload(output_tokens, images=count, size=size) for size in sizes for count in images if count]
-    follow_ups = [replace(first, follow_up=True) for first in (*texts[:1], *seen[:1])]
+    imaged = [Workload(output_tokens, images=count, size=size) for size in sizes for count in images if count]
+    follow_ups = [replace(first, follow_up=True) for first in (*texts[:1], *imaged[:1])]
     crowds = [replace(texts[0], streams=count) for count in streams if count > 1]
-    return (*texts, *seen, *follow_ups, *crowds)
+    return (*texts, *imaged, *follow_ups, *crowds)
 
 
 # one token each, with a space before them, in most vocabularies and many in that of the embedded model
@@ -124,8 +127,8 @@ class Writer:
         """
         self._builder = builder
         self._random = random.Random(seed)
-        known = WORDS if builder is None else tuple(word for word in WORDS if _is_token(word, builder))
-        self._words = known or WORDS
+        single = WORDS if builder is None else tuple(word for word in WORDS if _is_token(word, builder))
+        self._words = single or WORDS
 
     def job(self, workload: Workload) -> Job:
         """A new job. RequestError: ``prompt_tokens`` is less than an empty prompt has."""
@@ -142,14 +145,14 @@ class Writer:
 
     def _text(self, tokens: int) -> str:
         """A text that makes a prompt of ``tokens``."""
-        words = self._some(tokens)
+        words = self._choices(tokens)
         if self._builder is None:
             return " ".join(words)
         for _ in range(8):
             excess = len(self._builder.plan((Message.of("user", " ".join(words)),)).ids) - tokens
             if not excess:
                 return " ".join(words)
-            words = [*words, *self._some(-excess)] if excess < 0 else words[: max(0, len(words) - excess)]
+            words = [*words, *self._choices(-excess)] if excess < 0 else words[: max(0, len(words) - excess)]
         raise RequestError(
             f"no prompt of {tokens} tokens can be written: with the template's own it has more; "
             f"ask for at least {tokens + excess + 8}",
@@ -158,9 +161,9 @@ class Writer:
 
     def _question(self) -> str:
         """A text as long in tokens as any other: its first word, which no space stands before, is fixed."""
-        return " ".join(["Which", *self._some(QUESTION_WORDS - 1)])
+        return " ".join(["Which", *self._choices(QUESTION_WORDS - 1)])
 
-    def _some(self, count: int) -> list[str]:
+    def _choices(self, count: int) -> list[str]:
         return self._random.choices(self._words, k=count)
 
     def _image(self, size: Size) -> Picture:

@@ -197,6 +197,6 @@ def _check_measured(bench: Bench) -> None:
     """BackendError: nothing at all could be measured."""
     from backends.base import BackendError
 
-    if not any(outcome.turn is not None for outcome in bench.outcomes):
+    if not any(outcome.measurement is not None for outcome in bench.outcomes):
         reasons = "; ".join(f"{name}: {problem}" for name, problem in bench.problems().items())
         raise BackendError(f"nothing could be measured ({reasons})", code="backend_unavailable")

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from backends.base import BackendError, RequestError
-from router.bench.http_engine import Server, ServerEngine, base_url, events
+from router.bench.http_engine import ServerConfig, ServerEngine, base_url, events
 from router.types import Message, Picture
 from tests.server.loopback_server import DONE, HELLO, event, piece, serving, usage
 
@@ -24,7 +24,7 @@ def no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_answer_is_timed_by_its_events(monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = iter([10.0, 12.0, 12.5, 13.5, 14.0])
     with serving() as server:
-        engine = ServerEngine(Server(server.url))
+        engine = ServerEngine(ServerConfig(server.url))
         monkeypatch.setattr("router.bench.http_engine.clock", lambda: next(ticks))
         answer = engine.answer(HI, 4)
     sample = answer.sample
@@ -39,7 +39,7 @@ def test_an_answer_is_timed_by_its_events(monkeypatch: pytest.MonkeyPatch) -> No
 def test_it_is_asked_for_a_greedy_stream_of_a_fixed_length_with_images_in_place() -> None:
     image = Picture(np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3))
     with serving() as server:
-        ServerEngine(Server(server.url, "large")).answer(
+        ServerEngine(ServerConfig(server.url, "large")).answer(
             [Message.of("system", "Be brief."), Message.of("user", image, "What?")], 7
         )
     (asked,) = server.asked
@@ -63,17 +63,17 @@ def test_it_is_asked_for_a_greedy_stream_of_a_fixed_length_with_images_in_place(
 
 def test_the_key_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     with serving() as server:
-        ServerEngine(Server(server.url)).answer(HI, 4)
+        ServerEngine(ServerConfig(server.url)).answer(HI, 4)
         monkeypatch.setenv("OPENAI_API_KEY", "theirs")
-        ServerEngine(Server(server.url)).answer(HI, 4)
+        ServerEngine(ServerConfig(server.url)).answer(HI, 4)
         monkeypatch.setenv("HYBRID_API_KEY", "ours")
-        ServerEngine(Server(server.url)).answer(HI, 4)
+        ServerEngine(ServerConfig(server.url)).answer(HI, 4)
     assert server.keys == [None, "Bearer theirs", "Bearer ours"]
 
 
 def test_without_a_count_events_with_text_are_tokens() -> None:
     with serving([piece("a"), piece(""), piece("b"), DONE]) as server:
-        sample = ServerEngine(Server(server.url)).answer(HI, 4).sample
+        sample = ServerEngine(ServerConfig(server.url)).answer(HI, 4).sample
     assert (sample.output_tokens, sample.prompt_tokens, len(sample.gaps)) == (2, 0, 1)
 
 
@@ -90,20 +90,20 @@ def test_without_a_count_events_with_text_are_tokens() -> None:
 )
 def test_a_server_that_fails_says_how(answer: list[str] | int, words: str) -> None:
     with serving(answer) as server, pytest.raises(BackendError, match=words):
-        ServerEngine(Server(server.url)).answer(HI, 4)
+        ServerEngine(ServerConfig(server.url)).answer(HI, 4)
 
 
 def test_a_server_that_is_not_there_or_is_none_is_told_of() -> None:
     with serving(HELLO) as server:
         url = server.url
         with pytest.raises(BackendError, match="has no model 'other'; it lists small, large"):
-            ServerEngine(Server(url, "other"))
+            ServerEngine(ServerConfig(url, "other"))
     with pytest.raises(BackendError, match=r"cannot be reached: .*refused"):
-        ServerEngine(Server(url))
+        ServerEngine(ServerConfig(url))
     with serving(models={"hello": 1}) as server, pytest.raises(BackendError, match="lists no models"):
-        ServerEngine(Server(server.url))
+        ServerEngine(ServerConfig(server.url))
     with serving() as server, pytest.raises(BackendError, match="/v2/models answers 404"):
-        ServerEngine(Server(server.url + "/v2"))
+        ServerEngine(ServerConfig(server.url + "/v2"))
 
 
 def test_addresses() -> None:

@@ -11,7 +11,7 @@ from backends import Prefilled, Prompt, RequestError, Runtime, Traits, machine
 from backends.base import Logits
 from backends.scripted import Script, ScriptedBackend, ScriptedSession
 from router.bench.engine import Facts, LocalConfig, LocalEngine, Sample, TimedAnswer
-from router.bench.process import take
+from router.bench.process import measure
 from router.bench.workloads import Job, Size, Workload, Writer
 from router.models import find
 from router.types import Message, Picture
@@ -117,28 +117,28 @@ class Echo:
 def test_a_follow_up_is_asked_after_the_first_answer_and_its_images_are_not_encoded_again() -> None:
     echo = Echo()
     job = Writer(None).job(Workload(5, images=1, size=Size(8, 8), follow_up=True))
-    taken = take(echo, job)
+    measurement = measure(echo, job)
     first, second = echo.asked
     assert first == list(job.conversations[0])
     assert second[:1] == first
     assert [message.role for message in second] == ["user", "assistant", "user"]
     assert (second[1].parts, second[2].parts) == (("answer 1",), (job.question,))
-    assert [sample.patches for sample in taken.samples] == [0]
+    assert [sample.patches for sample in measurement.samples] == [0]
 
 
 def test_streams_run_at_the_same_time() -> None:
     echo = Echo(streams=3)
-    taken = take(echo, Writer(None).job(Workload(5, prompt_tokens=8, streams=3)))
-    assert len(taken.samples) == len(echo.asked) == 3  # one after the other they would wait for ever
-    assert taken.seconds > 0
+    measurement = measure(echo, Writer(None).job(Workload(5, prompt_tokens=8, streams=3)))
+    assert len(measurement.samples) == len(echo.asked) == 3  # one after the other they would wait for ever
+    assert measurement.seconds > 0
 
 
 def test_the_peak_is_that_of_the_turn_and_none_where_another_process_computes() -> None:
     job = Job(TEXT, ((Message.of("user", "Hello"),),))
-    held = take(Echo(), job).peak_bytes
+    held = measure(Echo(), job).peak_bytes
     assert held is not None
     assert held > 10_000_000
-    assert take(Echo(peak=None), job).peak_bytes is None
+    assert measure(Echo(peak=None), job).peak_bytes is None
 
 
 @pytest.mark.skipif(machine.peak_bytes() is None, reason="this system does not tell the peak")

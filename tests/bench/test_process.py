@@ -98,8 +98,8 @@ def test_closing_ends_also_what_hangs() -> None:
 def test_a_worker_loads_and_answers_and_ends_with_the_block() -> None:
     with workers([Target("echo", Echo), Target("broken", partial(Echo, nonsense=1))]) as started:
         assert started["echo"].load().peak_bytes == 1
-        taken = started["echo"].take(Job(TEXT, ((Message.of("user", "Hello"),),)))
-        assert [sample.output_tokens for sample in taken.samples] == [5]
+        measurement = started["echo"].measure(Job(TEXT, ((Message.of("user", "Hello"),),)))
+        assert [sample.output_tokens for sample in measurement.samples] == [5]
         with pytest.raises(BackendError, match="nonsense"):
             started["broken"].load()
         pids = [worker.pid for worker in started.values()]

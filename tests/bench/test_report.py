@@ -17,7 +17,7 @@ from router.bench.metrics import Spread
 from router.bench.plot import panels, plot
 from router.bench.report import BenchReport, as_csv, as_json, speeds
 from router.bench.roofline import Rates, Shares
-from router.bench.tables import markdown, number, spread, table
+from router.bench.tables import markdown, number, spread_text, table
 from router.estimates import Speed, read_speeds, record_speeds
 from router.machine import Machine
 from router.models import find
@@ -97,9 +97,9 @@ def test_numbers_have_three_digits_that_matter() -> None:
     assert [number(value) for value in (1234.5, 123.4, 12.34, 1.234, 0.1234, 0, 64.0, 5)] == [
         "1234", "123", "12.3", "1.23", "0.123", "0", "64", "5",
     ]  # fmt: skip
-    assert spread(Spread(12.34, 1.0, 123.0, 3)) == "12.3 (1.0..123.0)"
-    assert spread(Spread(12.34, 12.33, 12.35, 3)) == "12.3"
-    assert spread(None) == "-"
+    assert spread_text(Spread(12.34, 1.0, 123.0, 3)) == "12.3 (1.0..123.0)"
+    assert spread_text(Spread(12.34, 12.33, 12.35, 3)) == "12.3"
+    assert spread_text(None) == "-"
     assert table([["a", "b"], ["longer", "1"]]) == "| a      |   b |\n| ------ | --: |\n| longer |   1 |"
 
 
@@ -142,9 +142,7 @@ def saved(made: BenchReport, tmp_path: Path) -> Path:
 
 
 def test_ratios_are_above_one_where_it_got_better(tmp_path: Path) -> None:
-    faster = [
-        replace(outcome, turn=None if outcome.turn is None else slower(0.5)) for outcome in OUTCOMES[:5]
-    ]
+    faster = [replace(outcome, measurement=outcome.measurement and slower(0.5)) for outcome in OUTCOMES[:5]]
     from router.bench.report import rows
 
     now = report(rows=rows(faster, (TEXT,), ("torch", "onnx")))
@@ -180,14 +178,14 @@ def test_what_else_is_not_the_same_is_said(tmp_path: Path) -> None:
         "torch was 2.13.0, is not there",
     )
     assert "> not the same: machine cpu was Another" in compared.markdown()
-    shorter = replace(OUTCOMES[4], turn=Measurement((replace(SAMPLE, output_tokens=3),), 1.0))
+    shorter = replace(OUTCOMES[4], measurement=Measurement((replace(SAMPLE, output_tokens=3),), 1.0))
     from router.bench.report import rows
 
     now = report(rows=rows([shorter], (TEXT,), ("onnx",)))
     assert compare(now, read(saved(report(), tmp_path))).differences == (
         "output_tokens of onnx at 'text 128' was 5, is 3",
     )
-    nearly = replace(OUTCOMES[4], turn=Measurement((replace(SAMPLE, prompt_tokens=136),), 1.0))
+    nearly = replace(OUTCOMES[4], measurement=Measurement((replace(SAMPLE, prompt_tokens=136),), 1.0))
     alike = report(rows=rows([nearly], (TEXT,), ("onnx",)))
     assert compare(alike, read(saved(report(), tmp_path))).differences == ()
     assert "no row that both have" in compare(report(rows=()), read(saved(report(), tmp_path))).markdown()

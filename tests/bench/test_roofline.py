@@ -12,7 +12,7 @@ from backends.qwen3vl import Config, TextConfig, VisionConfig
 from backends.store import Weights
 from router.bench import rates, roofline
 from router.bench.metrics import measured
-from router.bench.rates import COLUMNS, INNER, OPERATIONS, ROWS, least_seconds, weight_bytes, write
+from router.bench.rates import COLUMNS, INNER, OPERATIONS, ROWS, least_seconds, weight_bytes, write_probes
 from router.bench.roofline import (
     Rates,
     Shares,
@@ -126,7 +126,7 @@ def test_shares_on_given_numbers() -> None:
 def test_every_probe_multiplies_what_it_says(tmp_path: Path) -> None:
     x = np.random.default_rng(1).integers(0, 100, (ROWS, INNER)).astype(np.float32)
     products = {}
-    for probe in write(tmp_path):
+    for probe in write_probes(tmp_path):
         session = ort.InferenceSession(probe.file, providers=["CPUExecutionProvider"])
         (products[probe.name],) = session.run(None, {"x": x.astype(probe.x)})
         assert products[probe.name].shape == (ROWS, COLUMNS)
@@ -155,7 +155,7 @@ def test_all_of_the_buffer_is_read_by_all_threads(monkeypatch: pytest.MonkeyPatc
         work()
         return 0.5
 
-    monkeypatch.setattr(rates, "_LEAST_BYTES", 1 << 20)
+    monkeypatch.setattr(rates, "LEAST_BYTES", 1 << 20)
     monkeypatch.setattr(rates, "least_seconds", once)
     monkeypatch.setattr(rates.np, "max", lambda part: read.append(part.nbytes))
     assert rates.read_bandwidth(3) == (1 << 20) / 0.5

@@ -24,7 +24,7 @@ class Fake:
             raise BackendError("no memory for it")
         return Facts(1.0)
 
-    def take(self, job: Job) -> Measurement:
+    def measure(self, job: Job) -> Measurement:
         self.log.append((self.name, job))
         if job.workload is self.fails_at:
             raise RequestError("it reads text only")

@@ -31,7 +31,7 @@ class Played:
             raise BackendError("no memory for it")
         return Facts(1.0 + self.start, peak_bytes=1)
 
-    def take(self, job: Job) -> Measurement:
+    def measure(self, job: Job) -> Measurement:
         self.jobs += 1
         return turn()
 

@@ -140,7 +140,7 @@ def test_what_is_wrong_is_told_before_anything_is_measured(capsys, monkeypatch, 
     arguments, code, words = WRONG[case]
     chosen = QUICK if "--url" in arguments else SCRIPTED
     if "-m" not in arguments and "--url" not in arguments:
-        monkeypatch.setattr("router.bench.process.Worker.take", None)  # measuring would be a bug here
+        monkeypatch.setattr("router.bench.process.Worker.measure", None)  # measuring would be a bug here
     assert run([*chosen, *arguments]) == code
     out, err = capsys.readouterr()
     assert words in err
