@@ -66,9 +66,8 @@ class ParityReport:
     divergence: float  # mean KL divergence from the reference's next tokens, in nats, where it is largest
     agreeing: tuple[int, ...]  # tokens of each answer before the first different one
     steps: int  # of which this many were compared
-    reference_dtype: Format | None = (
-        None  # of the reference's weights; None: not a model that was loaded here
-    )
+    # of the reference's weights; None: not a model that was loaded here
+    reference_dtype: Format | None = None
 
 
 @dataclass(frozen=True)
@@ -81,16 +80,16 @@ class Bars:
 
     def failures(self, report: ParityReport) -> list[str]:
         """What ``report`` does not reach, in words; empty when it holds."""
-        found = [
+        failures = [
             f"{distance.stage}: cosine {distance.cosine:.6f}, at least {self.cosine:g} wanted"
             for distance in report.distances
             if not distance.cosine >= self.cosine  # a NaN fails too
         ]
         if not report.top1 >= self.top1:
-            found.append(f"top-1 agreement {report.top1:.1%}, at least {self.top1:.1%} wanted")
+            failures.append(f"top-1 agreement {report.top1:.1%}, at least {self.top1:.1%} wanted")
         if not report.divergence <= self.divergence:
-            found.append(f"KL divergence {report.divergence:.4g}, at most {self.divergence:g} wanted")
-        return found
+            failures.append(f"KL divergence {report.divergence:.4g}, at most {self.divergence:g} wanted")
+        return failures
 
 
 # by the precision of an export: float32 to its own rounding; int8 and int4 to what rounding weights explains,
@@ -122,12 +121,14 @@ def _seeing(backend: Backend) -> Seeing:
 def compare(reference: Sequence[Trace], other: Sequence[Trace]) -> ParityReport:
     """Measure ``other``, made with the reference's answers, against ``reference``."""
     pairs = list(zip(reference, other, strict=True))
-    seen = [(a.features, b.features) for a, b in pairs if a.features]
+    imaged = [(a.features, b.features) for a, b in pairs if a.features]
     names = (
-        ["image features", *(f"DeepStack feature {i}" for i in range(len(seen[0][0]) - 1))] if seen else []
+        ["image features", *(f"DeepStack feature {i}" for i in range(len(imaged[0][0]) - 1))]
+        if imaged
+        else []
     )
     distances = [
-        _distance(name, np.concatenate([a[i] for a, _ in seen]), np.concatenate([b[i] for _, b in seen]))
+        _distance(name, np.concatenate([a[i] for a, _ in imaged]), np.concatenate([b[i] for _, b in imaged]))
         for i, name in enumerate(names)
     ]
     first = _distance(
@@ -145,32 +146,33 @@ def compare(reference: Sequence[Trace], other: Sequence[Trace]) -> ParityReport:
 
 
 def verify(
-    checkpoint: Path, export: Path, against: str, runtime: Runtime, tell: Callable[[str], None]
+    checkpoint: Path, export: Path, against: str, runtime: Runtime, on_progress: Callable[[str], None]
 ) -> ParityReport:
-    """Compare an export on the onnx backend with its checkpoint on ``against``; ``tell``: of progress.
+    """Compare an export on the onnx backend with its checkpoint on ``against``.
 
-    The reference computes in float32 unless ``runtime`` names another dtype or the memory does not hold it.
+    ``on_progress`` is called for each prompt. The reference computes in float32 unless ``runtime`` names
+    another dtype or the memory does not hold it.
     """
     prompts = questions(PromptBuilder.read(export))
     dtype = reference_format(checkpoint, runtime.dtype)
     # each prompt by itself, as the other backend reads it
     runtime = replace(runtime, dtype=dtype, kept_bytes=0)
     reference = list(
-        _told(trace(backends.load(against, checkpoint, runtime), prompts), against, prompts, tell)
+        _counted(trace(backends.load(against, checkpoint, runtime), prompts), against, prompts, on_progress)
     )
     gc.collect()  # the reference's weights go before the other's come
-    answers = [found.tokens for found in reference]
+    answers = [each.tokens for each in reference]
     onnx = backends.load("onnx", export, runtime)
-    report = compare(reference, list(_told(trace(onnx, prompts, answers), "onnx", prompts, tell)))
+    report = compare(reference, list(_counted(trace(onnx, prompts, answers), "onnx", prompts, on_progress)))
     return replace(report, reference_dtype=dtype)
 
 
-def _told(
-    traces: Iterator[Trace], name: str, prompts: Sequence[Prompt], tell: Callable[[str], None]
+def _counted(
+    traces: Iterator[Trace], name: str, prompts: Sequence[Prompt], on_progress: Callable[[str], None]
 ) -> Iterator[Trace]:
-    for number, found in enumerate(traces, 1):
-        tell(f"{name}: prompt {number} of {len(prompts)}")
-        yield found
+    for number, each in enumerate(traces, 1):
+        on_progress(f"{name}: prompt {number} of {len(prompts)}")
+        yield each
 
 
 def questions(builder: PromptBuilder) -> list[Prompt]:

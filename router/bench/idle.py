@@ -13,8 +13,6 @@ from pathlib import Path
 
 BUSY_SHARE = 0.05  # of the cores; what others use beyond it shows in the figures
 
-_PROC = Path("/proc")
-
 
 @dataclass(frozen=True)
 class Load:
@@ -28,8 +26,9 @@ class Load:
 class IdleWatch:
     """Tells how many cores other processes used since it was last asked; None where that is not known."""
 
-    def __init__(self, pids: Iterable[int] = ()) -> None:
-        """``pids``: processes that are ours beside this one."""
+    def __init__(self, pids: Iterable[int] = (), proc: Path = Path("/proc")) -> None:
+        """``pids``: processes that are ours beside this one; ``proc``: where the system tells of all."""
+        self._proc = proc
         self.laps: dict[str, float | None] = {}
         self._our_seconds = dict.fromkeys(("self", *map(str, pids)), 0.0)
         self._last = self._load()
@@ -46,8 +45,8 @@ class IdleWatch:
     def _load(self) -> Load | None:
         try:
             for pid, last in self._our_seconds.items():
-                self._our_seconds[pid] = _seconds_of(pid, last)
-            return Load(time.perf_counter(), _all_seconds(), sum(self._our_seconds.values()))
+                self._our_seconds[pid] = _seconds_of(self._proc / pid, last)
+            return Load(time.perf_counter(), _all_seconds(self._proc), sum(self._our_seconds.values()))
         except (OSError, ValueError, IndexError):
             return None
 
@@ -57,16 +56,16 @@ def is_busy(cores: float | None) -> bool:
     return cores is not None and cores > BUSY_SHARE * (os.cpu_count() or 1)
 
 
-def _all_seconds() -> float:
+def _all_seconds(proc: Path) -> float:
     # user, nice, system, idle, iowait, irq, softirq, steal; guests' time is in user's already
-    ticks = [int(value) for value in (_PROC / "stat").read_text("ascii").split("\n", 1)[0].split()[1:9]]
+    ticks = [int(value) for value in (proc / "stat").read_text("ascii").split("\n", 1)[0].split()[1:9]]
     return (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")
 
 
-def _seconds_of(pid: str, last: float) -> float:
+def _seconds_of(process: Path, last: float) -> float:
     """User and system time of a process; what it was ``last`` once the process has ended."""
     try:
-        text = (_PROC / pid / "stat").read_text("ascii", "replace")
+        text = (process / "stat").read_text("ascii", "replace")
     except OSError:
         return last
     user, system = text.rpartition(")")[2].split()[11:13]  # a name may hold spaces and brackets

@@ -52,10 +52,19 @@ class Process:
         assert self._process.pid is not None
         return self._process.pid
 
+    @property
+    def exit_code(self) -> int | None:
+        """How it ended: below 0, minus the signal; None while it runs."""
+        return self._process.exitcode
+
+    def send(self, argument: Any) -> None:
+        """Let it begin with ``argument``, and do not wait. OSError: it has ended."""
+        self._connection.send(argument)
+
     def call(self, argument: Any) -> Any:
         """What ``work`` makes of ``argument``; its errors, or a BackendError that says how it died."""
         try:
-            self._connection.send(argument)
+            self.send(argument)
             succeeded, reply = self._connection.recv()
         except (EOFError, OSError):
             raise BackendError(self._end_reason()) from None
@@ -74,10 +83,9 @@ class Process:
 
     def _end_reason(self) -> str:
         self._process.join(_END_SECONDS)
-        code = self._process.exitcode
-        if code == -signal.SIGKILL:
+        if self.exit_code == -signal.SIGKILL:
             return "its process was killed, as happens when memory runs out; measure it alone"
-        return f"its process ended with exit code {code}"
+        return f"its process ended with exit code {self.exit_code}"
 
 
 @contextmanager

@@ -108,7 +108,7 @@ class Shares:
 
 def measure_rates(threads: int, cache_bytes: int | None) -> Rates:
     """Measure the machine in a process of its own, whose memory is given back; BackendError: it failed."""
-    process = Process(partial(_measure, threads), "bench-roofline")
+    process = Process(partial(measure_here, threads), "bench-roofline")
     try:
         rates: Rates = process.call(cache_bytes)
         return rates
@@ -159,8 +159,8 @@ def _vision_share(
     return operations / (milliseconds.median / 1000) / rates.best_matrix
 
 
-def _measure(threads: int, cache_bytes: int | None) -> Rates:
-    """In the process: one thing after the other."""
+def measure_here(threads: int, cache_bytes: int | None) -> Rates:
+    """Measure the machine in this process, one thing after the other."""
     from router.bench.rates import bf16_rate, matrix_rates, read_bandwidth
 
     bandwidth = read_bandwidth(threads, cache_bytes)

@@ -62,7 +62,7 @@ def doctor(options: DoctorOptions) -> None:
     with progress_line("looking at this machine") as update:
         model = find(options.model, offline=True)
         runtime = options.runtime.to_runtime()
-        report = examine(model, runtime, run=not options.no_run, limit_seconds=limit, tell=update)
+        report = examine(model, runtime, run=not options.no_run, limit_seconds=limit, on_stage=update)
     write(json.dumps(report.fields(), indent=1) + "\n" if options.as_object else page(report))
     if not report.can_answer:
         raise BackendError("no backend can answer here; beside each it says why")

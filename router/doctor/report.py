@@ -1,4 +1,7 @@
-"""All that was found out about a machine, and how it is found out."""
+"""What this machine can run: what is free on it, which models its memory holds, and every backend tried.
+
+`examine` finds it out, without importing a backend: each is tried in a process of its own.
+"""
 
 from __future__ import annotations
 
@@ -97,19 +100,19 @@ def every_fit(
 
 
 def _entries(model: Model) -> Iterable[Entry]:
-    kept = list(local_models())
-    if model.folder.resolve() not in {entry.path.resolve() for entry in kept}:
+    entries = list(local_models())
+    if model.folder.resolve() not in {entry.path.resolve() for entry in entries}:
         yield describe(model)
-    yield from kept
+    yield from entries
 
 
 def _fits(entry: Entry, usable: Mapping[str, Traits], runtime: Runtime, free: int | None) -> ModelFits:
     if entry.kind == "damaged export":
         return ModelFits(entry, (), "damaged", f"hybrid models rm {entry.name}")
     model = Model(entry.name, entry.path, entry.revision)
-    reading = {name: traits for name, traits in usable.items() if traits.reads_export or not model.is_export}
+    readers = {name: traits for name, traits in usable.items() if traits.reads_export or not model.is_export}
     try:
-        needs = {name: footprint(model, traits, runtime) for name, traits in reading.items()}
+        needs = {name: footprint(model, traits, runtime) for name, traits in readers.items()}
     except BackendError as error:
         return ModelFits(entry, (), str(error))
     fits = (Fit(name, need, None if free is None else need.verdict(free)) for name, need in needs.items())
@@ -145,10 +148,10 @@ class DoctorReport:
                 if not trial.for_tests and (token := getattr(trial, kind))
             }
             if len(set(first.values())) > 1:
-                said = ", ".join(f"{name} {text!r}" for name, text in first.items())
+                answers = ", ".join(f"{name} {text!r}" for name, text in first.items())
                 return (
-                    f"the answers about {subject} begin differently ({said}): rounding may do that, a wrong "
-                    f"computation too; 'hybrid verify {self._model} --against torch' tells them apart"
+                    f"the answers about {subject} begin differently ({answers}): rounding may do that, "
+                    f"a wrong computation too; 'hybrid verify {self._model} --against torch' tells them apart"
                 )
         return None
 
@@ -177,17 +180,17 @@ def examine(
     *,
     run: bool = True,
     limit_seconds: float = LIMIT_SECONDS,
-    tell: Callable[[str], None] = lambda _stage: None,
+    on_stage: Callable[[str], None] = lambda _stage: None,
 ) -> DoctorReport:
     """Look at this machine, and try every backend with ``model``, the embedded one by default.
 
     Each backend gets a process of its own, in which with ``run`` it loads the model and gives one token; none
-    of them is imported here. ``tell`` is told what goes on.
+    of them is imported here. ``on_stage`` is called with what goes on.
     """
     model, runtime = model or find(), runtime or Runtime()
     machine, headroom, libraries = Machine.read(), Headroom.read(), packages()
     trials = tuple(
-        attempt(name, model, runtime, run=run, limit_seconds=limit_seconds, tell=tell)
+        attempt(name, model, runtime, run=run, limit_seconds=limit_seconds, on_stage=on_stage)
         for name in backends.offered()
     )
     usable = {

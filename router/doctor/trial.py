@@ -1,4 +1,8 @@
-"""What came of trying one backend, told from what its process said and how it ended."""
+"""Tries each backend in a process of its own, and watches it: a crash or a hang there is a finding here.
+
+`Trial.judge` tells what came of it from the results that the process wrote (see `router.doctor.probe`) and
+from how it ended: stopped after too long at one stage, by a signal, by an exit before its last line, or well.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +47,7 @@ class Ending:
     """How a process ended."""
 
     code: int | None  # below 0: minus the signal; None: it was stopped, since it took too long
-    last_words: str = ""  # the last line that it or a library wrote
+    last_line: str = ""  # of what it or a library printed
 
 
 @dataclass(frozen=True)
@@ -72,20 +76,20 @@ class Trial:
         return self.capability is not None and self.capability.traits.for_tests
 
     @classmethod
-    def judge(cls, backend: str, told: Mapping[str, Any], ending: Ending, limit_seconds: float) -> Trial:
-        """What the process ``told``, merged, and its end come to."""
-        state, problem, advice = _verdict(told, ending, limit_seconds)
+    def judge(cls, backend: str, results: Mapping[str, Any], ending: Ending, limit_seconds: float) -> Trial:
+        """What the ``results`` that the process wrote, merged, and its end come to."""
+        state, problem, advice = _verdict(results, ending, limit_seconds)
         return cls(
             backend,
             state,
             problem,
             advice,
-            capability=_capability(told["capability"]) if "capability" in told else None,
-            export_seconds=told.get("export_seconds"),
-            load_seconds=told.get("load_seconds"),
-            text=FirstToken(**told["text"]) if "text" in told else None,
-            image=FirstToken(**told["image"]) if "image" in told else None,
-            peak_bytes=told.get("peak_bytes"),
+            capability=_capability(results["capability"]) if "capability" in results else None,
+            export_seconds=results.get("export_seconds"),
+            load_seconds=results.get("load_seconds"),
+            text=FirstToken(**results["text"]) if "text" in results else None,
+            image=FirstToken(**results["image"]) if "image" in results else None,
+            peak_bytes=results.get("peak_bytes"),
         )
 
 
@@ -94,27 +98,27 @@ def _capability(fields: Mapping[str, Any]) -> Capability:
 
 
 def _verdict(
-    told: Mapping[str, Any], ending: Ending, limit_seconds: float
+    results: Mapping[str, Any], ending: Ending, limit_seconds: float
 ) -> tuple[State, str | None, str | None]:
-    stage = told.get("stage", "starting")
+    stage = results.get("stage", "starting")
     if ending.code is None:
-        why = f"stopped after {limit_seconds:g} s of {stage}"
-        return "failed", why, f"--timeout {10 * limit_seconds:g} waits longer"
+        problem = f"stopped after {limit_seconds:g} s of {stage}"
+        return "failed", problem, f"--timeout {10 * limit_seconds:g} waits longer"
     if ending.code < 0:
         name = _signal(-ending.code)
-        return "failed", f"ended by {name} while {stage}{_said(ending)}", _ADVICE.get(name, _CRASH)
-    if "ended" not in told:
-        return "failed", f"its process ended with code {ending.code} while {stage}{_said(ending)}", None
-    if "error" in told:
-        return "failed", f"failed while {stage}: {told['error']}", None
-    if "refused" in told:
-        return "unavailable", told["refused"].partition("cannot be used: ")[2] or told["refused"], None
-    if "too_large" in told:
-        return "too large", told["too_large"], "use a smaller model, or close other programs"
-    problem = told["capability"]["problem"]
+        return "failed", f"ended by {name} while {stage}{_quoted(ending)}", _ADVICE.get(name, _CRASH)
+    if "ended" not in results:
+        return "failed", f"its process ended with code {ending.code} while {stage}{_quoted(ending)}", None
+    if "error" in results:
+        return "failed", f"failed while {stage}: {results['error']}", None
+    if "refused" in results:
+        return "unavailable", results["refused"].partition("cannot be used: ")[2] or results["refused"], None
+    if "too_large" in results:
+        return "too large", results["too_large"], "use a smaller model, or close other programs"
+    problem = results["capability"]["problem"]
     if problem is not None:
         return "unavailable", problem, None
-    return ("answers" if "text" in told else "not run"), None, None
+    return ("answers" if "text" in results else "not run"), None, None
 
 
 def _signal(number: int) -> str:
@@ -124,13 +128,13 @@ def _signal(number: int) -> str:
         return f"signal {number}"
 
 
-def _said(ending: Ending) -> str:
-    return f" ({ending.last_words})" if ending.last_words else ""
+def _quoted(ending: Ending) -> str:
+    return f" ({ending.last_line})" if ending.last_line else ""
 
 
 _CODE = "from router.doctor.probe import main; main()"
-_LOOK_SECONDS = 0.05
-_LONGEST_WORDS = 200  # characters
+_POLL_SECONDS = 0.05
+_LONGEST_LINE = 200  # characters
 
 
 def attempt(
@@ -140,35 +144,35 @@ def attempt(
     *,
     run: bool,
     limit_seconds: float,
-    tell: Callable[[str], None],
+    on_stage: Callable[[str], None],
 ) -> Trial:
     """Find out whether ``backend`` can be used, and with ``run`` load ``model`` and take a token from it.
 
-    Each stage but exporting may take ``limit_seconds``; ``tell`` is told which one it is.
+    Each stage but exporting may take ``limit_seconds``; ``on_stage`` is called with each that begins.
     """
     with tempfile.TemporaryDirectory(prefix="hybrid-doctor-") as folder:
-        told = Path(folder, "told")
-        told.touch()
-        order = Order(backend, model, runtime, run, told)
-        with told.open("rb") as stream, Path(folder, "output").open("w+b") as output:
+        results = Path(folder, "results")
+        results.touch()
+        order = Order(backend, model, runtime, run, results)
+        with results.open("rb") as stream, Path(folder, "output").open("w+b") as output:
             process = _start(order, output)
-            watch = _Watch(process.pid, stream, limit_seconds, lambda stage: tell(f"{backend}: {stage}"))
+            watch = _Watch(process.pid, stream, limit_seconds, lambda stage: on_stage(f"{backend}: {stage}"))
             try:
                 code = _wait(process, watch)
             finally:
                 _end(process)
-            return Trial.judge(backend, watch.told, Ending(code, _last_line(output)), limit_seconds)
+            return Trial.judge(backend, watch.results, Ending(code, _last_line(output)), limit_seconds)
 
 
 def _start(order: Order, output: IO[bytes]) -> subprocess.Popen[bytes]:
     # what this process can import that one can too; -P: and nothing from the folder it happens to stand in
-    places = os.pathsep.join(place or os.getcwd() for place in sys.path)
+    folders = os.pathsep.join(folder or os.getcwd() for folder in sys.path)
     return subprocess.Popen(
         [sys.executable, "-P", "-c", _CODE, order.as_json()],
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=output,
-        env={**os.environ, "PYTHONPATH": places},
+        env={**os.environ, "PYTHONPATH": folders},
         start_new_session=True,  # Ctrl-C is for this process, which ends that one
     )
 
@@ -183,54 +187,54 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 def _wait(process: subprocess.Popen[bytes], watch: _Watch) -> int | None:
     """The exit code; None when a stage took too long."""
     while (code := process.poll()) is None:
-        watch.look()
+        watch.poll()
         if watch.is_late:
             return None
-        time.sleep(_LOOK_SECONDS)
-    watch.look()
+        time.sleep(_POLL_SECONDS)
+    watch.poll()
     return code
 
 
 class _Watch:
-    """What a process has told so far, and how long it has been at its stage."""
+    """What a process has written so far, and how long it has been at its stage."""
 
     def __init__(
         self, process: int, stream: IO[bytes], limit_seconds: float, on_stage: Callable[[str], None]
     ) -> None:
-        self.told: dict[str, Any] = {}
+        self.results: dict[str, Any] = {}
         self._process = process
         self._stream = stream
         self._limit_seconds = limit_seconds
         self._on_stage = on_stage
-        self._rest = b""
+        self._partial_line = b""
         self._enter()
 
     @property
     def is_late(self) -> bool:
         """Whether the stage takes longer than it may."""
-        limited = self.told.get("stage") != EXPORTING
+        limited = self.results.get("stage") != EXPORTING
         return limited and time.monotonic() - self._since > self._limit_seconds
 
-    def look(self) -> None:
-        """Read what was told since the last look."""
-        *lines, self._rest = (self._rest + self._stream.read()).split(b"\n")
+    def poll(self) -> None:
+        """Read what was written since the last time."""
+        *lines, self._partial_line = (self._partial_line + self._stream.read()).split(b"\n")
         for line in lines:
-            news = json.loads(line)
-            self.told |= news
-            if "stage" in news or "percent" in news:
+            result = json.loads(line)
+            self.results |= result
+            if "stage" in result or "percent" in result:
                 self._enter()
-        peaks = (self.told.get("peak_bytes"), peak_bytes(self._process))
-        self.told["peak_bytes"] = max((peak for peak in peaks if peak is not None), default=None)
+        peaks = (self.results.get("peak_bytes"), peak_bytes(self._process))
+        self.results["peak_bytes"] = max((peak for peak in peaks if peak is not None), default=None)
 
     def _enter(self) -> None:
         self._since = time.monotonic()
-        stage = self.told.get("stage", "starting")
-        done = f", {self.told['percent']} %" if stage == EXPORTING and "percent" in self.told else ""
+        stage = self.results.get("stage", "starting")
+        done = f", {self.results['percent']} %" if stage == EXPORTING and "percent" in self.results else ""
         self._on_stage(stage + done)
 
 
 def _last_line(output: IO[bytes]) -> str:
     output.seek(0)
     lines = output.read().decode("utf-8", "replace").split("\n")
-    said = [line.strip() for line in lines if line.strip()]
-    return said[-1][:_LONGEST_WORDS] if said else ""
+    printed = [line.strip() for line in lines if line.strip()]
+    return printed[-1][:_LONGEST_LINE] if printed else ""

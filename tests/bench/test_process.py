@@ -5,6 +5,7 @@ import signal
 import time
 from contextlib import closing
 from functools import partial
+from os import _exit
 from typing import Any
 
 import pytest
@@ -28,7 +29,7 @@ def work(kept: list[int], what: Any) -> Any:
         case "die":
             os.kill(os.getpid(), signal.SIGKILL)
         case "leave":
-            os._exit(3)
+            _exit(3)
         case "interrupt":
             os.kill(os.getpid(), signal.SIGINT)
         case "print":
@@ -88,9 +89,9 @@ def test_a_process_that_dies_is_told_of(process: Process, end: str, words: str) 
 
 def test_closing_ends_also_what_hangs() -> None:
     hanging = Process(partial(work, []), "test")
-    hanging._connection.send("hang")
+    hanging.send("hang")
     hanging.close()
-    assert hanging._process.exitcode == -signal.SIGTERM  # told to, not killed after it was waited for
+    assert hanging.exit_code == -signal.SIGTERM  # told to, not killed after it was waited for
     with pytest.raises(ProcessLookupError):
         os.kill(hanging.pid, 0)
 

@@ -240,6 +240,9 @@ def test_a_server_s_figures_are_not_kept() -> None:
     assert speeds(report(standings=served)) == {}
 
 
+SEARCHED_HEAD = [("lm_head.weight", 0.006), ("shortlist.lm_head.weight", 0.1)]
+
+
 def test_weight_errors_are_means_over_the_parts() -> None:
     layers = "model.language_model.layers.0."
     body = [MatrixError(layers + "mlp.up_proj.weight", 4, 32, 0.08), MatrixError(layers + "q", 4, 32, 0.06)]
@@ -251,12 +254,11 @@ def test_weight_errors_are_means_over_the_parts() -> None:
     assert Fidelity.of([*body, table_, *vision]) == Fidelity(pytest.approx(0.07), 0.004, 0.005)
     assert Fidelity.of([*body, head, table_]) == Fidelity(pytest.approx(0.07), 0.1, 0.0)
     assert Fidelity.of([]) == EXACT
-    calibrated = [matrix._replace(output_error=0.05) for matrix in body]
+    calibrated = [MatrixError(*matrix[:4], output_error=0.05) for matrix in body]
     assert Fidelity.of([*calibrated, head]).text(vision=False) == "0.070 (outputs 0.050) / 0.100"
     assert Fidelity(0.0771, 0.0056, 0.005).text(vision=False) == "0.077 / 0.006"
-    searched = Fidelity.of(
-        [*body, head._replace(error=0.006), head._replace(name="shortlist.lm_head.weight")]
-    )
+    whole, search = (MatrixError(name, 4, 32, error) for name, error in SEARCHED_HEAD)
+    searched = Fidelity.of([*body, whole, search])
     assert searched.text(vision=True) == "0.070 / 0.006 (past the best 0.100) / 0"
     assert EXACT.text(vision=True) == "0 / 0 / 0"
 

@@ -169,6 +169,6 @@ def _fails(threads: int, cache_bytes: int | None) -> Rates:
 
 
 def test_a_machine_that_cannot_be_measured_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(roofline, "_measure", _fails)
+    monkeypatch.setattr(roofline, "measure_here", _fails)
     with pytest.raises(BackendError, match="MemoryError: too little"):
         measure_rates(1, None)

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from backends.base import BackendError, RequestError
-from router.bench import idle
 from router.bench.engine import Facts, Measurement
 from router.bench.idle import IdleWatch, is_busy
 from router.bench.report import busy_notes
@@ -91,7 +90,6 @@ def test_the_workloads_that_are_asked_for() -> None:
 @pytest.fixture
 def proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A /proc and a clock of our own; times in hundredths of a second."""
-    monkeypatch.setattr(idle, "_PROC", tmp_path)
     monkeypatch.setattr("os.sysconf", lambda name: 100)
     now = [0.0]
     monkeypatch.setattr("time.perf_counter", lambda: now[0])
@@ -109,7 +107,7 @@ def proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 def test_others_use_what_is_not_ours(proc, tmp_path: Path) -> None:
     proc(0, 1000, 5000, self=100, _7=200)
-    watch = IdleWatch([7])
+    watch = IdleWatch([7], tmp_path)
     proc(2, 1000 + 250, 5000, self=100 + 20, _7=200 + 130)
     assert watch.lap("text") == pytest.approx((2.5 - 0.2 - 1.3) / 2)
     proc(4, 1000 + 250 + 10, 5400, self=100 + 20 + 10, _7=200 + 130)

@@ -34,7 +34,7 @@ def install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[object]
 
 
 def tried(name: str, **settings) -> Trial:
-    settings = {"run": True, "limit_seconds": LONG, "tell": lambda _stage: None} | settings
+    settings = {"run": True, "limit_seconds": LONG, "on_stage": lambda _stage: None} | settings
     return trial.attempt(name, find(), Runtime(), **settings)
 
 

@@ -41,7 +41,7 @@ def caches(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def test_a_backend_loads_and_gives_a_token_about_a_text_and_an_image() -> None:
     stages: list[str] = []
-    found = tried("onnx", tell=stages.append)
+    found = tried("onnx", on_stage=stages.append)
     assert (found.state, found.problem, found.advice) == ("answers", None, None)
     assert found.capability == backends.capability("onnx")
     assert found.text is not None
@@ -98,7 +98,7 @@ def test_a_hang_is_ended_where_it_hangs(monkeypatch) -> None:
             clock.now += LONG + 1
 
     # the stage is entered at the earlier time: the clock goes on only while it is told of
-    found = tried("scripted", tell=tell)
+    found = tried("scripted", on_stage=tell)
     assert found.state == "failed"
     assert found.problem == "stopped after 600 s of answering a text"
     assert found.advice == "--timeout 6000 waits longer"
@@ -114,7 +114,7 @@ def test_an_export_may_take_as_long_as_it_needs(monkeypatch) -> None:
         if stage.startswith("onnx: exporting"):
             clock.now += LONG + 1
 
-    assert tried("onnx", tell=tell).state == "answers"
+    assert tried("onnx", on_stage=tell).state == "answers"
     assert clock.now > LONG
 
 
@@ -186,26 +186,26 @@ def test_a_backend_that_only_this_process_has_is_told_as_that(monkeypatch) -> No
 def test_a_checkpoints_backend_is_not_tried_with_an_export() -> None:
     export = stand_in_for_scenes()
     found = trial.attempt(
-        "torch", find(str(export)), Runtime(), run=True, limit_seconds=LONG, tell=lambda _stage: None
+        "torch", find(str(export)), Runtime(), run=True, limit_seconds=LONG, on_stage=lambda _stage: None
     )
     assert found.state == "unavailable"
     assert found.problem == f"it reads a checkpoint, and {export} is an export"
 
 
 def test_a_model_larger_than_the_free_memory_is_not_loaded(monkeypatch, tmp_path: Path) -> None:
-    order = probe.Order("torch", find(), Runtime(dtype="fp32"), run=True, told=tmp_path / "told")
+    order = probe.Order("torch", find(), Runtime(dtype="fp32"), run=True, output=tmp_path / "output")
     monkeypatch.setattr(probe, "available_memory", lambda: 400_000_000)
-    problem = probe._too_large(order, CHECKPOINTS)
+    problem = probe.too_large(order, CHECKPOINTS)
     assert problem == "needs about 0.4 GB of memory, 0.4 GB are free"
-    assert probe._too_large(order, EXPORTS) is None
-    assert probe._too_large(order, replace(CHECKPOINTS, for_tests=True)) is None
+    assert probe.too_large(order, EXPORTS) is None
+    assert probe.too_large(order, replace(CHECKPOINTS, for_tests=True)) is None
     capability = {"traits": vars(CHECKPOINTS), "problem": None}
     found = Trial.judge(
         "torch", {"capability": capability, "too_large": problem, "ended": True}, Ending(0), 1
     )
     assert (found.state, found.problem, found.can_answer) == ("too large", problem, False)
     monkeypatch.setattr(probe, "available_memory", lambda: 500_000_000)
-    assert probe._too_large(order, CHECKPOINTS) is None
+    assert probe.too_large(order, CHECKPOINTS) is None
 
 
 @pytest.mark.parametrize(
@@ -234,7 +234,7 @@ def test_an_image_that_fails_leaves_the_text_standing() -> None:
 
 def test_an_order_arrives_as_it_was_sent(tmp_path: Path) -> None:
     order = probe.Order(
-        "onnx", find(), Runtime(threads=2, checkpoint=tmp_path), run=True, told=tmp_path / "a"
+        "onnx", find(), Runtime(threads=2, checkpoint=tmp_path), run=True, output=tmp_path / "a"
     )
     assert probe.Order.parse(order.as_json()) == order
 
