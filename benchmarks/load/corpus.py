@@ -17,9 +17,9 @@ from typing import Any
 import httpx2
 
 from benchmarks.load.bodies import CHAT, IMAGE, body, imaged, shown
+from benchmarks.load.image_files import bad_files, gif_declaring, jpeg_declaring, png, webp_declaring
+from benchmarks.load.wrong_bodies import BROKEN, WRONG
 from benchmarks.served import ROOT, Server, served
-from tests.api.body_corpus import BROKEN, WRONG
-from tests.images.image_corpus import bad_files, gif_declaring, jpeg_declaring, png, webp_declaring
 
 _ASKING = (CHAT, "/v1/completions", "/v1/route")
 _JSON = {"content-type": "application/json"}

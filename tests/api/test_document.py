@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backends.base import RequestError
+from benchmarks.load.wrong_bodies import BROKEN
 from router.api.parse import MAX_DEPTH, MAX_VALUES, read_document
-from tests.api.body_corpus import BROKEN, refused
+from tests.api.parsing import refused
 
 
 @pytest.mark.parametrize("name", BROKEN)

@@ -6,13 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.load.wrong_bodies import PIXEL, WRONG, content
 from router.api.chat import read_chat
 from router.api.completions import read_completion
 from router.api.messages import ImageSource
 from router.api.parse import MOST_NAMED
 from router.api.request import LOW_PIXELS
 from router.types import Picture, Sampling
-from tests.api.body_corpus import ALL_SAMPLING, BASE, PIXEL, WRONG, ask, content, refused
+from tests.api.parsing import ALL_SAMPLING, BASE, ask, refused
 
 
 @pytest.mark.parametrize(("fields", "code", "param"), WRONG, ids=[str(w[0])[:60] for w in WRONG])

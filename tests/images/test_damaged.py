@@ -14,9 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from backends.base import RequestError
-from router.images import InputLimits, from_pil, read_image
-from tests.images.image_corpus import (
-    LIMITS,
+from benchmarks.load.image_files import (
     bad_files,
     bmp_declaring,
     chunk,
@@ -26,10 +24,10 @@ from tests.images.image_corpus import (
     photo,
     png,
     progressive_with,
-    refused,
-    seen,
     webp_declaring,
 )
+from router.images import InputLimits, from_pil, read_image
+from tests.images.reading import LIMITS, refused, seen
 
 
 @pytest.mark.parametrize("name", bad_files())

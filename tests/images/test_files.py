@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from backends.base import RequestError
+from benchmarks.load.image_files import encoded, photo
 from router.images import open_image
-from tests.images.image_corpus import encoded, photo
 
 
 def test_a_regular_file_and_a_link_to_one_are_read(tmp_path: Path) -> None:

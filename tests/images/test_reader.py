@@ -10,8 +10,9 @@ import pytest
 from PIL import Image, ImageOps
 
 from backends.qwen3vl import ImageLimits, patches
+from benchmarks.load.image_files import chunk, encoded, gif_declaring, photo, png
 from router.images import InputLimits, from_pil, read_image
-from tests.images.image_corpus import chunk, encoded, gif_declaring, photo, png, refused, seen
+from tests.images.reading import refused, seen
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,10 @@ import httpx2
 import pytest
 
 from backends.base import RequestError
+from benchmarks.load.image_files import encoded, photo
 from router.api.messages import ImageSource
 from router.server import fetch as fetching
 from router.server.fetch import address, fetch, is_public
-from tests.images.image_corpus import encoded, photo
 
 IMAGE = encoded(photo(), "PNG")
 GOOD = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(IMAGE), IMAGE)

@@ -7,9 +7,9 @@ import re
 
 import pytest
 
+from benchmarks.load.image_files import encoded, photo
 from router.api.messages import data_uri
 from router.server import log
-from tests.images.image_corpus import encoded, photo
 from tests.server.conftest import ASK, Served, read_all, until
 
 CANARY = "canary-7f3a"

@@ -10,10 +10,10 @@ import httpx2
 import pytest
 
 from backends.scripted import ScriptedBackend
+from benchmarks.load.image_files import bad_files, encoded, gif_declaring, jpeg_declaring, photo, png
+from benchmarks.load.wrong_bodies import BROKEN, WRONG
 from router.api.messages import data_uri
 from router.server import answering
-from tests.api.body_corpus import BROKEN, WRONG
-from tests.images.image_corpus import bad_files, encoded, gif_declaring, jpeg_declaring, photo, png
 from tests.server.conftest import ANSWER, ASK, BUILDER, Served, post, read_all, read_until, until
 
 LEAKS = re.compile(r"0x[0-9a-f]{4}|/home|/work|/tmp|/usr|BytesIO|Traceback|\.py\b")

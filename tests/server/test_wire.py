@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from benchmarks.load.image_files import encoded, photo
 from router.api.messages import data_uri
-from tests.images.image_corpus import encoded, photo
 from tests.server.conftest import ANSWER, ASK, Served, until
 
 IMAGE = data_uri(encoded(photo(128, 96), "PNG"))

@@ -1,23 +1,12 @@
 """Bodies that a server of OpenAI's interface must refuse, and what it says of each."""
 
-from collections.abc import Callable
+from __future__ import annotations
+
 from typing import Any
 
-import pytest
-
-from backends.base import RequestError
-from router.api.chat import read_chat
 from router.api.parse import MAX_DEPTH, MAX_VALUES
-from router.api.request import ParsedRequest
 
 PIXEL = "data:image/png;base64,iVBORw0KGgo="
-BASE = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
-
-
-def refused(make: Callable[[], object]) -> tuple[str, str | None, str]:
-    with pytest.raises(RequestError) as caught:
-        make()
-    return caught.value.code, caught.value.param, str(caught.value)
 
 
 BROKEN = {
@@ -43,11 +32,8 @@ BROKEN = {
 }
 
 
-def ask(**fields: object) -> ParsedRequest:
-    return read_chat({**BASE, **fields})
-
-
 def content(*parts: object) -> list[object]:
+    """The messages of one user with these parts."""
     return [{"role": "user", "content": list(parts)}]
 
 
@@ -121,21 +107,3 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"best_of": True}, "unsupported_parameter", "best_of"),
     ({"guided_regex": "a*"}, "unsupported_parameter", "guided_regex"),
 ]
-
-
-ALL_SAMPLING: dict[str, Any] = {
-    "temperature": 1,
-    "top_k": 3,
-    "top_p": 0.5,
-    "min_p": 0.1,
-    "repetition_penalty": 1.1,
-    "presence_penalty": 0.5,
-    "frequency_penalty": -0.5,
-    "logit_bias": {"42": -100, "7": 0.5},
-    "max_tokens": 9,
-    "min_tokens": 2,
-    "ignore_eos": True,
-    "stop": ["a", "b"],
-    "stop_token_ids": [3],
-    "seed": -1,
-}
