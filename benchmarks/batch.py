@@ -29,17 +29,17 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--context", type=int, default=128, help="tokens that every session holds before")
     parser.add_argument("-r", "--repeats", type=int, default=15)
-    said = parser.parse_args()
-    decoder = Decoder(said.folder, Runtime(device="cpu", threads=said.threads))
-    store = decoder.store(max(ROWS), said.context + 1)
+    options = parser.parse_args()
+    decoder = Decoder(options.folder, Runtime(device="cpu", threads=options.threads))
+    store = decoder.store(max(ROWS), options.context + 1)
     bindings = {rows: decoder.bind([array[:rows] for array in store.arrays]) for rows in ROWS}
     seconds: dict[int, list[float]] = {rows: [] for rows in ROWS}
-    for turn in range(said.repeats + 1):
+    for turn in range(options.repeats + 1):
         for rows, binding in bindings.items():
-            taken = measure(decoder, binding, rows, said.context)
+            taken = measure(decoder, binding, rows, options.context)
             if turn:  # the first warms up
                 seconds[rows].append(taken)
-    print(f"{Processor.read().name}, {said.threads} threads, {said.context} tokens of context\n")
+    print(f"{Processor.read().name}, {options.threads} threads, {options.context} tokens of context\n")
     print("| rows | ms a step | tok/s in all | times one row's |\n|---|---|---|---|")
     alone = float(np.median(seconds[1]))
     for rows in ROWS:

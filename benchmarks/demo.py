@@ -121,14 +121,14 @@ def main() -> None:
     parser.add_argument("-m", "--model", help="a checkpoint folder or hub id; the embedded model by default")
     parser.add_argument("-n", "--max-tokens", type=int, default=48)
     parser.add_argument("--threads", type=int)
-    said = parser.parse_args()
+    options = parser.parse_args()
     console, rows = Console(), []
-    router = Router(said.model, Runtime(threads=said.threads))
+    router = Router(options.model, Runtime(threads=options.threads))
     for scenario in SCENARIOS:
         for backend in BACKENDS:
             console.print(f"[bold]{scenario.name}[/bold] on {backend}: {scenario.question}")
             try:
-                done: Completion | Exception = ask(router, scenario, backend, said.max_tokens, console)
+                done: Completion | Exception = ask(router, scenario, backend, options.max_tokens, console)
             except (RequestError, BackendError) as error:
                 done = error
                 console.print(str(error), markup=False, highlight=False)

@@ -63,11 +63,11 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--tokens", type=int, nargs="+", default=[1, 2, 4, 8, 512])
     parser.add_argument("-r", "--repeats", type=int, default=7)
-    said = parser.parse_args()
-    print(f"{Processor.read().name}, {said.threads} threads; ms for each of {2 * PAIRS} matrices\n")
-    print("| format | " + " | ".join(f"{tokens} tokens" for tokens in said.tokens) + " |")
-    print("|---" * (1 + len(said.tokens)) + "|")
-    for name, cells in rows(said.tokens, said.threads, said.repeats):
+    arguments = parser.parse_args()
+    print(f"{Processor.read().name}, {arguments.threads} threads; ms for each of {2 * PAIRS} matrices\n")
+    print("| format | " + " | ".join(f"{tokens} tokens" for tokens in arguments.tokens) + " |")
+    print("|---" * (1 + len(arguments.tokens)) + "|")
+    for name, cells in rows(arguments.tokens, arguments.threads, arguments.repeats):
         print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
 
 

@@ -175,10 +175,10 @@ def _write_shard(path: Path, part: Sequence[tuple[str, tuple[int, ...]]], seed: 
 
 def write_config(folder: Path, shape: Shape) -> None:
     """config.json in the style of transformers 4.57 (the embedded model's is), and generation_config.json."""
-    end, said = shape.first_control, shape.first_control + 2  # <|endoftext|> and <|im_end|>
+    end, answer_end = shape.first_control, shape.first_control + 2  # <|endoftext|> and <|im_end|>
     config = json.loads((EMBEDDED / "config.json").read_bytes())
     config["text_config"] |= {
-        "bos_token_id": end, "eos_token_id": said, "pad_token_id": end,
+        "bos_token_id": end, "eos_token_id": answer_end, "pad_token_id": end,
         "hidden_size": shape.hidden,
         "num_hidden_layers": shape.layers,
         "num_attention_heads": shape.heads, "num_key_value_heads": shape.kv_heads,
@@ -201,7 +201,7 @@ def write_config(folder: Path, shape: Shape) -> None:
     tokens = {"vision_start": 9, "vision_end": 10, "image": 12, "video": 13}
     config |= {f"{name}_token_id": end + place for name, place in tokens.items()}
     _write_json(folder / "config.json", config | {"tie_word_embeddings": shape.tied})
-    generation = {"bos_token_id": end, "pad_token_id": end, "eos_token_id": [said, end]}
+    generation = {"bos_token_id": end, "pad_token_id": end, "eos_token_id": [answer_end, end]}
     sampling = {"do_sample": True, "temperature": 0.7, "top_k": 20, "top_p": 0.8, "repetition_penalty": 1.0}
     _write_json(folder / "generation_config.json", generation | sampling)
 
@@ -245,5 +245,5 @@ if __name__ == "__main__":
     parser.add_argument("--shape", choices=SHAPES, required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("out", type=Path, help="a new folder")
-    said = parser.parse_args()
-    write(said.out, SHAPES[said.shape], said.seed)
+    options = parser.parse_args()
+    write(options.out, SHAPES[options.shape], options.seed)

@@ -32,19 +32,19 @@ def main() -> None:
     parser.add_argument("export", type=Path, help="an export folder, or a checkpoint's in the cache")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--only", help=argparse.SUPPRESS)
-    said = parser.parse_args()
-    if said.only is not None:
-        print(measured(said.export, said.only.split(","), said.threads))
+    options = parser.parse_args()
+    if options.only is not None:
+        print(measured(options.export, options.only.split(","), options.threads))
         return
-    weights = said.export / "weights.data"
+    weights = options.export / "weights.data"
     with weights.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     found = weights.stat()
     print(f"weights.data: inode {found.st_ino}, {found.st_size} bytes, sha256 {digest}\n")
     print("| loaded | all, MB | own, MB | share, MB |\n|---|---|---|---|")
     for row in ROWS:
-        again = [sys.executable, "-m", "benchmarks.memory", str(said.export), "--only", row]
-        again += ["--threads", str(said.threads)] if said.threads else []
+        again = [sys.executable, "-m", "benchmarks.memory", str(options.export), "--only", row]
+        again += ["--threads", str(options.threads)] if options.threads else []
         done = subprocess.run(again, capture_output=True, text=True, check=True)
         print(f"| {row.replace(',', ' and ')} | {done.stdout.strip()} |", flush=True)
 

@@ -56,23 +56,23 @@ def main() -> None:
     parser.add_argument("--layers", type=int, help="how many of the first layers; all by default")
     parser.add_argument("--no-images", action="store_true", help="text alone: no tower is run")
     parser.add_argument("--verify", action="store_true", help="export each way and compare it with PyTorch")
-    said = parser.parse_args()
+    options = parser.parse_args()
     columns = ["rounding", "bits a weight", "weight error", "output error", *STEPS]
-    print(f"| {' | '.join(columns + ['nats, worst prompt', 'top-1'] * said.verify)} |")
-    print("|---" * (len(columns) + 2 * said.verify) + "|")
-    found = measure(said.checkpoint, said.layers, images=not said.no_images)
+    print(f"| {' | '.join(columns + ['nats, worst prompt', 'top-1'] * options.verify)} |")
+    print("|---" * (len(columns) + 2 * options.verify) + "|")
+    found = measure(options.checkpoint, options.layers, images=not options.no_images)
     for name, recipe in RECIPES.items():
         errors = found[name]
         outputs = {step: np.mean([output for _, output in errors[step]]) for step in STEPS}
         weights = np.mean([weight for step in STEPS for weight, _ in errors[step]])
         cells = [
-            f"{bits(recipe, said.checkpoint):.2f}",
+            f"{bits(recipe, options.checkpoint):.2f}",
             f"{weights:.4f}",
             f"{np.mean([*outputs.values()]):.4f}",
         ]
         cells += [f"{output:.4f}" for output in outputs.values()]
-        if said.verify:
-            cells += compared(said.checkpoint, recipe)
+        if options.verify:
+            cells += compared(options.checkpoint, recipe)
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 

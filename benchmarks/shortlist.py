@@ -30,18 +30,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--directions", type=int, default=64)
-    said = parser.parse_args()
-    weights = Weights(said.checkpoint)
+    options = parser.parse_args()
+    weights = Weights(options.checkpoint)
     name = next(name for kind in ("lm_head", "embed_tokens") for name in weights.names if kind in name)
     vocab, hidden = weights.shape(name)
-    directions = np.random.default_rng(1).standard_normal((hidden, said.directions)).astype(np.float32)
+    directions = np.random.default_rng(1).standard_normal((hidden, options.directions)).astype(np.float32)
 
     def scores(become: Callable[[Matrix], Matrix]) -> Scores:
         parts = (weights.read(name, slice(first, first + 8192)) for first in range(0, vocab, 8192))
         return np.concatenate([become(part) @ directions for part in parts])
 
     exact = scores(lambda rows: rows)
-    print(f"{name}, {vocab} tokens, {said.directions} directions, the best {SHORTLIST} with all bits\n")
+    print(f"{name}, {vocab} tokens, {options.directions} directions, the best {SHORTLIST} with all bits\n")
     print(
         f"| bits | rank of the best, at worst | of the best {BEST} | the best is right | nats | of all bits |"
     )

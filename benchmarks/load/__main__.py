@@ -25,8 +25,8 @@ MEASURES: dict[str, Callable[[argparse.Namespace], None]] = {
     "term": lambda _: measure_term(),
     "corpus": lambda _: measure_corpus(),
     "slow": lambda _: measure_slow(),
-    "reuse": lambda said: measure_reuse(said.model),
-    "soak": lambda said: measure_soak(said.requests),
+    "reuse": lambda options: measure_reuse(options.model),
+    "soak": lambda options: measure_soak(options.requests),
 }
 
 
@@ -36,12 +36,12 @@ def main() -> None:
     parser.add_argument("names", nargs="*", help=f"{', '.join(MEASURES)}; all by default")
     parser.add_argument("-m", "--model", default="scenes", help="of reuse; large, so that images take time")
     parser.add_argument("-n", "--requests", type=int, default=10_000, help="of soak")
-    said = parser.parse_args()
-    if unknown := set(said.names) - set(MEASURES):
+    options = parser.parse_args()
+    if unknown := set(options.names) - set(MEASURES):
         parser.error(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(MEASURES)}")
     for name, measure in MEASURES.items():
-        if not said.names or name in said.names:
-            measure(said)
+        if not options.names or name in options.names:
+            measure(options)
 
 
 if __name__ == "__main__":

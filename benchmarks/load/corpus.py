@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,10 @@ from benchmarks.load.image_files import bad_files, gif_declaring, jpeg_declaring
 from benchmarks.load.wrong_bodies import BROKEN, WRONG
 from benchmarks.served import ROOT, Server, served
 
-_ASKING = (CHAT, "/v1/completions", "/v1/route")
+_POST_PATHS = (CHAT, "/v1/completions", "/v1/route")
 _JSON = {"content-type": "application/json"}
 _OWN = {str(ROOT), sys.prefix, sys.base_prefix, str(Path.home()), tempfile.gettempdir()}
-_TELLING = re.compile(
+_LEAKING = re.compile(
     r"0x[0-9a-f]{4,}|Traceback|BytesIO|\.py\b|site-packages|" + "|".join(map(re.escape, sorted(_OWN))),
     re.IGNORECASE,
 )
@@ -47,28 +48,28 @@ class Sent:
 
 def measure_corpus() -> None:
     """All of them to one server, and after each a good request."""
-    assert all(_TELLING.search(text) for text in _PLANTED), "what tells of this machine would not be noticed"
+    assert all(_LEAKING.search(text) for text in _PLANTED), "what tells of this machine would not be noticed"
     ends: dict[str, Counter[str]] = {}
-    telling: list[str] = []
+    leaks: list[str] = []
     next_ones: Counter[str] = Counter()
-    with served() as server, httpx2.Client(base_url=server.address, timeout=60) as asking:
+    with served() as server, httpx2.Client(base_url=server.address, timeout=60) as client:
         for sent in corpus():
-            end, said = _answered(server, asking, sent)
+            end, text = _answered(server, client, sent)
             ends.setdefault(sent.kind, Counter())[end] += 1
-            if told := _TELLING.search(said):
-                telling.append(f"{sent.kind}, {sent.content[:80]!r}: {told[0]!r} in {said[:200]!r}")
-            next_ones[_next_one(asking)] += 1
-    for kind, found in ends.items():
-        print(f"{kind}: " + ", ".join(f"{count} x {end}" for end, count in sorted(found.items())))
+            if leak := _LEAKING.search(text):
+                leaks.append(f"{sent.kind}, {sent.content[:80]!r}: {leak[0]!r} in {text[:200]!r}")
+            next_ones[_next_one(client)] += 1
+    for kind, counts in ends.items():
+        print(f"{kind}: " + ", ".join(f"{count} x {end}" for end, count in sorted(counts.items())))
     whole = sum(ends.values(), Counter[str]())
     print(f"in all: {dict(sorted(whole.items()))} of {whole.total()}")
-    print(f"answers that tell of this machine: {len(telling)}", *telling, sep="\n")
+    print(f"answers that tell of this machine: {len(leaks)}", *leaks, sep="\n")
     print(f"the next request: {dict(next_ones)}")
 
 
 def corpus() -> Iterator[Sent]:
     """Everything, the worst last."""
-    for path in _ASKING:
+    for path in _POST_PATHS:
         yield from (Sent("broken JSON", data, path) for data in BROKEN.values())
         yield from (Sent("no UTF-8", data, path) for data in (b'{"model": "\xff"}', rb'{"model": "\ud800"}'))
     for path in (CHAT, "/v1/route"):
@@ -80,7 +81,9 @@ def corpus() -> Iterator[Sent]:
     yield from (
         Sent("content types", json.dumps(body()).encode(), headers={"content-type": kind}) for kind in _KINDS
     )
-    yield from (Sent("hosts and origins", path="/livez", method="GET", headers=said) for said in _STRANGERS)
+    yield from (
+        Sent("hosts and origins", path="/livez", method="GET", headers=headers) for headers in _STRANGERS
+    )
     yield from (Sent("paths", path=path, method=method) for path in _PATHS for method in ("GET", "PUT"))
     yield _json("too much", body("x" * (33 << 20)))
     yield _json("too much", body("word " * 6000))
@@ -89,8 +92,8 @@ def corpus() -> Iterator[Sent]:
     yield from (Sent("no HTTP", data, raw=True) for data in _RAW)
 
 
-def _json(kind: str, asked: dict[str, Any], path: str = CHAT) -> Sent:
-    return Sent(kind, json.dumps(asked).encode(), path)
+def _json(kind: str, fields: dict[str, Any], path: str = CHAT) -> Sent:
+    return Sent(kind, json.dumps(fields).encode(), path)
 
 
 def _bad_images() -> Iterator[bytes]:
@@ -175,30 +178,31 @@ _RAW = (
 )
 
 
-def _answered(server: Server, asking: httpx2.Client, sent: Sent) -> tuple[str, str]:
-    """How it was answered, and all that was said."""
+def _answered(server: Server, client: httpx2.Client, sent: Sent) -> tuple[str, str]:
+    """The status, or how the connection ended, and everything that came back."""
     if sent.raw:
         return _answered_raw(server, sent.content)
-    response = asking.request(sent.method, sent.path, content=sent.content, headers=sent.headers)
+    response = client.request(sent.method, sent.path, content=sent.content, headers=sent.headers)
     return str(response.status_code), f"{response.headers}\n{response.text}"
 
 
 def _answered_raw(server: Server, data: bytes) -> tuple[str, str]:
-    said = b""
+    answer = b""
     with socket.create_connection(("127.0.0.1", server.port), _HTTP_SECONDS) as connection:
         try:
             connection.sendall(data)
-            connection.shutdown(socket.SHUT_WR)
+            with suppress(OSError):  # the other side may be gone, with its answer still to be read
+                connection.shutdown(socket.SHUT_WR)
             while piece := connection.recv(65536):
-                said += piece
+                answer += piece
         except (ConnectionError, TimeoutError) as error:
-            return (said[9:12].decode() if said else type(error).__name__), said.decode("latin-1")
-    return said[9:12].decode() if said else "closed", said.decode("latin-1")
+            return (answer[9:12].decode() if answer else type(error).__name__), answer.decode("latin-1")
+    return answer[9:12].decode() if answer else "closed", answer.decode("latin-1")
 
 
-def _next_one(asking: httpx2.Client) -> str:
-    response = asking.post(CHAT, json=imaged(IMAGE, "Which colours do you see?", temperature=0))
+def _next_one(client: httpx2.Client) -> str:
+    response = client.post(CHAT, json=imaged(IMAGE, "Which colours do you see?", temperature=0))
     if response.status_code != 200:
         return str(response.status_code)
-    said = response.json()["choices"][0]["message"]["content"]
-    return "answered" if said == _SEES else f"answered {said!r}"
+    answer = response.json()["choices"][0]["message"]["content"]
+    return "answered" if answer == _SEES else f"answered {answer!r}"

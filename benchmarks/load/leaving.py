@@ -19,24 +19,24 @@ def measure_leaving() -> None:
     options = ("--max-concurrency", "8", "--max-queue", str(LEAVERS))
     with served(*options, HYBRID_SCRIPT=script) as server:
         for backend in ("scripted", "onnx", "genai"):
-            said = asyncio.run(leave(server, f"scenes@{backend}"))
-            print(f"{LEAVERS} leaving {backend}: {said}", flush=True)
+            outcome = asyncio.run(leave(server, f"scenes@{backend}"))
+            print(f"{LEAVERS} leaving {backend}: {outcome}", flush=True)
 
 
 async def leave(server: Server, model: str) -> str:
     """Streams that are all left at one moment, when their headers are there and some of them are answered."""
-    asking = client(server, LEAVERS)
+    connection = client(server, LEAVERS)
     try:
         requests = [
-            asking.build_request("POST", CHAT, json=body(model=model, stream=True, **ENDLESS))
+            connection.build_request("POST", CHAT, json=body(model=model, stream=True, **ENDLESS))
             for _ in range(LEAVERS)
         ]
-        opened = await asyncio.gather(*(asking.send(request, stream=True) for request in requests))
+        opened = await asyncio.gather(*(connection.send(request, stream=True) for request in requests))
         assert all(response.status_code == 200 for response in opened), Counter(r.status_code for r in opened)
         running, waiting = await _figures(server)
         await asyncio.gather(*(response.aclose() for response in opened))
     finally:
-        await asking.aclose()
+        await connection.aclose()
     await asyncio.sleep(1.0)
     left, computed = await _figures(server), server.cpu_seconds()
     await asyncio.sleep(1.0)

@@ -27,9 +27,9 @@ def measure_reuse(model: str) -> None:
         for number in (1, 2):
             times = []
             for question in questions:
-                asked = first_token(server, image(number), question)
-                print(f"image {number}, {question!r}: {asked}", flush=True)
-                times.append(asked.seconds)
+                answer = first_token(server, image(number), question)
+                print(f"image {number}, {question!r}: {answer}", flush=True)
+                times.append(answer.seconds)
             print(f"image {number}: the second TTFT is {times[1] / times[0]:.3f} of the first", flush=True)
 
 
@@ -62,14 +62,14 @@ def image(number: int) -> bytes:
 
 def first_token(server: Server, data: bytes, question: str) -> Asked:
     """Ask about an image by a stream, as any client does."""
-    asked = imaged(
+    request = imaged(
         data, question, model="auto", max_tokens=_TOKENS, stream=True, stream_options={"include_usage": True}
     )
     seconds = computed = 0.0
     usage: dict[str, Any] = {}
     since, before = time.perf_counter(), server.cpu_seconds()
     address = f"{server.address}{CHAT}"
-    with httpx2.stream("POST", address, json=asked, timeout=_ANSWER_SECONDS) as response:
+    with httpx2.stream("POST", address, json=request, timeout=_ANSWER_SECONDS) as response:
         response.raise_for_status()
         for line in response.iter_lines():
             found = json.loads(line[6:]) if line.startswith("data: {") else {}

@@ -30,26 +30,26 @@ _BEGUN = _HEAD + b'Content-Type: application/json\r\nContent-Length: 9999\r\n\r\
 
 def measure_slow() -> None:
     """A script's answer, where what the server itself does is all there is, and the model's of an image."""
-    asked = {
+    bodies = {
         "a script's answer": body(model="scenes@scripted"),
         "an image": imaged(IMAGE, max_tokens=8),
     }
     with served(HYBRID_SCRIPT=_SCRIPT) as server:
-        for name, said in asked.items():
-            print(f"{name}: {compared(server, said)}", flush=True)
+        for name, request in bodies.items():
+            print(f"{name}: {compared(server, request)}", flush=True)
 
 
-def compared(server: Server, said: dict[str, Any]) -> str:
+def compared(server: Server, request: dict[str, Any]) -> str:
     """The time of one request after the other, with the crowd and without it."""
     alone: list[float] = []
     beside: list[float] = []
     crowd = Crowd()
-    with httpx2.Client(base_url=server.address, timeout=60) as asking:
-        _times(asking, said)  # whatever is slower at first
+    with httpx2.Client(base_url=server.address, timeout=60) as client:
+        _times(client, request)  # whatever is slower at first
         for _ in range(ROUNDS):
-            alone += _times(asking, said)
+            alone += _times(client, request)
             with crowded(server, crowd):
-                beside += _times(asking, said)
+                beside += _times(client, request)
     figures = [float(np.quantile(times, q)) for q in (0.5, 0.99) for times in (alone, beside)]
     return (
         f"p50 {figures[0]:.1f} ms alone, {figures[1]:.1f} beside {SLOW} slow connections; "
@@ -98,11 +98,11 @@ def crowded(server: Server, crowd: Crowd) -> Iterator[None]:
         process.join()
 
 
-def _times(asking: httpx2.Client, said: dict[str, Any]) -> list[float]:
+def _times(client: httpx2.Client, request: dict[str, Any]) -> list[float]:
     times = []
     for _ in range(_REQUESTS):
         since = time.perf_counter()
-        asking.post(CHAT, json=said).raise_for_status()
+        client.post(CHAT, json=request).raise_for_status()
         times.append((time.perf_counter() - since) * 1000)
     return times
 
@@ -112,33 +112,33 @@ def _trickle_all(port: int, pipe: Connection) -> None:
 
 
 async def _trickling(port: int, pipe: Connection) -> None:
-    found = _Trickled()
-    tasks = [asyncio.create_task(_trickle(port, number, found)) for number in range(SLOW)]
-    while found.open < SLOW:
+    trickled = _Trickled()
+    tasks = [asyncio.create_task(_trickle(port, number, trickled)) for number in range(SLOW)]
+    while trickled.open < SLOW:
         await asyncio.sleep(0.05)
     pipe.send("there")
     await asyncio.to_thread(pipe.recv)
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    pipe.send((found.sent, found.ended))
+    pipe.send((trickled.sent, trickled.ended))
 
 
-async def _trickle(port: int, number: int, found: _Trickled) -> None:
+async def _trickle(port: int, number: int, trickled: _Trickled) -> None:
     """Half of a request, its second half byte by byte: of the headers or, every other one, of the body."""
     while True:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         try:
             writer.write(_HEAD if number % 2 else _BEGUN)
-            found.open += 1
+            trickled.open += 1
             await asyncio.sleep(random.uniform(0, _BYTE_EVERY))  # they are not slow in step
             with suppress(ConnectionError):
                 while not reader.at_eof():
                     await asyncio.sleep(_BYTE_EVERY)
                     writer.write(b"x")
                     await writer.drain()
-                    found.sent += 1
-            found.ended += 1
+                    trickled.sent += 1
+            trickled.ended += 1
         finally:
-            found.open -= 1
+            trickled.open -= 1
             writer.close()

@@ -25,9 +25,9 @@ def measure_soak(count: int) -> None:
     """The slope of the memory over the requests after the first fifth, and the files and threads."""
     with served("--max-queue", "16", HYBRID_SCRIPT=SCRIPT) as server:
         since = time.perf_counter()
-        found, ends = asyncio.run(soak(server, count))
+        looks, ends = asyncio.run(soak(server, count))
         seconds = time.perf_counter() - since
-    warm = [at for at in found if at.requests >= count // 5]
+    warm = [at for at in looks if at.requests >= count // 5]
     thousands = np.array([at.requests for at in warm]) / 1000
     megabytes = np.array([at.process.memory for at in warm]) / 1e6
     (slope, _), spread = np.polyfit(thousands, megabytes, 1, cov=True)
@@ -52,27 +52,27 @@ class Soaked:
 async def soak(server: Server, count: int) -> tuple[list[Soaked], Counter[str]]:
     """Mixed requests by four clients; a look at the server fifty times on the way."""
     draw = random.Random(7)
-    asked = iter([(i, draw.choice(bad() if i % 2 else good())) for i in range(count)])
+    requests = iter([(i, draw.choice(bad() if i % 2 else good())) for i in range(count)])
     ends: Counter[str] = Counter()
-    found: list[Soaked] = []
+    looks: list[Soaked] = []
 
     async def ask() -> None:
-        async with client(server, 1) as asking:
-            for i, said in asked:
-                ends[await _once(asking, said, leaves=draw.random() < 0.02)] += 1
+        async with client(server, 1) as connection:
+            for i, request in requests:
+                ends[await _once(connection, request, leaves=draw.random() < 0.02)] += 1
                 if i % (count // _LOOKS) == 0:
-                    found.append(Soaked(i, server.process()))
+                    looks.append(Soaked(i, server.process()))
 
     await asyncio.gather(*(ask() for _ in range(_CLIENTS)))
     await asyncio.sleep(1.0)
-    found.append(Soaked(count, server.process()))
-    return found, ends
+    looks.append(Soaked(count, server.process()))
+    return looks, ends
 
 
-async def _once(asking: httpx2.AsyncClient, said: Any, leaves: bool) -> str:
-    data = said if isinstance(said, str) else json.dumps(said)
+async def _once(connection: httpx2.AsyncClient, request: Any, leaves: bool) -> str:
+    data = request if isinstance(request, str) else json.dumps(request)
     headers = {"content-type": "application/json"}
-    async with asking.stream("POST", CHAT, content=data, headers=headers) as response:
+    async with connection.stream("POST", CHAT, content=data, headers=headers) as response:
         if leaves:
             return "left"
         await response.aread()

@@ -25,27 +25,27 @@ def measure_streams() -> None:
     """With a line of the usual length, and with one as long as the crowd."""
     for options in ((), ("--max-queue", str(STREAMS))):
         with served(*options) as server:
-            said = " ".join(options) or "the defaults"
-            print(f"{STREAMS} streams, {said}: {asyncio.run(streams(server))}", flush=True)
+            settings = " ".join(options) or "the defaults"
+            print(f"{STREAMS} streams, {settings}: {asyncio.run(streams(server))}", flush=True)
 
 
 async def streams(server: Server) -> str:
     """All at once, every second one with an image."""
-    asked = [body(stream=True), imaged(IMAGE, stream=True)]
-    with health_asked(server) as times:
-        async with client(server, STREAMS) as asking:
+    bodies = [body(stream=True), imaged(IMAGE, stream=True)]
+    with health_timed(server) as times:
+        async with client(server, STREAMS) as connection:
             since = time.perf_counter()
-            ends = await asyncio.gather(*(stream(asking, asked[i % 2]) for i in range(STREAMS)))
+            ends = await asyncio.gather(*(stream(connection, bodies[i % 2]) for i in range(STREAMS)))
             seconds = time.perf_counter() - since
-    told = ", ".join(f"{count} {end}" for end, count in sorted(Counter(ends).items()))
-    middle, most = np.quantile(times, 0.5), max(times)
-    return f"{told} in {seconds:.1f} s; /health p50 {middle:.1f} ms, most {most:.1f} ms of {len(times)}"
+    counts = ", ".join(f"{count} {end}" for end, count in sorted(Counter(ends).items()))
+    median, most = np.quantile(times, 0.5), max(times)
+    return f"{counts} in {seconds:.1f} s; /health p50 {median:.1f} ms, most {most:.1f} ms of {len(times)}"
 
 
-async def stream(asking: httpx2.AsyncClient, said: dict[str, Any]) -> str:
+async def stream(connection: httpx2.AsyncClient, request: dict[str, Any]) -> str:
     """What became of one stream: "whole", a status, or how it broke off."""
     try:
-        async with asking.stream("POST", CHAT, json=said) as response:
+        async with connection.stream("POST", CHAT, json=request) as response:
             text = (await response.aread()).decode()
     except httpx2.TimeoutException:
         return "hung"
@@ -56,7 +56,7 @@ async def stream(asking: httpx2.AsyncClient, said: dict[str, Any]) -> str:
 
 
 @contextmanager
-def health_asked(server: Server) -> Iterator[list[float]]:
+def health_timed(server: Server) -> Iterator[list[float]]:
     """The milliseconds that /health takes meanwhile, there at the end; asked by a process of its own."""
     spawn = multiprocessing.get_context("spawn")
     here, there = spawn.Pipe()
@@ -74,11 +74,11 @@ def health_asked(server: Server) -> Iterator[list[float]]:
 
 def _ask_health(address: str, pipe: Connection) -> None:
     times: list[float] = []
-    with httpx2.Client(base_url=address, timeout=30) as asking:
-        asking.get("/health").raise_for_status()
+    with httpx2.Client(base_url=address, timeout=30) as connection:
+        connection.get("/health").raise_for_status()
         pipe.send("begun")
         while not pipe.poll(_HEALTH_EVERY):
             since = time.perf_counter()
-            asking.get("/health").raise_for_status()
+            connection.get("/health").raise_for_status()
             times.append((time.perf_counter() - since) * 1000)
     pipe.send(times)

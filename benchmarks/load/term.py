@@ -25,27 +25,27 @@ def measure_term() -> None:
     for backend in ("scripted", "onnx", "genai"):
         for name, tokens in _ANSWERS.items():
             with served("--drain-timeout", str(DRAIN_SECONDS), HYBRID_SCRIPT=script) as server:
-                said = asyncio.run(terminated(server, f"scenes@{backend}", tokens))
-            print(f"{STREAMS} {name} streams of {backend}: {said}", flush=True)
+                outcome = asyncio.run(terminated(server, f"scenes@{backend}", tokens))
+            print(f"{STREAMS} {name} streams of {backend}: {outcome}", flush=True)
 
 
 async def terminated(server: Server, model: str, tokens: int) -> str:
     """What becomes of streams that have begun when the signal comes, and of who comes later."""
-    asked = body(model=model, stream=True, max_tokens=tokens, ignore_eos=True)
-    async with client(server, STREAMS + 1) as asking:
-        requests = [asking.build_request("POST", CHAT, json=asked) for _ in range(STREAMS)]
-        opened = await asyncio.gather(*(asking.send(request, stream=True) for request in requests))
+    request = body(model=model, stream=True, max_tokens=tokens, ignore_eos=True)
+    async with client(server, STREAMS + 1) as connection:
+        requests = [connection.build_request("POST", CHAT, json=request) for _ in range(STREAMS)]
+        opened = await asyncio.gather(*(connection.send(request, stream=True) for request in requests))
         reading = [asyncio.create_task(_end(response)) for response in opened]
         since = time.perf_counter()
         server.child.send_signal(signal.SIGTERM)
         exiting = asyncio.create_task(asyncio.to_thread(server.child.wait, 60))
         await asyncio.sleep(_LATER)
-        later = await _status(asking)
+        later = await _status(connection)
         ends = Counter(await asyncio.gather(*reading))
         code = await exiting
-    told = ", ".join(f"{count} {end}" for end, count in sorted(ends.items()))
+    counts = ", ".join(f"{count} {end}" for end, count in sorted(ends.items()))
     return (
-        f"{told}; one who came {_LATER} s later: {later}; exit code {code} after "
+        f"{counts}; one who came {_LATER} s later: {later}; exit code {code} after "
         f"{time.perf_counter() - since:.2f} s, {DRAIN_SECONDS} being the drain time"
     )
 
@@ -66,8 +66,8 @@ async def _end(response: httpx2.Response) -> str:
     return "told of an error" if last.startswith('data: {"error"') else "broken"
 
 
-async def _status(asking: httpx2.AsyncClient) -> str:
+async def _status(connection: httpx2.AsyncClient) -> str:
     try:
-        return str((await asking.post(CHAT, json=body())).status_code)
+        return str((await connection.post(CHAT, json=body())).status_code)
     except httpx2.TransportError:
         return "not let in, the server had ended"

@@ -35,20 +35,20 @@ from router.prompt import PromptBuilder
 
 def main() -> None:
     """Measure what was asked for, and print the table."""
-    said = _parser().parse_args()
+    options = _parser().parse_args()
     try:
-        if said.plot is not None:
+        if options.plot is not None:
             plotting.check()
-        report = _measured(said)
+        report = _measured(options)
     except (RequestError, BackendError) as error:
         sys.exit(f"benchmarks.peers: {error}")
     print(markdown(report), end="")
-    if said.markdown is not None:
-        said.markdown.write_text(markdown(report), "utf-8")
-    if said.save is not None:
-        said.save.write_text(as_json(report), "utf-8")
-    if said.plot is not None:
-        draw(report, said.plot)
+    if options.markdown is not None:
+        options.markdown.write_text(markdown(report), "utf-8")
+    if options.save is not None:
+        options.save.write_text(as_json(report), "utf-8")
+    if options.plot is not None:
+        draw(report, options.plot)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -72,10 +72,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _measured(said: argparse.Namespace) -> BenchReport:
+def _measured(options: argparse.Namespace) -> BenchReport:
     """Convert, load and measure; Ctrl-C ends with what was found so far."""
     with progress_bar("reading the model") as listener:
-        plan = _plan(find(said.model, listener), said, listener)
+        plan = _plan(find(options.model, listener), options, listener)
     with progress_bar("starting", steps=True) as listener:
         bench = Bench(plan, listener)
         try:
@@ -86,39 +86,39 @@ def _measured(said: argparse.Namespace) -> BenchReport:
     return replace(report, versions={**report.versions, **versions()})
 
 
-def _plan(model: Model, said: argparse.Namespace, listener: Listener) -> BenchPlan:
+def _plan(model: Model, options: argparse.Namespace, listener: Listener) -> BenchPlan:
     if model.is_export:
         raise RequestError(f"{model.folder} is an export; give the checkpoint, which every peer converts")
-    wanted = peers() if said.peers is None else chosen(peers(), said.peers)
+    wanted = peers() if options.peers is None else chosen(peers(), options.peers)
     builder = PromptBuilder.read(model.folder)
-    asked = _workloads(said)
-    check_room(asked, builder.config.text.context)
-    work = (said.work or Path("peers") / model.name).resolve()
+    chosen_workloads = _workloads(options)
+    check_room(chosen_workloads, builder.config.text.context)
+    work = (options.work or Path("peers") / model.name).resolve()
     work.mkdir(parents=True, exist_ok=True)
     return BenchPlan(
-        setting=_setting(model, said),
-        contenders=tuple(enter(peer, model.folder, work, said.threads, listener) for peer in wanted),
-        workloads=asked,
+        setting=_setting(model, options),
+        contenders=tuple(enter(peer, model.folder, work, options.threads, listener) for peer in wanted),
+        workloads=chosen_workloads,
         writer=Writer(builder),
         config=builder.config,
         roofline=False,
     )
 
 
-def _workloads(said: argparse.Namespace) -> tuple[Workload, ...]:
-    found = workloads(said.prompt_tokens, said.output_tokens, said.image_size, (1,), ())
-    return tuple(each for each in found if said.follow_ups or not each.follow_up)
+def _workloads(options: argparse.Namespace) -> tuple[Workload, ...]:
+    found = workloads(options.prompt_tokens, options.output_tokens, options.image_size, (1,), ())
+    return tuple(each for each in found if options.follow_ups or not each.follow_up)
 
 
-def _setting(model: Model, said: argparse.Namespace) -> Setting:
+def _setting(model: Model, options: argparse.Namespace) -> Setting:
     return Setting(
         model=model.name,
         revision=model.revision,
         command=shlex.join(["python", "-m", "benchmarks.peers", *_telling(sys.argv[1:])]),
-        threads=said.threads,
-        repeats=said.repeats,
-        warmup=said.warmup,
-        starts=said.starts,
+        threads=options.threads,
+        repeats=options.repeats,
+        warmup=options.warmup,
+        starts=options.starts,
         device="cpu",
         dtype="auto",
         vision="onnx",

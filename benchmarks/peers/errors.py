@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-_VALUES = 1 << 24  # compared at once: a head has more than memory should hold three times
+VALUES = 1 << 24  # compared at once: a head has more than memory should hold three times
 
 
 def relative_error(
@@ -18,7 +18,7 @@ def relative_error(
 ) -> float:
     """||W - Wq|| / ||W||; ``right`` gives rows of W, which has ``shape``, and ``kept`` those of Wq."""
     moved = whole = 0.0
-    step = max(1, _VALUES // math.prod(shape[1:]))
+    step = max(1, VALUES // math.prod(shape[1:]))
     for first in range(0, shape[0], step):
         rows = slice(first, first + step)
         wanted = right(rows)

@@ -56,12 +56,12 @@ class TransformersEngine:
         from backends.torch.loading import load
 
         runtime = Runtime(device="cpu", dtype=what.dtype, threads=what.threads)
-        self._model = load(Qwen3VLForConditionalGeneration, what.checkpoint, runtime)
+        self.model = load(Qwen3VLForConditionalGeneration, what.checkpoint, runtime)
         seconds = time.perf_counter() - started
         self._builder = PromptBuilder.read(what.checkpoint)
         self._vision = Stopwatch()
-        self._model.model.visual.register_forward_pre_hook(self._vision.start)
-        self._model.model.visual.register_forward_hook(self._vision.stop)
+        self.model.model.visual.register_forward_pre_hook(self._vision.start)
+        self.model.model.visual.register_forward_hook(self._vision.stop)
         self.facts = Facts(seconds, _NUMBERS[what.dtype], "cpu", peak_bytes())
 
     def answer(self, messages: Sequence[Message], output_tokens: int) -> TimedAnswer:
@@ -89,9 +89,9 @@ class TransformersEngine:
     def _generate(self, prompt: Prompt, output_tokens: int, arrivals: Arrivals) -> list[int]:
         import torch
 
-        inputs = inputs_of(prompt, self._model.dtype)
+        inputs = inputs_of(prompt, self.model.dtype)
         with torch.inference_mode():
-            ids = self._model.generate(
+            ids = self.model.generate(
                 **inputs,
                 do_sample=False,
                 min_new_tokens=output_tokens,

@@ -254,13 +254,13 @@ def test_generate_answers_as_the_torch_backend(
 
 def test_the_end_token_does_not_end_an_answer(engine: TransformersEngine) -> None:
     asked = (Message.of("user", "Which?"),)
-    first = engine._model.generation_config.eos_token_id
+    first = engine.model.generation_config.eos_token_id
     usual = engine.answer(asked, 5)
-    engine._model.generation_config.eos_token_id = list(range(1000))
+    engine.model.generation_config.eos_token_id = list(range(1000))
     try:
         unusual = engine.answer(asked, 5)
     finally:
-        engine._model.generation_config.eos_token_id = first
+        engine.model.generation_config.eos_token_id = first
     assert usual.sample.output_tokens == unusual.sample.output_tokens == 5
 
 
