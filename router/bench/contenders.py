@@ -1,4 +1,8 @@
-"""The backends that are to be measured with a model: how each is loaded, or why it cannot run."""
+"""The backends that are to be measured with a model: how each is loaded, or why it cannot run.
+
+A speed counts only with the fidelity it has: how far a backend's weights W are from the checkpoint's, as the
+export's manifest says, ||W - Wq|| / ||W|| (Frobenius), the mean over the matrices of each part.
+"""
 
 from __future__ import annotations
 
@@ -24,9 +28,8 @@ class Fidelity:
     body: float  # the language model's layers
     head: float  # the matrix that gives the scores
     vision: float
-    outputs: float | None = (
-        None  # of the layers, on other prompts than it was calibrated on: see `MatrixError`
-    )
+    # of the layers' products, on other prompts than it was calibrated on: see `MatrixError`
+    outputs: float | None = None
     search: float | None = None  # of the 4-bit head that scores all tokens but the best
 
     @classmethod
@@ -71,7 +74,7 @@ def _mean(errors: Sequence[float]) -> float:
     return sum(errors) / len(errors) if errors else 0.0
 
 
-DEFAULT = ("torch", "genai", "onnx")
+DEFAULT_BACKENDS = ("torch", "genai", "onnx")
 _GRAPHS = {"onnx": "decoder.onnx", "genai": "text.onnx"}  # what each decodes with
 
 

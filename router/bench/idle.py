@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,6 +54,22 @@ class IdleWatch:
 def is_busy(cores: float | None) -> bool:
     """Whether others' use of ``cores`` is more than a small share of those there are."""
     return cores is not None and cores > BUSY_SHARE * (os.cpu_count() or 1)
+
+
+def busy_notes(before: float | None, laps: Mapping[str, float | None], cores: int) -> tuple[str, ...]:
+    """What is to be said of other processes: ``before`` the run, and during each workload."""
+    notes = []
+    if is_busy(before):
+        notes.append(f"just before the run other processes used {before:.2f} of {cores} cores")
+    busy = {name: used for name, used in laps.items() if name and used is not None and is_busy(used)}
+    if busy:
+        worst = max(busy, key=lambda name: busy[name])
+        where = f"'{worst}'" if len(busy) == 1 else f"{len(busy)} workloads, most at '{worst}',"
+        notes.append(
+            f"during {where} other processes used {busy[worst]:.2f} of {cores} cores: "
+            "these are not the figures of an idle machine"
+        )
+    return tuple(notes)
 
 
 def _all_seconds(proc: Path) -> float:

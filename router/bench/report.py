@@ -15,7 +15,6 @@ from typing import Any
 
 from router.bench.contenders import Contender, Fidelity
 from router.bench.engine import Facts, Measurement
-from router.bench.idle import is_busy
 from router.bench.metrics import METRICS, Spread, measured
 from router.bench.roofline import Rates, Shares
 from router.bench.schedule import Outcome
@@ -152,22 +151,6 @@ def with_shares(report: BenchReport, shares: Mapping[tuple[str, str], Shares]) -
     """The report with how much of the machine each (target, workload) reached."""
     rows = tuple(replace(row, shares=shares.get((row.target, row.workload))) for row in report.rows)
     return replace(report, rows=rows)
-
-
-def busy_notes(before: float | None, laps: Mapping[str, float | None], cores: int) -> tuple[str, ...]:
-    """What is to be said of other processes: ``before`` the run, and during each workload."""
-    notes = []
-    if is_busy(before):
-        notes.append(f"just before the run other processes used {before:.2f} of {cores} cores")
-    busy = {name: used for name, used in laps.items() if name and used is not None and is_busy(used)}
-    if busy:
-        worst = max(busy, key=lambda name: busy[name])
-        where = f"'{worst}'" if len(busy) == 1 else f"{len(busy)} workloads, most at '{worst}',"
-        notes.append(
-            f"during {where} other processes used {busy[worst]:.2f} of {cores} cores: "
-            "these are not the figures of an idle machine"
-        )
-    return tuple(notes)
 
 
 def speeds(report: BenchReport) -> Mapping[str, Speed]:

@@ -11,9 +11,9 @@ from backends.base import BackendError
 from backends.qwen3vl import Config
 from router.bench.contenders import Contender
 from router.bench.engine import Facts
-from router.bench.idle import IdleWatch, is_busy
+from router.bench.idle import IdleWatch, busy_notes, is_busy
 from router.bench.process import Target, workers
-from router.bench.report import BenchReport, Row, Setting, busy_notes, rows, standing, with_shares
+from router.bench.report import BenchReport, Row, Setting, rows, standing, with_shares
 from router.bench.roofline import Rates, Shares, measure_rates, shares
 from router.bench.schedule import Outcome, Step, load, run, steps
 from router.bench.workloads import Workload, Writer

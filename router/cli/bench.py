@@ -152,7 +152,7 @@ def _contenders(model: Model | None, options: BenchOptions, listener: Listener) 
     if model is not None:
         named = options.backends and [name.strip() for name in options.backends.split(",")]
         contenders.check_names(named or ())
-        for name in dict.fromkeys(named or contenders.DEFAULT):
+        for name in dict.fromkeys(named or contenders.DEFAULT_BACKENDS):
             chosen.append(contenders.contender(name, model, options.runtime.to_runtime(), listener))
     if options.url is not None:
         chosen.append(contenders.server(options.url, options.model if model is None else None))

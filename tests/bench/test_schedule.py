@@ -7,8 +7,7 @@ import pytest
 
 from backends.base import BackendError, RequestError
 from router.bench.engine import Facts, Measurement
-from router.bench.idle import IdleWatch, is_busy
-from router.bench.report import busy_notes
+from router.bench.idle import IdleWatch, busy_notes, is_busy
 from router.bench.schedule import Outcome, Step, load, run, steps
 from router.bench.workloads import Job, Size, Workload, Writer, default_answer, default_prompts, workloads
 from tests.bench.benches import IMAGE, LONG, TEXT, turn
