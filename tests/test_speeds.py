@@ -12,8 +12,7 @@ from backends import Runtime
 from backends.machine import Processor
 from backends.store import Recipe
 from router.estimates import Speed, read_speeds, record_speeds
-from router.models import Model, find
-from router.models.exports import source_of
+from router.models import Model, find, source_of
 
 ONNX = Speed(
     1.5, prefill=((128, 100.0), (1024, 50.0)), decode=((128, 20.0), (1024, 10.0)), vision=((784, 400.0),)
