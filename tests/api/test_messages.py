@@ -12,7 +12,7 @@ from PIL import Image
 from backends.base import RequestError
 from router.api.messages import ImageSource, data_uri, message_json, parse_message, read_messages
 from router.types import Message, Picture
-from tests.api.body_corpus import ask
+from tests.api.parsing import ask
 
 IMAGE = Picture(np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8))
 MESSAGES = (
