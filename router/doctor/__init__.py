@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from router.doctor.report import LIMIT_SECONDS, Disk, DoctorReport, Fit, Headroom, ModelFits, examine
-from router.doctor.trial import FirstToken, Trial
+from router.doctor.report import Disk, DoctorReport, Fit, Headroom, ModelFits, examine
+from router.doctor.trial import LIMIT_SECONDS, FirstToken, Trial
 from router.machine import InstructionSet, Machine
 from router.packages import Package
 

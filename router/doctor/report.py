@@ -17,7 +17,7 @@ import backends
 from backends.base import BackendError, Runtime, Traits
 from backends.export.sizes import MEMORY
 from backends.machine import available_memory
-from router.doctor.trial import Trial, attempt
+from router.doctor.trial import LIMIT_SECONDS, Trial, attempt
 from router.estimates import Footprint, Verdict, footprint
 from router.machine import Machine
 from router.models import EMBEDDED, Entry, Model, describe, find, home, local_models
@@ -117,9 +117,6 @@ def _fits(entry: Entry, usable: Mapping[str, Traits], runtime: Runtime, free: in
         return ModelFits(entry, (), str(error))
     fits = (Fit(name, need, None if free is None else need.verdict(free)) for name, need in needs.items())
     return ModelFits(entry, tuple(fits))
-
-
-LIMIT_SECONDS = 120.0  # for each of loading and answering
 
 
 @dataclass(frozen=True)

@@ -238,3 +238,6 @@ def _last_line(output: IO[bytes]) -> str:
     lines = output.read().decode("utf-8", "replace").split("\n")
     printed = [line.strip() for line in lines if line.strip()]
     return printed[-1][:_LONGEST_LINE] if printed else ""
+
+
+LIMIT_SECONDS = 120.0  # for each of loading and answering
