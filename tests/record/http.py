@@ -83,7 +83,8 @@ def _idle(client: httpx2.Client) -> None:
 def _computing(client: httpx2.Client) -> Iterator[None]:
     """While an answer is computed that does not end."""
     with client.stream("POST", CHAT, json={**ASK, "stream": True}) as response:
-        next(response.iter_lines())
+        lines = response.iter_lines()  # held: dropping it closes the connection, and the answer ends with it
+        next(lines)
         yield
 
 
