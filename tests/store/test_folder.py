@@ -136,7 +136,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_disk_that_fills_up_leaves_the_old_export(model: Model, small_disk: Path, monkeypatch) -> None:
     monkeypatch.setenv("HYBRID_HOME", str(small_disk))
-    monkeypatch.setattr("router.models.exports.estimate", lambda *_: 1)  # the check before would refuse
+    monkeypatch.setattr("backends.export.sizes.estimate", lambda *_: 1)  # the check before would refuse
     place = ensure(model)
     with pytest.raises(BackendError, match="the disk is full") as raised:
         ensure(model, INT8)
