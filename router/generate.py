@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 from backends.base import Backend, BackendError, Prefilled, Prompt, Session
 from router.detokenize import TextStream
-from router.sampling import FREE, Constraint, Sampler, end_tokens
+from router.sampling import FREE, NO_RULES, Constraint, ModelRules, Sampler, end_tokens
 from router.types import Chunk, Chunks, Finish, Sampling, Stats
 
 
@@ -59,6 +59,7 @@ def generate(
     eos: frozenset[int],
     cancel: Cancellation | None = None,
     constraint: Constraint = FREE,
+    rules: ModelRules = NO_RULES,
 ) -> Chunks:
     """Answer ``prompt`` with at most ``sampling.max_tokens`` tokens, a chunk for each.
 
@@ -69,7 +70,7 @@ def generate(
     limit = sampling.max_tokens
     assert limit is not None, "the caller fits max_tokens into the context"
     end = end_tokens(sampling, eos)
-    sampler = Sampler(sampling, prompt.ids, end)
+    sampler = Sampler(sampling, prompt.ids, end, rules=rules)
     cancel = cancel or Cancellation()
     with cancel.watching(backend.open(len(prompt.ids) + limit)) as session:
         clock = _Clock()

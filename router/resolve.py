@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -9,8 +10,20 @@ from pathlib import Path
 from backends.qwen3vl import ImageLimits
 from router.estimates import Speed
 from router.images import InputLimits
+from router.models import SILENT, Listener
 from router.prompt import Plan, PromptBuilder
-from router.sampling import BUILT_IN, FREE, Constraint, Schemas, check, from_generation_config
+from router.sampling import (
+    FREE,
+    NO_RULES,
+    Constraint,
+    ModelRules,
+    Schemas,
+    check,
+    from_generation_config,
+    ignored,
+    layered,
+    rules_from,
+)
 from router.types import Estimate, Request, Sampling
 
 
@@ -22,6 +35,7 @@ class ResolvedRequest:
     sampling: Sampling  # the request's, over the model's, over the built-in defaults
     plan: Plan
     constraint: Constraint = FREE  # for one answer
+    rules: ModelRules = NO_RULES
 
     def room(self, context: int) -> int:
         """How many tokens the answer may have; RequestError ``context_length_exceeded``: see `Plan.room`."""
@@ -40,16 +54,24 @@ class ResolvedRequest:
 class Resolver:
     """Resolves the requests to one model; its files are read once, and shared by threads."""
 
-    def __init__(self, folder: Path, max_images: int = InputLimits.max_images) -> None:
+    def __init__(
+        self, folder: Path, max_images: int = InputLimits.max_images, listener: Listener = SILENT
+    ) -> None:
+        """``listener`` is told once what of the model's generation_config.json is not done."""
         self._folder = folder
         self._max_images = max_images
+        self._listener = listener
+        self._lock = threading.Lock()
 
     def resolve(self, request: Request) -> ResolvedRequest:
         """RequestError: something in the request is wrong, and what. BackendError: the model's files are."""
-        sampling = request.sampling.over(self._defaults)
-        check(sampling, self.builder.config.text.vocab)
+        with self._lock:  # so that the listener is told once
+            model, rules = self._generation
+        check(request.sampling, self.builder.config.text.vocab)
         constraint = FREE if request.json_schema is None else self._schemas.constraint(request.json_schema)
-        return ResolvedRequest(request, sampling, self._planner(request).plan(request.messages), constraint)
+        plan = self._planner(request).plan(request.messages)
+        sampling = layered(request.sampling, model, rules, len(plan.ids))
+        return ResolvedRequest(request, sampling, plan, constraint, rules)
 
     @cached_property
     def builder(self) -> PromptBuilder:
@@ -61,8 +83,13 @@ class Resolver:
         return Schemas(self.builder.tokenizer, self.builder.config.text.vocab, self.builder.eos)
 
     @cached_property
-    def _defaults(self) -> Sampling:
-        return from_generation_config(self.builder.generation_config).over(BUILT_IN)
+    def _generation(self) -> tuple[Sampling, ModelRules]:
+        """What the model's generation_config.json sets."""
+        said = self.builder.generation_config
+        model, rules = from_generation_config(said), rules_from(said, self.builder.config.text.vocab)
+        for sentence in ignored(said):
+            self._listener.notice(f"generation_config.json: {sentence}")
+        return model, rules
 
     def _planner(self, request: Request) -> PromptBuilder:
         """The builder, with the image limits of this request."""

@@ -65,7 +65,7 @@ class Router:
         self.listener = listener
         self.context = context
         self.policy = find_policy(policy, backends.names()) if isinstance(policy, str) else policy
-        self._resolver = Resolver(self.model.folder, max_images)
+        self._resolver = Resolver(self.model.folder, max_images, listener)
         total = total_memory()
         budget = memory if memory is not None or total is None else int(_SHARE * total)
         loader = BackendLoader(self.model, self.runtime, recipe, listener, make_exports)
@@ -95,7 +95,9 @@ class Router:
         prompt = resolved.plan.prompt()
         builder, cancel = self._resolver.builder, Cancellation()
         text = TextStream(builder.tokenizer.decode, sampling.stop or ())
-        chunks = generate(backend, prompt, sampling, text, builder.eos, cancel, resolved.constraint)
+        chunks = generate(
+            backend, prompt, sampling, text, builder.eos, cancel, resolved.constraint, resolved.rules
+        )
         return Answer(decision, prompt, sampling, chunks, cancel)
 
     def stream(self, request: Request) -> Chunks:

@@ -78,13 +78,17 @@ def show(name: str, as_object: bool) -> None:
     """Tell what a model is made of."""
     from backends.store import Manifest
     from router.models import describe, find
+    from router.prompt.checkpoint import read_generation_config
+    from router.sampling import ignored
 
     model = find(name, offline=True)
     entry = describe(model)
+    unheeded = ignored(read_generation_config(model.folder))
     if as_object:
-        write(_json(entry.fields()))
+        write(_json(entry.fields() | {"ignored": unheeded}))
         return
     lines = [f"{key}: {value}" for key, value in entry.fields().items() if value is not None]
+    lines += [f"generation_config.json: {sentence}" for sentence in unheeded]
     errors = worst_errors(Manifest.read(model.folder)) if model.is_export else ()
     write("\n".join([*lines, *errors]) + "\n")
 

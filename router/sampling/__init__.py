@@ -4,9 +4,11 @@
 
     Sampler      picks one token from one row of scores, in the order that its file documents
     options      the range of every field of `Sampling`, presets, and values where nobody says
+    ModelRules   what only a model's generation_config.json sets, and the sampler holds to
     Constraint   which tokens may come next; Schemas makes those of a JSON schema
 """
 
+from router.sampling.generation_config import from_generation_config, ignored, layered, rules_from
 from router.sampling.grammar import ANY_OBJECT, FREE, Constraint, Schemas
 from router.sampling.options import (
     BUILT_IN,
@@ -15,8 +17,8 @@ from router.sampling.options import (
     PRESETS,
     check,
     check_numbers,
-    from_generation_config,
 )
+from router.sampling.rules import NO_RULES, ModelRules
 from router.sampling.sampler import Sampler, end_tokens, score
 
 __all__ = [
@@ -25,13 +27,18 @@ __all__ = [
     "FREE",
     "MAX_BIASES",
     "MAX_STOPS",
+    "NO_RULES",
     "PRESETS",
     "Constraint",
+    "ModelRules",
     "Sampler",
     "Schemas",
     "check",
     "check_numbers",
     "end_tokens",
     "from_generation_config",
+    "ignored",
+    "layered",
+    "rules_from",
     "score",
 ]

@@ -1,17 +1,16 @@
 """The fields of `Sampling`: the range of each, checked in words, and its value where a request is silent.
 
-A request lies over the preset it names, that over the model's own generation_config.json, and that over
-`BUILT_IN`. Ranges are checked before anything is computed.
+A request lies over the preset it names, that over the model's own generation_config.json (read by the file of
+that name), and that over `BUILT_IN`. Ranges are checked before anything is computed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-from backends.base import BackendError, RequestError
+from backends.base import RequestError
 from router.types import Sampling
 
 BUILT_IN = Sampling(
@@ -40,18 +39,6 @@ PRESETS: Mapping[str, Sampling] = MappingProxyType(
         "very-creative": Sampling(temperature=1.5, top_k=200, top_p=0.8),
     }
 )
-
-# transformers' name: ours
-_FIELDS = {
-    "temperature": "temperature",
-    "top_k": "top_k",
-    "top_p": "top_p",
-    "min_p": "min_p",
-    "repetition_penalty": "repetition_penalty",
-    "max_new_tokens": "max_tokens",
-    "min_new_tokens": "min_tokens",
-}
-
 
 MAX_BIASES = 300
 MAX_STOPS = 4
@@ -92,25 +79,6 @@ def check_numbers(sampling: Sampling) -> None:
     low, high = sampling.min_tokens, sampling.max_tokens
     if low is not None and high is not None and low > high:
         raise _refusal("min_tokens", f"at most max_tokens ({_shown(high)})", low)
-
-
-def from_generation_config(data: Mapping[str, Any]) -> Sampling:
-    """What a model's generation_config.json says; without ``do_sample`` it is greedy, as in transformers.
-
-    Raises BackendError (``model_invalid``) for a value outside the ranges of ``check``.
-    """
-    samples = data.get("do_sample")
-    if samples is not None and not isinstance(samples, bool):
-        raise _invalid(f"do_sample must be true or false, got {samples!r:.80}")
-    sampling = Sampling(**{ours: data[theirs] for theirs, ours in _FIELDS.items() if theirs in data})
-    try:
-        check_numbers(sampling)
-    except RequestError as error:
-        raise _invalid(str(error)) from error
-    if not samples:
-        return replace(sampling, temperature=0.0)
-    # A config that samples and names no temperature means 1, not the greedy value of the layer below
-    return sampling.over(Sampling(temperature=1.0))
 
 
 def _check_stop(stop: Any) -> None:
@@ -169,7 +137,3 @@ def _shown(value: Any) -> str:
     if isinstance(value, tuple | list | dict):
         return f"{type(value).__name__} of {len(value)}"
     return f"{value!r:.80}"
-
-
-def _invalid(reason: str) -> BackendError:
-    return BackendError(f"generation_config.json: {reason}", code="model_invalid")

@@ -1,22 +1,29 @@
 """Picks one token from one row of scores.
 
-In this order, which is transformers' own wherever both have the operation (``_get_logits_processor``):
+In this order, which is transformers' own wherever both have the operation (``_get_logits_processor``). A star
+marks what is of `ModelRules`, which only a model's generation_config.json sets:
 
-1. ``logit_bias`` is added (transformers: ``sequence_bias`` of one token).
+1. ``logit_bias`` is added (transformers: ``sequence_bias`` of one token), and ``sequence_bias``*; then
+   ``encoder_repetition_penalty``* changes the scores of the prompt's tokens.
 2. ``repetition_penalty`` divides a positive score and multiplies a negative one, once for every token id that
    stands in the prompt or in the answer so far.
 3. ``presence_penalty`` once, and ``frequency_penalty`` per occurrence, are subtracted for tokens of the
    answer so far, the prompt not counted (not in transformers; OpenAI's definition).
-4. Until ``min_tokens`` tokens are picked, the tokens that would end the answer are banned.
+4. Until ``min_tokens`` tokens are picked, the tokens that would end the answer are banned. So are tokens that
+   would repeat an n-gram* (``no_repeat_ngram_size``, ``encoder_no_repeat_ngram_size``) or end a word of
+   ``bad_words_ids``*. ``forced_bos_token_id``* and ``forced_eos_token_id``* leave no other choice;
+   ``exponential_decay_length_penalty``* raises the ends; ``suppress_tokens``* and ``begin_suppress_tokens``*
+   are banned.
 5. Temperature 0 takes the highest score, of equals the lowest id. Else scores are divided by ``temperature``.
-6. ``top_k`` keeps the k highest scores and all that equal the k-th.
+6. ``top_h``* keeps the likeliest tokens that have this share of the entropy; ``top_k`` keeps the k highest
+   scores and all that equal the k-th.
 7. ``top_p`` keeps the likeliest tokens, each as long as those before it hold less than ``top_p`` of the mass
    that ``top_k`` left. Of equals at the edge the lower ids stay; transformers leaves open which.
-8. ``min_p`` keeps tokens at least ``min_p`` times as likely as the likeliest.
+8. ``min_p`` keeps tokens at least ``min_p`` times as likely as the likeliest; then ``typical_p``*,
+   ``epsilon_cutoff``* and ``eta_cutoff``* cut what is less likely than expected, or than they say.
 9. One uniform number per token picks from what is left, whatever the filters, in order of token id.
 
-At least one token always stays. Scores and single probabilities are float32, since the scores' own rounding
-allows no more; sums are float64, since one over 150,000 tokens would lose more than many a token's share.
+Of the filters, every one leaves a token.
 """
 
 from __future__ import annotations
@@ -27,9 +34,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.base import BackendError, Logits
+from router.sampling.filters import largest, nucleus, weights_of
+from router.sampling.rules import NO_RULES, AppliedRules, ModelRules
 from router.types import Sampling, TokenScore
-
-_LIKELIEST = int(np.float32(1.0).view(np.int32) >> 18)  # see _nucleus
 
 
 class Sampler:
@@ -44,11 +51,13 @@ class Sampler:
         prompt_ids: NDArray[np.int64],
         end: frozenset[int] = frozenset(),
         uniform: Callable[[], float] | None = None,
+        rules: ModelRules = NO_RULES,
     ) -> None:
         """``uniform`` gives numbers of [0, 1), one a token; None: PCG64's from the seed."""
         self._sampling = sampling
         self._prompt_ids = prompt_ids  # [tokens]
         self._end = np.array(sorted(end), dtype=np.int64)
+        self._rules = AppliedRules(rules, prompt_ids, end, sampling.max_tokens)
         self._uniform = uniform or np.random.Generator(np.random.PCG64(_entropy(sampling.seed))).random
         self._picked = 0
         self._counts: NDArray[np.int32] = np.zeros(0, dtype=np.int32)  # [vocab]: how often in the answer
@@ -71,6 +80,7 @@ class Sampler:
         self._picked += 1
         self._counts[token] += 1
         self._seen[token] = True
+        self._rules.accept(token)
         return token
 
     def _measure(self, vocab: int) -> None:
@@ -87,11 +97,14 @@ class Sampler:
         penalty = sampling.repetition_penalty or 1.0
         presence, frequency = sampling.presence_penalty or 0.0, sampling.frequency_penalty or 0.0
         banned = self._end if self._picked < (sampling.min_tokens or 0) else self._end[:0]
-        if not (sampling.logit_bias or penalty != 1.0 or presence or frequency or banned.size):
+        rules = self._rules if self._rules.change_scores else None
+        if not (rules or sampling.logit_bias or penalty != 1.0 or presence or frequency or banned.size):
             return logits
         scores = logits.copy()
         for token, bias in sampling.logit_bias or ():
             scores[token] += bias
+        if rules:
+            rules.bias(scores)
         if penalty != 1.0:
             ids = np.flatnonzero(self._seen)
             repeated = scores[ids]
@@ -101,18 +114,28 @@ class Sampler:
             ids = np.flatnonzero(self._counts)
             scores[ids] -= presence + frequency * self._counts[ids].astype(np.float32)
         scores[banned] = -np.inf
+        if rules:
+            rules.restrict(scores, logits)
         return scores
 
     def _drawn(self, scores: Logits, temperature: float) -> int:
         """Steps 5 to 9."""
         top_k, top_p, min_p = self._sampling.top_k, self._sampling.top_p or 1.0, self._sampling.min_p or 0.0
-        ids = _largest(scores, top_k) if top_k else self._ids
-        weights = _weights(scores[ids] if top_k else scores, temperature)
+        ids, kept = self._ids, self._rules.entropic(scores, temperature)
+        if kept is not None:
+            ids, scores = kept, scores[kept]
+        if top_k:
+            kept = largest(scores, top_k)
+            ids, scores = ids[kept], scores[kept]
+        weights = weights_of(scores, temperature)
         if top_p < 1:
-            kept = _nucleus(weights, top_p)
+            kept = nucleus(weights, top_p)
             ids, weights = ids[kept], weights[kept]
         if min_p > 0:
             kept = np.flatnonzero(weights >= min_p)
+            ids, weights = ids[kept], weights[kept]
+        if self._rules.cut:
+            kept = self._rules.kept(weights)
             ids, weights = ids[kept], weights[kept]
         sums = weights.astype(np.float64)
         np.cumsum(sums, out=sums)
@@ -138,45 +161,10 @@ def score(logits: Logits, token: int, top: int = 0) -> TokenScore:
     That is before bias, penalties, bans, temperature and filters. A token at -inf is never among the ``top``.
     """
     _refuse_broken(logits)
-    total = float(logits.max()) + float(np.log(_weights(logits, 1.0).sum(dtype=np.float64)))
-    candidates = _largest(logits, top) if top else ()
+    total = float(logits.max()) + float(np.log(weights_of(logits, 1.0).sum(dtype=np.float64)))
+    candidates = largest(logits, top) if top else ()
     best = sorted((-float(logits[i]), int(i)) for i in candidates if logits[i] > -np.inf)[:top]
     return TokenScore(token, float(logits[token]) - total, tuple((i, -value - total) for value, i in best))
-
-
-def _largest(scores: Logits, k: int) -> NDArray[np.int64]:
-    """Ids of the k highest scores and of all that equal the k-th, ascending."""
-    k = min(k, scores.size)
-    ids: NDArray[np.int64] = np.flatnonzero(scores >= np.partition(scores, -k)[-k])
-    return ids
-
-
-def _weights(scores: Logits, temperature: float) -> NDArray[np.float32]:
-    """How likely each token is, against the likeliest."""
-    with np.errstate(over="ignore"):  # what is too far below the highest becomes -inf, rightly
-        weights: NDArray[np.float32] = scores - scores.max()
-        # In place: at 150,000 tokens fresh memory costs more than the arithmetic
-        weights /= np.float32(max(temperature, 1e-30))
-    return np.exp(weights, out=weights)
-
-
-def _nucleus(weights: NDArray[np.float32], top_p: float) -> NDArray[np.int64]:
-    """Where the tokens stand that ``top_p`` keeps, ascending; sorts only those about its edge."""
-    total = weights.sum(dtype=np.float64)
-    # Tokens below this, all of them together, hold less than 1 - top_p
-    near = np.flatnonzero(weights >= np.float32((1 - top_p) * total / weights.size))
-    close = weights[near]
-    # Sign, exponent and 5 more bits of a positive float order as the float does: bin 0 holds the likeliest
-    bins = _LIKELIEST - (close.view(np.int32) >> 18)
-    sums = np.cumsum(np.bincount(bins, weights=close))
-    edge = int(np.searchsorted(sums, top_p * total, side="left"))
-    inside = np.flatnonzero(bins == edge)
-    inside = inside[np.argsort(-close[inside], kind="stable")]
-    before = np.cumsum(close[inside].astype(np.float64)) - close[inside] + (sums[edge - 1] if edge else 0.0)
-    kept = bins < edge
-    kept[inside[before < top_p * total]] = True
-    positions: NDArray[np.int64] = near[kept]
-    return positions
 
 
 def _refuse_broken(scores: Logits) -> None:

@@ -22,7 +22,8 @@ def test_a_model_without_do_sample_is_greedy_and_one_with_it_samples_as_it_says(
     assert from_generation_config(config | {"do_sample": False}).temperature == 0.0
     sampling = from_generation_config(config | {"do_sample": True, "eos_token_id": [1, 2], "min_p": None})
     assert sampling == Sampling(0.7, 20, 0.8, repetition_penalty=1.05, max_tokens=64)
-    assert from_generation_config({"do_sample": True}) == Sampling(temperature=1.0)
+    # transformers' own where a model samples and says no more; so is a field that is null
+    assert from_generation_config({"do_sample": True, "top_k": None}) == Sampling(temperature=1.0, top_k=50)
     assert from_generation_config({}) == Sampling(temperature=0.0)
 
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from router.sampling import Sampler
+from router.sampling import NO_RULES, Sampler
 from router.types import Sampling
 
 torch = pytest.importorskip("torch")
@@ -46,9 +46,14 @@ class Generating(transformers.GenerationMixin):
 
     config = SimpleNamespace(is_encoder_decoder=False)
 
-    def processors(self, config):
+    def processors(self, config, prompt=PROMPT):
         self._prepare_special_tokens(config, device="cpu")
-        return self._get_logits_processor(config, input_ids_seq_length=len(PROMPT), device="cpu")
+        return self._get_logits_processor(
+            config,
+            input_ids_seq_length=len(prompt),
+            encoder_input_ids=torch.tensor([prompt]),
+            device="cpu",
+        )
 
 
 def processors(sampling):
@@ -69,9 +74,14 @@ def processors(sampling):
 
 def theirs(row, sampling, turn=list):
     """Probabilities under transformers' processors, after ``turn`` has had its way with their order."""
-    ids, values = torch.tensor([PROMPT + ANSWER]), torch.tensor(row)[None]
-    for processor in turn(processors(sampling)):
-        uncut = values if type(processor).__name__ == "TopPLogitsWarper" else None
+    return shares(row, turn(processors(sampling)), PROMPT + ANSWER)
+
+
+def shares(row, chain, ids):
+    """Probabilities after the processors of ``chain``, where ``ids`` came before."""
+    ids, values = torch.tensor([ids]), torch.tensor(row)[None]
+    for processor in chain:
+        uncut = values if type(processor).__name__ in ("TopPLogitsWarper", "TopHLogitsWarper") else None
         values = processor(ids, values)
         if uncut is not None:
             values = lowest_stay(uncut[0], values[0])[None]
@@ -88,24 +98,24 @@ def lowest_stay(uncut, cut):
     return cut
 
 
-def ours(row, sampling, point):
+def ours(row, sampling, point, rules=NO_RULES, prompt=PROMPT, answer=ANSWER):
     """The token at ``point`` of [0, 1), after the prompt and the answer so far."""
-    points = iter([0.5] * len(ANSWER) + [point])
-    sampler = Sampler(sampling, np.array(PROMPT), frozenset({END}), points.__next__)
-    for token in ANSWER:
+    points = iter([0.5] * len(answer) + [point])
+    sampler = Sampler(sampling, np.array(prompt), frozenset({END}), points.__next__, rules)
+    for token in answer:
         only = np.full(VOCAB, -np.inf, dtype=np.float32)
         only[token] = 0.0
         assert sampler.pick(only) == token
     return sampler.pick(row)
 
 
-def agrees(row, sampling, share):
+def agrees(row, sampling, share, *rest):
     """Whether our sampler gives every token of ``share`` its stretch of [0, 1), to a hundred-thousandth."""
     sums, slack = np.cumsum(share), 1e-5
     for token in np.flatnonzero(share):
         low, high = sums[token] - share[token], sums[token]
         points = [(low + high) / 2] if high - low < 4 * slack else [low + slack, high - slack]
-        if high - low > 1e-6 and any(ours(row, sampling, point) != token for point in points):
+        if high - low > 1e-6 and any(ours(row, sampling, point, *rest) != token for point in points):
             return False
     return True
 

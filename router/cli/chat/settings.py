@@ -11,7 +11,7 @@ from typing import Any
 from backends.base import RequestError
 from backends.qwen3vl import Config, ImageLimits, grid_of, image_tokens
 from router.prompt.checkpoint import read_generation_config
-from router.sampling import BUILT_IN, check, from_generation_config
+from router.sampling import BUILT_IN, NO_RULES, check, from_generation_config, layered
 from router.types import Picture, Request, Sampling
 
 SAMPLING = tuple(field.name for field in fields(Sampling))
@@ -51,7 +51,8 @@ def changed(settings: Request, assignment: str, defaults: Defaults, *, scores: b
     if name == "logprobs" and value is not None and not scores:
         raise RequestError("logprobs are part of the JSON output; start the chat with --json")
     settings = _with(settings, name, value)
-    check(settings.sampling.over(defaults.sampling), defaults.vocab)
+    check(settings.sampling, defaults.vocab)
+    layered(settings.sampling, defaults.sampling, NO_RULES, 0)  # what contradicts the model's own is refused
     _limits(settings, defaults)
     if name in (*_FILTERS, "temperature"):
         _check_filters(settings.sampling, defaults.sampling)
