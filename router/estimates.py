@@ -103,8 +103,7 @@ def _export(model: Model, sees_images: bool) -> int:
 
 
 def _count(folder: Path) -> int:
-    weights = Weights(folder)
-    return sum(prod(weights.shape(name)) for name in weights.names)
+    return sum(map(prod, Weights(folder).shapes.values()))
 
 
 FORMAT = 1

@@ -16,7 +16,7 @@ from pathlib import Path
 import backends
 from backends.base import Backend, BackendError, Runtime
 from backends.machine import total_memory
-from backends.qwen3vl import Config
+from backends.qwen3vl import Config, left_out
 from backends.store import Recipe
 from router.estimates import footprint
 from router.models import SILENT, Listener, Model, ensure_export, ensure_packed, export_place
@@ -54,11 +54,19 @@ class BackendLoader:
     def prepare(self, candidate: Candidate) -> tuple[Path, Runtime]:
         """The folder that a backend reads, and how it runs; exports and packed variants are made first."""
         if not candidate.traits.reads_export:
+            self._tell_what_is_left_out()
             return self.model.folder, self.runtime
         checkpoint = None if self.model.is_export else self.model.folder
         folder = ensure_export(self.model, self.recipe, self.listener)
         packed = ensure_packed(folder, self.runtime.device, self.listener)
         return folder, replace(self.runtime, checkpoint=checkpoint, packed=packed)
+
+    def _tell_what_is_left_out(self) -> None:
+        try:
+            for text in left_out(self.model.folder):
+                self.listener.notice(text)
+        except BackendError:
+            return  # whoever loads it says what is wrong with the model
 
     def memory(self, name: str) -> int:
         """Bytes that a backend takes while it answers, estimated; 0 where nothing tells."""

@@ -48,9 +48,11 @@ class GraphRun:
     deepstack: tuple[str, ...] = ()
 
 
-def embedding_table(config: TextConfig, recipe: Recipe) -> tuple[str, Callable[[Matrix], Matrix]]:
+def embedding_table(
+    weights: Weights, config: TextConfig, recipe: Recipe
+) -> tuple[str, Callable[[Matrix], Matrix]]:
     """The tensor that embeds tokens, and what its rows become in the export."""
-    if config.tie:
+    if weights.ties_head:
         return _EMBEDDINGS, rounding(recipe, config.vocab, config.hidden)
     scheme = recipe.embeddings(config.hidden)
     return _EMBEDDINGS, partial(moved, scheme=scheme)
@@ -232,7 +234,7 @@ class DecoderBody(Layers):
         self._norm = matrices.vector(_MODEL + "norm.weight", config.hidden)
         size = (config.vocab, config.hidden)
         weights.expect(_EMBEDDINGS, size)
-        if config.tie:
+        if weights.ties_head:
             self.head = self.embeddings = Head.store(matrices, _EMBEDDINGS, recipe, *size)
             return
         weights.expect(_HEAD, size)

@@ -209,11 +209,11 @@ class Matrices:
         self.errors.append(note._replace(error=float(np.sqrt(moved / whole)) if whole else 0.0))
 
 
-def check_finite(source: str, norm: float) -> None:
-    """BackendError ``model_invalid`` where the squared norm of tensor ``source`` is not a number."""
+def check_norm(source: str, norm: float) -> None:
+    """BackendError ``model_invalid`` where the squared norm of tensor ``source`` is no finite number."""
     if not np.isfinite(norm):
         raise BackendError(
-            f"'{source}' holds values that are not finite numbers; download the checkpoint again",
+            f"'{source}' holds values that are too large to be rounded; download the checkpoint again",
             code="model_invalid",
         )
 
@@ -221,7 +221,7 @@ def check_finite(source: str, norm: float) -> None:
 def _round(piece: Matrix, scheme: Scheme, source: str) -> tuple[Rounded, float, float]:
     """Rounded rows of tensor ``source``, the squared error, and the squared norm."""
     norm = float(np.vdot(piece, piece))
-    check_finite(source, norm)
+    check_norm(source, norm)
     rounded = quantise(piece, scheme)
     error = dequantise(rounded, scheme, piece.shape[1])
     error -= piece

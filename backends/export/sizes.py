@@ -22,8 +22,8 @@ def estimate(folder: Path, recipe: Recipe) -> int:
     """Bytes on disk that the export of the checkpoint in ``folder`` will take, rather more than less."""
     weights = Weights(folder)
     tensors = sum(
-        _tensor_bytes(name, weights.shape(name), recipe) + _prefill_bytes(name, weights.shape(name), recipe)
-        for name in weights.names
+        _tensor_bytes(name, shape, recipe) + _prefill_bytes(name, shape, recipe)
+        for name, shape in weights.shapes.items()
     )
     copied = sum(file.stat().st_size for file in folder.iterdir() if file.suffix in _COPIED)
     return int(tensors) + copied + OVERHEAD

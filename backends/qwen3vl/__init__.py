@@ -10,12 +10,15 @@ Nothing outside this folder imports its insides, so that another family can stan
     size_of           grid -> width and height in pixels at which the image is read
     patches           pixels [height, width, 3] -> float32 [patches, 1536] and the grid
     position_ids      spans and grids of a prompt -> int64 [3, tokens], MRoPE, and the position after them
+    left_out          checkpoint folder -> what it has that no backend reads, in sentences
+    tensor_names      every tensor that a model of this shape is made of
     vision_positions  rows and columns of patches -> the positions that the vision tower computes with
 """
 
 from backends.qwen3vl.config import CHANNELS, PATCH_VALUES, Config, TextConfig, VisionConfig
 from backends.qwen3vl.images import Grid, ImageLimits, check_ratio, grid_of, image_tokens, patches, size_of
 from backends.qwen3vl.positions import PositionIds, position_ids
+from backends.qwen3vl.tensors import left_out, tensor_names
 from backends.qwen3vl.tower import VisionPositions, vision_positions
 
 __all__ = [
@@ -31,8 +34,10 @@ __all__ = [
     "check_ratio",
     "grid_of",
     "image_tokens",
+    "left_out",
     "patches",
     "position_ids",
     "size_of",
+    "tensor_names",
     "vision_positions",
 ]

@@ -3,7 +3,7 @@
 A checkpoint has ``config.json`` and safetensors; an export has graphs, their data, and a manifest of both::
 
     Fields       a JSON object of the folder, read so that an error names the file and the field
-    Weights      a checkpoint's tensors, one at a time as float32; packed codes of a few bits
+    Weights      a model's tensors, one at a time as float32; packed codes of a few bits
     Recipe       how a checkpoint becomes an export; Scheme: how one matrix is rounded
     Manifest     manifest.json: the recipe, each matrix's error, the size and sha256 of every file
     checks       whether a checkpoint is whole, and an export what its manifest says

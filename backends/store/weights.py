@@ -1,16 +1,14 @@
 """Weights on disk: a checkpoint's tensors, one at a time as float32, and codes of a few bits as bytes.
 
-Checkpoints are safetensors: 8 bytes with the length of a JSON header, the header, the data. Exports hold
-codes: the earlier of those that share a byte are in its lower bits.
+`Weights` decides which tensors a model is made of, for every backend and for exports, and checks every value
+that it reads. Exports hold codes: the earlier of those that share a byte are in its lower bits.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import struct
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -18,44 +16,48 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.base import BackendError
-
-SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
-_HEADER_LIMIT = 100_000_000  # bytes; safetensors' own cap for its JSON header
-_STORED: dict[str, np.dtype[Any]] = {
-    "BF16": np.dtype("<u2"),
-    "F16": np.dtype("<f2"),
-    "F32": np.dtype("<f4"),
-}
+from backends.store.fields import Fields
+from backends.store.tensors import (
+    HEAD,
+    INDEX,
+    SINGLE,
+    STORED,
+    TABLE,
+    StoredTensor,
+    by_full_name,
+    damaged,
+    shards,
+    stored_tensors,
+    weight_files,
+)
 
 Progress: TypeAlias = Callable[[str, int, int], None]  # tensor, bytes read so far, bytes of the checkpoint
 
-
-@dataclass(frozen=True)
-class _Tensor:
-    file: Path
-    stored: str  # BF16, F16 or F32
-    shape: tuple[int, ...]
-    offset: int  # bytes from the start of the file
-
-    @property
-    def nbytes(self) -> int:
-        return math.prod(self.shape) * _STORED[self.stored].itemsize
+_CHECKED = 1 << 20  # values checked at once
+# by bytes of a value: the exponent's bits, all of which are set in what is no finite number
+_EXPONENTS = {"BF16": 0x7F80, "F16": 0x7C00, "F32": 0x7F80_0000}
+_BITS: dict[int, np.dtype[Any]] = {2: np.dtype("<u2"), 4: np.dtype("<u4")}
 
 
 class Weights:
-    """The tensors of a checkpoint folder, one file or several behind an index; nothing is kept in memory."""
+    """The tensors of a checkpoint folder by their names in the whole model; nothing is kept in memory.
+
+    Which those are is decided as transformers decides it: the file, the names, and which matrix gives the
+    scores. What it leaves out although it would change an answer is in `notices`.
+    """
 
     def __init__(self, folder: Path, progress: Progress | None = None) -> None:
-        """Read the headers only; BackendError ``model_invalid`` names a file that is missing or damaged.
+        """Read the headers only; BackendError ``model_invalid`` names what is missing or damaged.
 
         ``progress`` is told of each read as it starts; a part that is read twice counts once.
         """
         self.folder = folder
         self._progress = progress
         self._bytes_read: dict[str, int] = {}  # bytes from the start of each tensor
-        self._tensors: dict[str, _Tensor] = {}
-        for file in _files(folder):
-            self._tensors.update(_header(file))
+        self._tensors, self._left_out = by_full_name(stored_tensors(weight_files(folder)))
+        self._tied = _flag(folder)
+        if self._tied and HEAD in self._tensors and TABLE not in self._tensors:
+            self._tensors[TABLE] = self._tensors.pop(HEAD)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -64,6 +66,37 @@ class Weights:
 
     def __contains__(self, name: str) -> bool:
         return name in self._tensors
+
+    @cached_property
+    def ties_head(self) -> bool:
+        """Whether the embedding table gives the scores.
+
+        It does where config.json says so, unless there is another ``lm_head.weight``; to know that, both are
+        read.
+        """
+        return self._tied and (HEAD not in self or self._same(self._tensors[HEAD], self._tensors[TABLE]))
+
+    @cached_property
+    def notices(self) -> tuple[str, ...]:
+        """What is left out, or read in spite of config.json, and matters: a sentence each."""
+        found = []
+        if others := _passed_over(self.folder):
+            found.append(f"{self.folder}: {SINGLE} is read, and not {', '.join(others)}, which {INDEX} names")
+        if self._tied and not self.ties_head:
+            found.append(
+                f"{self.folder}: {HEAD} is another matrix than the embeddings, and is used, although "
+                "config.json says tie_word_embeddings"
+            )
+        for left in self._left_out:
+            name, _ = next(iter(by_full_name([left])[0].items()))
+            if not self._same(left, self._tensors[name]):
+                found.append(f"{self.folder}: '{self._tensors[name].name}' is read, and not '{left.name}'")
+        return tuple(found)
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of the tensors that can be read, which may be more than a model needs."""
+        return {name: each.shape for name, each in self._tensors.items() if each.stored in STORED}
 
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of a tensor; BackendError ``model_invalid`` where there is none of that name."""
@@ -74,22 +107,19 @@ class Weights:
         return self._tensor(name).nbytes
 
     def read(self, name: str, rows: slice | None = None) -> NDArray[np.float32]:
-        """A tensor as float32, or only those ``rows`` of its first axis; the array is the caller's own."""
+        """A tensor as float32, or only those ``rows`` of its first axis; the array is the caller's own.
+
+        BackendError ``model_invalid``: a value is not a finite number.
+        """
+        raw, stored = self.read_stored(name, rows)
+        return _float32(raw, stored)
+
+    def read_stored(self, name: str, rows: slice | None = None) -> tuple[NDArray[Any], str]:
+        """As `read`, in the number format of the file, and its name; BF16 comes as its bits, F64 as F32."""
         tensor = self._tensor(name)
-        shape = tensor.shape
-        first = 0
-        if rows is not None:
-            first, stop, _ = rows.indices(shape[0])
-            shape = (max(stop - first, 0), *shape[1:])
-        stored = _STORED[tensor.stored]
-        start = first * math.prod(shape[1:]) * stored.itemsize
-        count = math.prod(shape)
-        self._report(name, start + count * stored.itemsize)
-        # read, not mapped: the pages of a mapped file count as this process's memory
-        raw = np.fromfile(tensor.file, stored, count, offset=tensor.offset + start)
-        if raw.size != count:
-            raise _damaged(tensor.file, f"'{name}' is cut short")
-        return _float32(raw, tensor.stored).reshape(shape)
+        part, start = _part(tensor, rows)
+        self._report(name, start + math.prod(part) * STORED[tensor.stored].itemsize)
+        return _read(tensor, rows)
 
     def expect(self, name: str, shape: tuple[int, ...]) -> None:
         """BackendError ``model_invalid`` unless there is a tensor ``name`` of this shape."""
@@ -106,13 +136,88 @@ class Weights:
             total = sum(tensor.nbytes for tensor in self._tensors.values())
             self._progress(name, sum(self._bytes_read.values()), total)
 
-    def _tensor(self, name: str) -> _Tensor:
+    def _same(self, one: StoredTensor, other: StoredTensor) -> bool:
+        """Whether two tensors have the same values."""
+        if one.shape != other.shape:
+            return False
+        pairs = zip(_pieces(one), _pieces(other), strict=True)
+        return all(np.array_equal(_float32(*first), _float32(*second)) for first, second in pairs)
+
+    def _tensor(self, name: str) -> StoredTensor:
         if (tensor := self._tensors.get(name)) is None:
             raise BackendError(
-                f"{self.folder} has no tensor '{name}': it is not a whole Qwen3-VL checkpoint",
+                f"{self.folder} has no tensor '{name}': it is not a whole Qwen3-VL checkpoint"
+                + (", or config.json lacks tie_word_embeddings at its top" if name == HEAD else ""),
+                code="model_invalid",
+            )
+        if tensor.stored not in STORED:
+            raise BackendError(
+                f"{tensor.file}: '{tensor.name}' is stored as {tensor.stored}; "
+                "use a checkpoint with bfloat16, float16 or float32 weights",
                 code="model_invalid",
             )
         return tensor
+
+
+def _passed_over(folder: Path) -> list[str]:
+    """The shards of an earlier save that are still beside the file which is read."""
+    if not (folder / INDEX).is_file() or not (folder / SINGLE).is_file():
+        return []
+    try:
+        return [name for name in shards(folder / INDEX) if name != SINGLE and (folder / name).is_file()]
+    except BackendError:
+        return []  # nobody reads that index
+
+
+def _flag(folder: Path) -> bool:
+    """Whether config.json ties the head to the embeddings; transformers reads the top's word alone."""
+    config = folder / "config.json"
+    return config.is_file() and Fields.read(config).values.get("tie_word_embeddings") is True
+
+
+def _part(tensor: StoredTensor, rows: slice | None) -> tuple[tuple[int, ...], int]:
+    """The shape of those rows, and how many bytes of the tensor stand before them."""
+    if rows is None:
+        return tensor.shape, 0
+    first, stop, _ = rows.indices(tensor.shape[0])
+    shape = (max(stop - first, 0), *tensor.shape[1:])
+    return shape, first * math.prod(shape[1:]) * STORED[tensor.stored].itemsize
+
+
+def _read(tensor: StoredTensor, rows: slice | None) -> tuple[NDArray[Any], str]:
+    shape, start = _part(tensor, rows)
+    count = math.prod(shape)
+    # read, not mapped: the pages of a mapped file count as this process's memory
+    raw = np.fromfile(tensor.file, STORED[tensor.stored], count, offset=tensor.offset + start)
+    if raw.size != count:
+        raise damaged(tensor.file, f"'{tensor.name}' is cut short")
+    stored = tensor.stored
+    if stored == "F64":
+        with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused
+            raw, stored = raw.astype(np.float32), "F32"
+    _check_finite(tensor, raw, _EXPONENTS[stored])
+    return raw.reshape(shape), stored
+
+
+def _pieces(tensor: StoredTensor) -> Iterator[tuple[NDArray[Any], str]]:
+    """A tensor of two axes, some rows at a time."""
+    step = max(1, _CHECKED // max(1, math.prod(tensor.shape[1:])))
+    if not tensor.shape:
+        yield _read(tensor, None)
+        return
+    for first in range(0, tensor.shape[0], step):
+        yield _read(tensor, slice(first, first + step))
+
+
+def _check_finite(tensor: StoredTensor, raw: NDArray[Any], exponent: int) -> None:
+    bits = raw.view(_BITS[raw.itemsize])
+    for first in range(0, bits.size, _CHECKED):
+        if ((bits[first : first + _CHECKED] & exponent) == exponent).any():
+            raise BackendError(
+                f"{tensor.file}: '{tensor.name}' holds values that are not finite numbers; "
+                "download the checkpoint again",
+                code="model_invalid",
+            )
 
 
 def _float32(raw: NDArray[Any], stored: str) -> NDArray[np.float32]:
@@ -122,67 +227,6 @@ def _float32(raw: NDArray[Any], stored: str) -> NDArray[np.float32]:
         wide <<= 16
         return wide.view(np.float32)
     return raw.astype(np.float32, copy=False)
-
-
-def _files(folder: Path) -> list[Path]:
-    index = folder / INDEX
-    files = [folder / name for name in _named(index)] if index.is_file() else [folder / SINGLE]
-    for file in files:
-        if not file.is_file():
-            raise BackendError(
-                f"{file} is missing; only safetensors weights are loaded, download the checkpoint again",
-                code="model_invalid",
-            )
-    return files
-
-
-def _named(index: Path) -> list[str]:
-    try:
-        names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise _damaged(index, "it names no files") from None
-    if not names or any(not isinstance(name, str) or Path(name).name != name for name in names):
-        raise _damaged(index, "it must name files of its own folder")
-    return names
-
-
-def _header(file: Path) -> dict[str, _Tensor]:
-    """The tensors of one file."""
-    try:
-        size = file.stat().st_size
-        with file.open("rb") as stream:
-            (length,) = struct.unpack("<Q", stream.read(8))
-            if length > min(_HEADER_LIMIT, size - 8):
-                raise _damaged(file, f"{size} bytes, without a whole header")
-            entries = json.loads(stream.read(length))
-        entries.pop("__metadata__", None)
-        whole = 8 + length + max(entry["data_offsets"][1] for entry in entries.values())
-        if size != whole:
-            raise _damaged(file, f"{size} bytes, {whole} expected")
-        return {name: _entry(file, name, entry, 8 + length, size) for name, entry in entries.items()}
-    except OSError as error:
-        raise BackendError(f"{file} cannot be read: {error.strerror}", code="model_invalid") from None
-    except (struct.error, ValueError, KeyError, TypeError, AttributeError):
-        raise _damaged(file, "its header cannot be read") from None
-
-
-def _entry(file: Path, name: str, entry: dict[str, Any], data: int, size: int) -> _Tensor:
-    stored = entry["dtype"]
-    if stored not in _STORED:
-        raise BackendError(
-            f"{file}: '{name}' is stored as {stored}; "
-            "use a checkpoint with bfloat16, float16 or float32 weights",
-            code="model_invalid",
-        )
-    first, end = entry["data_offsets"]
-    tensor = _Tensor(file, stored, tuple(int(side) for side in entry["shape"]), data + int(first))
-    if min(tensor.shape, default=0) < 0 or first < 0 or end - first != tensor.nbytes or data + end > size:
-        raise _damaged(file, f"'{name}' does not fit its place")
-    return tensor
-
-
-def _damaged(file: Path, problem: str) -> BackendError:
-    return BackendError(f"{file} is damaged ({problem}); download it again", code="model_invalid")
 
 
 def pack_codes(codes: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:

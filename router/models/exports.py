@@ -22,6 +22,7 @@ from typing import Any, TypeAlias
 
 from backends.base import BackendError, Device, RequestError
 from backends.onnx.packed import WEIGHTS, Variant, helps
+from backends.qwen3vl import left_out
 from backends.store import (
     EXPORTER,
     MANIFEST,
@@ -122,7 +123,7 @@ def export_to(
     check_memory(model.folder, recipe)
     written = write_folder(
         target,
-        partial(_fill, model=model, recipe=recipe, progress=listener.progress, exporter=exporter),
+        partial(_fill, model=model, recipe=recipe, listener=listener, exporter=exporter),
         bytes_needed=estimate(model.folder, recipe),
         keep=lambda folder: not force and _intact(folder, listener),
         wait=wait,
@@ -195,8 +196,11 @@ def source_of(model: Model) -> Source:
     return Source(model.name, model.revision, _digest(_identity(model)))
 
 
-def _fill(part: Path, *, model: Model, recipe: Recipe, progress: Progress, exporter: Exporter | None) -> None:
-    matrices = (exporter or _exporter(model, recipe))(model.folder, part, recipe, progress)
+def _fill(part: Path, *, model: Model, recipe: Recipe, listener: Listener, exporter: Exporter | None) -> None:
+    if exporter is None:
+        for text in left_out(model.folder):
+            listener.notice(text)
+    matrices = (exporter or _exporter(model, recipe))(model.folder, part, recipe, listener.progress)
     Manifest.describe(part, source_of(model), recipe, matrices).write(part)
 
 

@@ -19,7 +19,7 @@ from backends.export.quantize import dequantise, quantise, quantise_rest, rest_o
 from backends.onnx.decoder import Decoder  # noqa: E402
 from backends.onnx.embeddings import Embeddings  # noqa: E402
 from backends.qwen3vl import Config  # noqa: E402
-from backends.store import Scheme  # noqa: E402
+from backends.store import Scheme, Weights  # noqa: E402
 from router.bench.rates import weight_bytes  # noqa: E402
 from tests.export.test_decoder import expected, got, round_in_place  # noqa: E402
 from tests.exports import exported, model  # noqa: E402
@@ -132,11 +132,11 @@ def test_the_upper_bits_are_what_a_token_reads(tmp_path: Path, outs: dict[Recipe
 @pytest.mark.parametrize("recipe", [SHORT, SIX], ids=str)
 def test_a_table_in_two_parts_embeds_as_the_graph_does(tmp_path: Path, recipe: Recipe, tie: bool) -> None:
     built = model(tie=tie)
-    _, out, _ = exported(tmp_path, recipe, built)
+    source, out, _ = exported(tmp_path, recipe, built)
     notes = onnx.load(out / "decoder.onnx", load_external_data=False).metadata_props
     table = Embeddings.read(out, next(entry.value for entry in notes if entry.key == "embeddings"))
     rows = built.model.language_model.embed_tokens.weight.detach().numpy()
-    rounded = embedding_table(Config.read(tmp_path / "source").text, recipe)[1](rows[:100])
+    rounded = embedding_table(Weights(source), Config.read(source).text, recipe)[1](rows[:100])
     assert np.abs(table(np.arange(100)) - rounded).max() <= 1e-6
     assert np.abs(rounded - rows[:100]).max() > 1e-4
 

@@ -9,6 +9,8 @@ import pytest
 from backends.base import BackendError, RequestError
 from router.models import find, home
 
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+
 
 def weights(values: int = 8) -> bytes:
     header = json.dumps({"w": {"dtype": "F32", "shape": [values], "data_offsets": [0, 4 * values]}}).encode()
@@ -89,8 +91,9 @@ def test_junk_for_weights_is_named(folder: Path) -> None:
 
 
 def test_every_shard_of_an_index_must_be_there(folder: Path) -> None:
-    index = folder / "model.safetensors.index.json"
-    index.write_text(json.dumps({"weight_map": {"a": "model.safetensors", "b": "model-2.safetensors"}}))
+    (folder / SINGLE).rename(folder / "model-1.safetensors")
+    index = folder / INDEX
+    index.write_text(json.dumps({"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}))
     assert "model-2.safetensors is missing" in refusal(folder)
     (folder / "model-2.safetensors").write_bytes(weights())
     assert find(str(folder)).folder == folder
@@ -98,13 +101,16 @@ def test_every_shard_of_an_index_must_be_there(folder: Path) -> None:
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"weight_map": []}', '{"weight_map": {"a": 1}}'])
 def test_a_broken_index_is_named(folder: Path, text: str) -> None:
-    index = folder / "model.safetensors.index.json"
+    index = folder / INDEX
     index.write_text(text)
+    assert find(str(folder)).folder == folder, "a single file comes before an index, as in transformers"
+    (folder / SINGLE).unlink()
     assert str(index) in refusal(folder)
 
 
 def test_an_index_cannot_point_elsewhere(folder: Path) -> None:
-    index = folder / "model.safetensors.index.json"
+    (folder / SINGLE).unlink()
+    index = folder / INDEX
     index.write_text(json.dumps({"weight_map": {"a": "../secret.safetensors"}}))
     assert "must name files of its own folder" in refusal(folder)
 

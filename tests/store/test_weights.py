@@ -96,5 +96,42 @@ def test_an_index_cannot_point_outside_its_folder(tmp_path: Path) -> None:
 
 def test_quantised_checkpoints_are_refused(tmp_path: Path) -> None:
     safetensors.save_file({"w": torch.zeros(4, dtype=torch.int8)}, tmp_path / "model.safetensors")
-    with pytest.raises(BackendError, match="stored as I8"):
-        Weights(tmp_path)
+    with pytest.raises(BackendError, match="'w' is stored as I8"):
+        Weights(tmp_path).read("w")
+
+
+def test_double_precision_is_read_as_float32(tmp_path: Path) -> None:
+    values = torch.randn(3, 5, dtype=torch.float64)
+    safetensors.save_file({"w": values}, tmp_path / "model.safetensors")
+    assert np.array_equal(Weights(tmp_path).read("w"), values.float().numpy())
+    safetensors.save_file({"w": values * 1e60}, tmp_path / "model.safetensors")
+    with pytest.raises(BackendError, match="'w' holds values that are not finite"):
+        Weights(tmp_path).read("w")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("name", TENSORS)
+def test_a_value_that_is_no_finite_number_is_refused_where_it_is_read(
+    folder: Path, name: str, value: float
+) -> None:
+    largest = torch.finfo(TENSORS[name].dtype)
+    tensor = torch.full((6, 4), largest.max, dtype=TENSORS[name].dtype)
+    tensor[1, 1], tensor[2, 2], tensor[3, 3] = largest.min, largest.tiny, 0
+    safetensors.save_file({name: tensor}, folder / "model.safetensors")
+    assert np.array_equal(Weights(folder).read(name), tensor.float().numpy())
+    tensor[4, 1] = value
+    safetensors.save_file({name: tensor}, folder / "model.safetensors")
+    assert Weights(folder).read(name, slice(0, 4)).shape == (4, 4)
+    with pytest.raises(BackendError, match=rf"model\.safetensors: '{name}' holds values that are not finite"):
+        Weights(folder).read(name, slice(4, 5))
+
+
+def test_tensors_of_any_number_format_may_stand_beside_those_that_are_read(folder: Path) -> None:
+    kinds = (torch.int64, torch.uint8, torch.bool, torch.float8_e4m3fn, torch.float8_e5m2)
+    others = {str(kind): torch.zeros(3, dtype=kind) for kind in kinds}
+    safetensors.save_file({**TENSORS, **others}, folder / "model.safetensors")
+    weights = Weights(folder)
+    assert set(weights.shapes) == set(TENSORS)
+    assert np.array_equal(weights.read("single"), TENSORS["single"].numpy())
+    with pytest.raises(BackendError, match=r"'torch\.bool' is stored as BOOL"):
+        weights.read("torch.bool")

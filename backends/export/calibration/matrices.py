@@ -20,7 +20,7 @@ from backends.export.calibration.compensate import compensate, feedback, hessian
 from backends.export.calibration.samples import Floats, Samples, embed_prompts
 from backends.export.calibration.walk import Walk
 from backends.export.graph import DataFile
-from backends.export.matrices import Matrices, Stored, check_finite
+from backends.export.matrices import Matrices, Stored, check_norm
 from backends.export.quantize import Matrix, Rounded, dequantise, quantise
 from backends.qwen3vl import Config
 from backends.store import MatrixError, Recipe, Scheme, Weights
@@ -40,7 +40,7 @@ class CalibratedMatrices(Matrices):
         """Encode the samples' images with the tower in ``folder``, and embed the samples."""
         super().__init__(weights, data, recipe.accuracy_level)
         first, second = samples.prompts[::2], samples.prompts[1::2]  # they come in pairs that are alike
-        embed = partial(_embed, weights, *embedding_table(config.text, recipe))
+        embed = partial(_embed, weights, *embedding_table(weights, config.text, recipe))
         states = embed_prompts(
             [*first, *second, *samples.held_out], config, embed, samples.load_tower(folder)
         )
@@ -54,7 +54,7 @@ class CalibratedMatrices(Matrices):
             return super().store(name, sources, scheme)
         parts = [self._weights.read(source) for source in sources]
         for source, part in zip(sources, parts, strict=True):
-            check_finite(source, float(np.vdot(part, part)))
+            check_norm(source, float(np.vdot(part, part)))
         matrix = np.concatenate(parts)
         plain = _plain(matrix, scheme)
         rounded = plain if scheme.bits > 4 else self._compensated(matrix, scheme)

@@ -1,0 +1,145 @@
+"""Which tensors a checkpoint folder has, where they stand and what they are called: as transformers has it.
+
+Safetensors: 8 bytes with the length of a JSON header, the header, the data. A ``model.safetensors`` comes
+before an index, which may be of an earlier save. A tensor is known by its name in the whole model, whatever
+the part was called that saved it::
+
+    language_model.norm.weight    the base model was saved          model.language_model.norm.weight
+    model.lm_head.weight          a model around the model was      lm_head.weight
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from backends.base import BackendError
+
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+TABLE, HEAD = "model.language_model.embed_tokens.weight", "lm_head.weight"
+MODEL = ("model.language_model.", "model.visual.", HEAD)  # how the names of a whole model's tensors begin
+_HEADER_LIMIT = 100_000_000  # bytes; safetensors' own cap for its JSON header
+STORED: dict[str, np.dtype[Any]] = {
+    "BF16": np.dtype("<u2"),
+    "F16": np.dtype("<f2"),
+    "F32": np.dtype("<f4"),
+    "F64": np.dtype("<f8"),
+}
+# transformers 5 reads these names too, which some of its versions wrote
+_DOUBLED = re.compile(r"^(model\.language_model\.model|language_model\.model\.model)(?=\.)")
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """Where a tensor stands; one that is stored as no number format of STORED cannot be read."""
+
+    file: Path
+    name: str  # in the file
+    stored: str
+    shape: tuple[int, ...]
+    offset: int  # bytes from the start of the file
+    nbytes: int
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that are read; BackendError ``model_invalid`` names one that is missing."""
+    index = folder / INDEX
+    single = (folder / SINGLE).is_file() or not index.is_file()
+    files = [folder / SINGLE] if single else [folder / name for name in shards(index)]
+    for file in files:
+        if not file.is_file():
+            raise BackendError(
+                f"{file} is missing; only safetensors weights are loaded, download the checkpoint again",
+                code="model_invalid",
+            )
+    return files
+
+
+def shards(index: Path) -> list[str]:
+    """The files that an index names; BackendError ``model_invalid`` where it is damaged."""
+    try:
+        names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise damaged(index, "it names no files") from None
+    if not names or any(not isinstance(name, str) or Path(name).name != name for name in names):
+        raise damaged(index, "it must name files of its own folder")
+    return names
+
+
+def stored_tensors(files: Iterable[Path]) -> list[StoredTensor]:
+    """Every tensor of the files, by the headers; of those with one name the last file's, as transformers."""
+    tensors: dict[str, StoredTensor] = {}
+    for file in files:
+        tensors.update({tensor.name: tensor for tensor in _header(file)})
+    return list(tensors.values())
+
+
+def full_name(name: str) -> str:
+    """The name that a tensor has in the whole model; one that is no part of it stays as it is."""
+    plain = _DOUBLED.sub("model.language_model", name)
+    for other in (plain.removeprefix("model."), f"model.{plain}"):
+        if other != plain and other.startswith(MODEL):
+            return other
+    return plain
+
+
+def by_full_name(tensors: Iterable[StoredTensor]) -> tuple[dict[str, StoredTensor], list[StoredTensor]]:
+    """The tensors under their full names, and those left out because another has the same one.
+
+    transformers takes the first in the order of their names, part by part.
+    """
+    chosen: dict[str, StoredTensor] = {}
+    left_out: list[StoredTensor] = []
+    for tensor in tensors:
+        name = full_name(tensor.name)
+        if (other := chosen.get(name)) is None:
+            chosen[name] = tensor
+            continue
+        chosen[name], left = sorted((other, tensor), key=lambda each: each.name.split("."))
+        left_out.append(left)
+    return chosen, left_out
+
+
+def damaged(file: Path, problem: str) -> BackendError:
+    """The error for a file that is not what it should be."""
+    return BackendError(f"{file} is damaged ({problem}); download it again", code="model_invalid")
+
+
+def _header(file: Path) -> list[StoredTensor]:
+    """The tensors of one file."""
+    try:
+        size = file.stat().st_size
+        with file.open("rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            if length > min(_HEADER_LIMIT, size - 8):
+                raise damaged(file, f"{size} bytes, without a whole header")
+            entries = json.loads(stream.read(length))
+        entries.pop("__metadata__", None)
+        whole = 8 + length + max((entry["data_offsets"][1] for entry in entries.values()), default=0)
+        if size != whole:
+            raise damaged(file, f"{size} bytes, {whole} expected")
+        return [_entry(file, name, entry, 8 + length, size) for name, entry in entries.items()]
+    except OSError as error:
+        raise BackendError(f"{file} cannot be read: {error.strerror}", code="model_invalid") from None
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError):
+        raise damaged(file, "its header cannot be read") from None
+
+
+def _entry(file: Path, name: str, entry: dict[str, Any], data: int, size: int) -> StoredTensor:
+    stored, (first, end) = str(entry["dtype"]), entry["data_offsets"]
+    shape = tuple(int(side) for side in entry["shape"])
+    tensor = StoredTensor(file, name, stored, shape, data + int(first), int(end) - int(first))
+    # how long others are does not matter: nobody reads them
+    width = STORED[stored].itemsize if stored in STORED else None
+    fits = width is None or tensor.nbytes == math.prod(shape) * width
+    if min(shape, default=0) < 0 or not 0 <= first <= end or not fits or data + end > size:
+        raise damaged(file, f"'{name}' does not fit its place")
+    return tensor
