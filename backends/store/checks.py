@@ -14,6 +14,7 @@ from pathlib import Path
 
 from backends.base import BackendError
 from backends.store.manifest import MANIFEST, Manifest, sha256
+from backends.store.quantised import check_plain
 from backends.store.weights import Weights
 
 SMALL = 16 << 20  # bytes; a file up to this size is known by its content, a larger one by size and time
@@ -33,8 +34,9 @@ class Damage:
 def check_checkpoint(folder: Path) -> None:
     """BackendError ``model_invalid`` unless there is a config.json and every weights file is whole.
 
-    Whole: there, as long as its header says, and safetensors, since pickles can run code.
+    Whole: there, as long as its header says, plain, and safetensors, since pickles can run code.
     """
+    check_plain(folder)
     if not (folder / "config.json").is_file():
         raise BackendError(
             f"{folder} has no config.json: it is not a checkpoint folder", code="model_invalid"

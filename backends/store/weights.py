@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from backends.base import BackendError
 from backends.store.fields import Fields
+from backends.store.quantised import check_plain, check_plain_names
 from backends.store.tensors import (
     HEAD,
     INDEX,
@@ -47,14 +48,16 @@ class Weights:
     """
 
     def __init__(self, folder: Path, progress: Progress | None = None) -> None:
-        """Read the headers only; BackendError ``model_invalid`` names what is missing or damaged.
+        """Read the headers only; BackendError ``model_invalid`` names what is missing, damaged or quantised.
 
         ``progress`` is told of each read as it starts; a part that is read twice counts once.
         """
+        check_plain(folder)
         self.folder = folder
         self._progress = progress
         self._bytes_read: dict[str, int] = {}  # bytes from the start of each tensor
         self._tensors, self._left_out = by_full_name(stored_tensors(weight_files(folder)))
+        check_plain_names(folder, self._tensors)
         self._tied = _flag(folder)
         if self._tied and HEAD in self._tensors and TABLE not in self._tensors:
             self._tensors[TABLE] = self._tensors.pop(HEAD)
