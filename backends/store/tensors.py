@@ -1,8 +1,8 @@
 """Which tensors a checkpoint folder has, where they stand and what they are called: as transformers has it.
 
-Safetensors: 8 bytes with the length of a JSON header, the header, the data. A ``model.safetensors`` comes
-before an index, which may be of an earlier save. A tensor is known by its name in the whole model, whatever
-the part was called that saved it::
+Safetensors: 8 bytes with the length of a JSON header, the header, the data. The file that config.json names
+comes first, then ``model.safetensors``, then an index, which may be of an earlier save. A tensor is known by
+its name in the whole model, whatever part of it was saved::
 
     language_model.norm.weight    the base model was saved          model.language_model.norm.weight
     model.lm_head.weight          a model around the model was      lm_head.weight
@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from backends.base import BackendError
+from backends.store.fields import Fields
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 TABLE, HEAD = "model.language_model.embed_tokens.weight", "lm_head.weight"
@@ -51,9 +52,9 @@ class StoredTensor:
 
 def weight_files(folder: Path) -> list[Path]:
     """The files that are read; BackendError ``model_invalid`` names one that is missing."""
-    index = folder / INDEX
-    single = (folder / SINGLE).is_file() or not index.is_file()
-    files = [folder / SINGLE] if single else [folder / name for name in shards(index)]
+    first = _first(folder)
+    index = first.suffix == ".json" and first.is_file()
+    files = [folder / name for name in shards(first)] if index else [first]
     for file in files:
         if not file.is_file():
             raise BackendError(
@@ -61,6 +62,21 @@ def weight_files(folder: Path) -> list[Path]:
                 code="model_invalid",
             )
     return files
+
+
+def _first(folder: Path) -> Path:
+    """The file with the weights, or the index of several; config.json may give it another name."""
+    config = folder / "config.json"
+    named = Fields.read(config).values.get("transformers_weights") if config.is_file() else None
+    if named is None:
+        single = (folder / SINGLE).is_file() or not (folder / INDEX).is_file()
+        return folder / (SINGLE if single else INDEX)
+    if not isinstance(named, str) or not re.fullmatch(r"\w[\w.-]*\.safetensors(\.index\.json)?", named):
+        raise BackendError(
+            f"{config}: transformers_weights must be a safetensors file of its folder, got {named!r:.80}",
+            code="model_invalid",
+        )
+    return folder / named
 
 
 def shards(index: Path) -> list[str]:

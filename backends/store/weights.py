@@ -164,7 +164,7 @@ class Weights:
 
 def _passed_over(folder: Path) -> list[str]:
     """The shards of an earlier save that are still beside the file which is read."""
-    if not (folder / INDEX).is_file() or not (folder / SINGLE).is_file():
+    if not (folder / INDEX).is_file() or weight_files(folder) != [folder / SINGLE]:
         return []
     try:
         return [name for name in shards(folder / INDEX) if name != SINGLE and (folder / name).is_file()]

@@ -42,9 +42,16 @@ TIES: dict[str, tuple[bool | None, bool | None, str]] = {
     "untied, no head": (False, False, "table"),
     "untied, no table": (False, False, "head"),
 }
-FILES = ("single", "shards", "old shards beside", "old index beside", "shards with more than the index says")
 NAMES = ("whole", "base", "wrapped", "doubled", "both", "of another family")
 STORED = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16, "F64": torch.float64}
+FILES = (
+    "single",
+    "shards",
+    "old shards beside",
+    "old index beside",
+    "shards with more than the index says",
+    "named in config.json",
+)
 EXTRAS = (
     "nothing",
     "buffers",
@@ -162,6 +169,15 @@ def _old_shards(folder: Path, tensors: Tensors) -> None:
     _single(folder, tensors)
 
 
+def _named_in_config(folder: Path, tensors: Tensors) -> None:
+    _single(folder, tensors, "elsewhere.safetensors")
+    _single(folder, moved({name: tensor.to(torch.float32) for name, tensor in tensors.items()}))
+    values = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(
+        json.dumps({**values, "transformers_weights": "elsewhere.safetensors"})
+    )
+
+
 def _old_index(folder: Path, tensors: Tensors) -> None:
     _old_shards(folder, tensors)
     for file in folder.glob("model-*.safetensors"):
@@ -173,5 +189,6 @@ _FILES = {
     "shards": _shards,
     "old shards beside": _old_shards,
     "old index beside": _old_index,
+    "named in config.json": _named_in_config,
     "shards with more than the index says": lambda *given: _shards(*given, listed=2),
 }

@@ -94,6 +94,22 @@ def test_an_index_cannot_point_outside_its_folder(tmp_path: Path) -> None:
         Weights(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "named", ["../w.safetensors", "/w.safetensors", "pytorch_model.bin", 3, "a\n.safetensors"]
+)
+def test_config_json_cannot_point_outside_its_folder(folder: Path, named: object) -> None:
+    (folder / "config.json").write_text(json.dumps({"transformers_weights": named}))
+    with pytest.raises(BackendError, match="transformers_weights must be a safetensors file of its folder"):
+        Weights(folder)
+
+
+@pytest.mark.parametrize("named", ["other.safetensors", "other.safetensors.index.json"])
+def test_a_file_that_config_json_names_must_be_there(folder: Path, named: str) -> None:
+    (folder / "config.json").write_text(json.dumps({"transformers_weights": named}))
+    with pytest.raises(BackendError, match=rf"{named} is missing"):
+        Weights(folder)
+
+
 def test_quantised_checkpoints_are_refused(tmp_path: Path) -> None:
     safetensors.save_file({"w": torch.zeros(4, dtype=torch.int8)}, tmp_path / "model.safetensors")
     with pytest.raises(BackendError, match="'w' is stored as I8"):
