@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from backends.qwen3vl import ImageLimits
 from router.estimates import Speed
 from router.images import InputLimits
 from router.models import SILENT, Listener
@@ -97,4 +96,5 @@ class Resolver:
             return self.builder
         limits = self.builder.limits
         least, most = request.min_pixels or limits.min_pixels, request.max_pixels or limits.max_pixels
-        return replace(self.builder, limits=ImageLimits(least, most))
+        limits = replace(limits, min_pixels=least, max_pixels=most)
+        return replace(self.builder, limits=limits)

@@ -3,7 +3,7 @@
 Nothing outside this folder imports its insides, so that another family can stand beside it::
 
     Config            the shape of a model, read from its config.json; refused where we could not compute it
-    ImageLimits       between how many pixels an image is brought; read from preprocessor_config.json
+    ImageLimits       between how many pixels an image is brought, and how; read from a file of SETTINGS
     check_ratio       refuses an image one of whose sides is too long for the other
     grid_of           (width, height, limits) -> (t, h, w) in patches
     image_tokens      grid -> how many places it takes in the prompt
@@ -16,7 +16,8 @@ Nothing outside this folder imports its insides, so that another family can stan
 """
 
 from backends.qwen3vl.config import CHANNELS, PATCH_VALUES, Config, TextConfig, VisionConfig
-from backends.qwen3vl.images import Grid, ImageLimits, check_ratio, grid_of, image_tokens, patches, size_of
+from backends.qwen3vl.images import Grid, check_ratio, grid_of, image_tokens, patches, size_of
+from backends.qwen3vl.limits import SETTINGS, ImageLimits
 from backends.qwen3vl.positions import PositionIds, position_ids
 from backends.qwen3vl.tensors import left_out, tensor_names
 from backends.qwen3vl.tower import VisionPositions, vision_positions
@@ -24,6 +25,7 @@ from backends.qwen3vl.tower import VisionPositions, vision_positions
 __all__ = [
     "CHANNELS",
     "PATCH_VALUES",
+    "SETTINGS",
     "Config",
     "Grid",
     "ImageLimits",

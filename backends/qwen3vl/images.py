@@ -6,8 +6,7 @@ Equal to the last bit to transformers' Qwen2VLImageProcessorPil with Qwen3-VL's 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from pathlib import Path
+from functools import lru_cache
 from typing import TypeAlias
 
 import numpy as np
@@ -16,68 +15,12 @@ from PIL import Image
 
 from backends.base import RequestError
 from backends.qwen3vl.config import CHANNELS, MERGE, PATCH, PATCH_VALUES, TEMPORAL_PATCH
-from backends.store import Fields
+from backends.qwen3vl.limits import ImageLimits
 
 Grid: TypeAlias = tuple[int, int, int]  # t, h, w in patches
 
 BLOCK = PATCH * MERGE  # both sides of a resized image are multiples of this: one token is one block
 LARGEST_RATIO = 200  # of the longer side to the shorter
-
-
-@dataclass(frozen=True)
-class ImageLimits:
-    """Between how many pixels an image is brought before it is cut into patches."""
-
-    min_pixels: int
-    max_pixels: int
-
-    def __post_init__(self) -> None:
-        if not 0 < self.min_pixels <= self.max_pixels:
-            raise RequestError(
-                f"min_pixels must be above 0 and at most {self.max_pixels}, got {self.min_pixels}",
-                param="min_pixels",
-            )
-
-    @classmethod
-    def read(cls, folder: Path) -> ImageLimits:
-        """Read ``folder/preprocessor_config.json``; refuse a preprocessing that ``patches`` does not do.
-
-        Raises BackendError ``model_invalid``, naming the file and the field.
-        """
-        fields = Fields.read(folder / "preprocessor_config.json")
-        for name, value in _STEPS.items():
-            fields.expect(name, value)
-        for name, value in _MEASURES.items():
-            fields.expect(name, value, required=True)
-        least = _edge(fields, "min_pixels", "shortest_edge")
-        most = _edge(fields, "max_pixels", "longest_edge")
-        if least > most:
-            raise fields.bad("size.shortest_edge", f"at most size.longest_edge, {most}", least)
-        return cls(least, most)
-
-
-_STEPS: dict[str, object] = {
-    "do_resize": True,
-    "do_rescale": True,
-    "do_normalize": True,
-    "do_convert_rgb": True,
-    "resample": int(Image.Resampling.BICUBIC),
-    "rescale_factor": 1 / 255,
-}
-_MEASURES: dict[str, object] = {
-    "patch_size": PATCH,
-    "temporal_patch_size": TEMPORAL_PATCH,
-    "merge_size": MERGE,
-    "image_mean": [0.5] * CHANNELS,
-    "image_std": [0.5] * CHANNELS,
-}
-
-
-def _edge(fields: Fields, older: str, newer: str) -> int:
-    # where a file has both, transformers goes by the older name
-    if fields.values.get(older) is not None:
-        return fields.whole(older)
-    return fields.section("size").whole(newer)
 
 
 def resized_size(width: int, height: int, limits: ImageLimits) -> tuple[int, int]:
@@ -127,7 +70,7 @@ def image_tokens(grid: Grid) -> int:
 
 
 def patches(pixels: NDArray[np.uint8], limits: ImageLimits) -> tuple[NDArray[np.float32], Grid]:
-    """Resize, normalise to -1 .. 1 and cut one image.
+    """Resize, normalise (to -1 .. 1, if the model does not say otherwise) and cut one image.
 
     ``pixels`` is [height, width, 3], RGB; returns float32 [t*h*w, 1536] and (t, h, w). Patches come block by
     block, the 2 x 2 of a block one after the other; a row is (channel, frame, y, x), the image being both
@@ -136,21 +79,28 @@ def patches(pixels: NDArray[np.uint8], limits: ImageLimits) -> tuple[NDArray[np.
     height, width = pixels.shape[:2]
     size = resized_size(width, height, limits)
     if size != (width, height):
-        pixels = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
+        pixels = np.asarray(Image.fromarray(pixels).resize(size, limits.resample))
     down, across = size[1] // BLOCK, size[0] // BLOCK
     rows = np.empty((down, across, MERGE, MERGE, CHANNELS, TEMPORAL_PATCH, PATCH, PATCH), np.float32)
     strips = pixels.reshape(down, MERGE, PATCH, across, MERGE, PATCH, CHANNELS).transpose(0, 3, 1, 4, 6, 2, 5)
+    values = _values(limits.rescale_factor, limits.mean, limits.std)
     for blocks, strip in zip(rows, strips, strict=True):
         # a strip at a time stays in the processor's cache, and no float copy of the whole image is made
-        blocks[:] = _NORMALISED.take(np.ascontiguousarray(strip), mode="clip")[..., None, :, :]
+        places = np.ascontiguousarray(strip) if len(values) == 256 else strip + _COLOUR_OFFSETS
+        blocks[:] = values.take(places, mode="clip")[..., None, :, :]
     return rows.reshape(-1, PATCH_VALUES), (1, down * MERGE, across * MERGE)
 
 
-def _normalised() -> NDArray[np.float32]:
+_COLOUR_OFFSETS = np.arange(CHANNELS)[:, None, None] * 256  # [channels, 1, 1]: where a colour's values begin
+
+
+@lru_cache(maxsize=8)
+def _values(factor: float, mean: tuple[float, ...], std: tuple[float, ...]) -> NDArray[np.float32]:
+    """What each of the 256 values of a pixel becomes, colour after colour; once where all are alike."""
     # scaled in float64 and shifted in float32: all 256 values have the last bit that transformers gives them
-    scaled = (np.arange(256) * (1 / 255)).astype(np.float32)
-    half = np.float32(0.5)
-    return (scaled - half) / half
-
-
-_NORMALISED = _normalised()
+    scaled = (np.arange(256) * factor).astype(np.float32)
+    pairs = list(zip(mean, std, strict=True))
+    alike = len(set(pairs)) == 1
+    return np.concatenate(
+        [(scaled - np.float32(of)) / np.float32(by) for of, by in (pairs[:1] if alike else pairs)]
+    )

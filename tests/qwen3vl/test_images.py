@@ -1,8 +1,6 @@
 """Images cut into patches, held bit by bit against transformers' processor."""
 
-import json
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,8 +10,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from backends.base import BackendError, RequestError
-from backends.qwen3vl.images import ImageLimits, grid_of, image_tokens, patches, resized_size
+from backends.base import RequestError
+from backends.qwen3vl.images import grid_of, image_tokens, patches, resized_size
+from backends.qwen3vl.limits import ImageLimits
 
 LIMITS = ImageLimits(65_536, 16_777_216)  # of the released checkpoints
 SMALL = ImageLimits(9_216, 25_600)
@@ -143,65 +142,3 @@ def test_limits_are_checked_where_they_are_made() -> None:
             ImageLimits(least, most)
     with pytest.raises(RequestError, match="min_pixels"):
         replace(LIMITS, max_pixels=1024)
-
-
-PREPROCESSOR: dict[str, Any] = {
-    "size": {"shortest_edge": 65_536, "longest_edge": 16_777_216},
-    "patch_size": 16,
-    "temporal_patch_size": 2,
-    "merge_size": 2,
-    "image_mean": [0.5, 0.5, 0.5],
-    "image_std": [0.5, 0.5, 0.5],
-    "image_processor_type": "Qwen2VLImageProcessorFast",
-}
-
-
-def written(folder: Path, **changes: object) -> Path:
-    values = {key: value for key, value in {**PREPROCESSOR, **changes}.items() if value is not None}
-    (folder / "preprocessor_config.json").write_text(json.dumps(values), encoding="utf-8")
-    return folder
-
-
-def test_limits_are_read_from_both_spellings(tmp_path: Path) -> None:
-    assert ImageLimits.read(written(tmp_path)) == LIMITS
-    assert ImageLimits.read(written(tmp_path, size=None, min_pixels=4096, max_pixels=8192)) == ImageLimits(
-        4096, 8192
-    )
-    assert ImageLimits.read(written(tmp_path, max_pixels=70_000)) == ImageLimits(65_536, 70_000)
-
-
-def test_limits_are_read_from_what_transformers_writes(tmp_path: Path) -> None:
-    pytest.importorskip("transformers")
-    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
-
-    options = {key: value for key, value in PREPROCESSOR.items() if key != "image_processor_type"}
-    Qwen2VLImageProcessorPil(**options).save_pretrained(tmp_path)
-    assert ImageLimits.read(tmp_path) == LIMITS
-
-
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("patch_size", 14),
-        ("patch_size", None),
-        ("merge_size", 4),
-        ("temporal_patch_size", 1),
-        ("image_mean", [0.48, 0.45, 0.4]),
-        ("image_std", None),
-        ("do_resize", False),
-        ("do_normalize", False),
-        ("resample", 2),
-        ("rescale_factor", 1),
-        ("size", None),
-        ("size", {"height": 448, "width": 448}),
-        ("min_pixels", "many"),
-        ("max_pixels", 0),
-        ("max_pixels", 60_000),
-        ("auto_map", {"AutoImageProcessor": "x.Y"}),
-    ],
-)
-def test_another_preprocessing_is_refused_by_name(tmp_path: Path, field: str, value: object) -> None:
-    with pytest.raises(BackendError, match=r"preprocessor_config\.json") as caught:
-        ImageLimits.read(written(tmp_path, **{field: value}))
-    assert caught.value.code == "model_invalid"
-    assert field in str(caught.value) or "size" in str(caught.value)
