@@ -12,7 +12,7 @@ from tests.models.test_find import weights
 
 INT4, INT8 = Recipe(), Recipe("int8")
 MATRICES = (MatrixError("layers.0.q_proj", 4, 32, 0.07), MatrixError("lm_head", 8, 32, 0.006))
-COPIED = ("config.json", "tokenizer.json", "chat_template.jinja")
+COPIED = ("config.json", "tokenizer.json", "chat_template.jinja", "preprocessor_config.json")
 SIZES = {"decoder.onnx": 3_000, "text.onnx": 2_000, "vision.onnx": 1_000, "weights.data": 200_000}
 
 

@@ -18,19 +18,9 @@ from pathlib import Path
 from backends.base import RequestError
 from backends.export.calibration.samples import ImageEncoder, Samples
 from backends.qwen3vl import Config
-from backends.store import MatrixError, Progress, Recipe, Weights
+from backends.store import MatrixError, Progress, Recipe, Weights, companions
 
 __all__ = ["ImageEncoder", "MatrixError", "Progress", "Recipe", "Samples", "export"]
-
-COMPANIONS = (
-    "config.json",
-    "generation_config.json",
-    "preprocessor_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "chat_template.jinja",
-    "chat_template.json",
-)
 
 
 def export(
@@ -76,7 +66,6 @@ def export(
     errors = matrices.errors
     if recipe.prefill_precision is not None:
         errors = errors + graphs.write_prefill(out, weights, config.text, len(config.vision.deepstack))
-    for name in COMPANIONS:
-        if (source / name).is_file():
-            shutil.copyfile(source / name, out / name)
+    for name in companions([file.name for file in source.iterdir() if file.is_file()]):
+        shutil.copyfile(source / name, out / name)
     return errors + tower

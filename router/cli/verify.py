@@ -68,7 +68,7 @@ def verify(options: VerifyOptions, name: str) -> None:
         raise click.UsageError("--checkpoint is read to compare with; add --against torch")
     problems: list[str] = []
     for folder in _exports(name, options.offline):
-        damages = _damages(folder)
+        damages = _damages(folder) or _lacks(folder)
         problems += damages
         if not damages:
             problems += examine(folder, options.checkpoint or name, options)
@@ -83,6 +83,18 @@ def _damages(folder: Path) -> list[str]:
         return [
             f"{folder / damage.file} {damage.problem}" for damage in damages_of(folder, listener.progress)
         ]
+
+
+def _lacks(folder: Path) -> list[str]:
+    """Why a whole export could not answer, since its checkpoint lacked what that needs."""
+    from backends.base import BackendError
+    from router.prompt import PromptBuilder
+
+    try:
+        PromptBuilder.read(folder)
+    except BackendError as error:
+        return [str(error)]
+    return []
 
 
 def examine(folder: Path, source: str, options: VerifyOptions) -> list[str]:

@@ -110,6 +110,7 @@ def export_to(
     """Make ``target`` the export of a checkpoint; False when it is that already and ``force`` is not said."""
     # an answer from an export that is there needs no exporter
     from backends.export.sizes import check_memory, estimate
+    from router.prompt import PromptBuilder
 
     if model.is_export:
         raise RequestError(
@@ -120,6 +121,8 @@ def export_to(
         remove_leftovers(target.parent)
     else:
         _check_target(target, model, recipe, force=force)
+    if exporter is None:
+        PromptBuilder.read(model.folder)  # what could not answer is not worth reading its weights
     check_memory(model.folder, recipe)
     written = write_folder(
         target,

@@ -7,13 +7,14 @@ that the hub listed of it is there; it is pulled when every file has the hash th
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from backends.base import BackendError, RequestError
 from backends.qwen3vl import Config
-from backends.store import Fields, check_checkpoint, check_space
+from backends.store import Fields, check_checkpoint, check_space, companions, lacking
+from backends.store.companions import COMPANIONS, OLDER_TOKENIZER
 from router.models.download import (
     Listing,
     cache,
@@ -34,8 +35,8 @@ _ID = re.compile(
 )
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _WANTED = re.compile(
-    r"[^/]+\.safetensors|model\.safetensors\.index\.json|tokenizer\.json|chat_template\.(jinja|json)"
-    r"|(config|generation_config|tokenizer_config|(video_)?preprocessor_config)\.json"
+    r"[^/]+\.safetensors|model\.safetensors\.index\.json|video_preprocessor_config\.json|"
+    + "|".join(map(re.escape, COMPANIONS + OLDER_TOKENIZER))
 )
 
 
@@ -96,16 +97,20 @@ def pull(hub_id: HubId, listener: Listener = SILENT, *, offline: bool = False) -
             code="model_not_found",
             param="model",
         )
+    # an answer of a model that is here needs it too, other commands do not
+    from router.prompt import PromptBuilder
+
     remove_remains(_repository(hub_id))
     with hub_errors(hub_id.name, hub_id.revision):
         listed = listing(hub_id.name, hub_id.revision, _WANTED)
-        _check_kind(hub_id, listed.sizes)
-        names = set(listed.sizes)
+        names = _needed(listed.sizes)
+        _check_kind(hub_id, names)
         if _missing(hub_id, listed, names):
-            # a look at a small file before the large ones come
+            # a look at the small files before the large ones come
             Config.read(_download(hub_id, listed, {"config.json"}, listener))
+            PromptBuilder.read(_download(hub_id, listed, set(companions(names)), listener))
         folder = _download(hub_id, listed, names, listener)
-    Config.read(folder)
+    PromptBuilder.read(folder)
     check_checkpoint(folder)
     return Model(hub_id.name, folder, listed.commit)
 
@@ -120,12 +125,14 @@ def remove_pulled(model: Model) -> int:
     return int(strategy.expected_freed_size)
 
 
-def _check_kind(hub_id: HubId, files: Mapping[str, object]) -> None:
-    for name, lack in (("config.json", "no config.json"), ("tokenizer.json", "no tokenizer.json")):
-        if name not in files:
-            raise BackendError(
-                f"'{hub_id}' has {lack}: it is not a Qwen3-VL checkpoint", code="model_invalid"
-            )
+def _needed(listed: Collection[str]) -> set[str]:
+    """Of the files that a checkpoint may have, those that are read of this one."""
+    return {name for name in listed if name not in OLDER_TOKENIZER or name in companions(listed)}
+
+
+def _check_kind(hub_id: HubId, files: Collection[str]) -> None:
+    if (lack := lacking(files)) is not None:
+        raise BackendError(f"'{hub_id}' has no {lack}: it is not a Qwen3-VL checkpoint", code="model_invalid")
     if not any(name.endswith(".safetensors") for name in files):
         raise BackendError(
             f"'{hub_id}' has no safetensors weights; others can run code, and are not pulled",
@@ -170,8 +177,8 @@ def _is_whole(model: Model) -> bool:
     assert model.revision is not None
     listed = listed_before(model.name, model.revision, _WANTED)
     if listed is None:
-        return (model.folder / "tokenizer.json").is_file()
-    files = [(model.folder / name, size) for name, size in listed.items()]
+        return lacking([file.name for file in model.folder.iterdir()]) is None
+    files = [(model.folder / name, listed[name]) for name in _needed(listed)]
     return all(file.is_file() and file.stat().st_size == size for file, size in files)
 
 

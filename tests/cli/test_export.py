@@ -4,6 +4,7 @@ import errno
 import os
 import pty
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -77,6 +78,56 @@ def test_a_calibrated_export_says_what_that_gave(capsys, monkeypatch) -> None:
     assert err.splitlines()[-1] == (
         "calibrated: outputs of these matrices are off by 0.0300 in the mean, by 0.0800 if rounded plainly"
     )
+
+
+def copied(folder: Path) -> Path:
+    """The embedded model in a folder of its own."""
+    ours = shutil.ignore_patterns("*.py", "__pycache__", "samples")
+    return Path(shutil.copytree(find().folder, folder, ignore=ours))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("tokenizer.json", None, "tokenizer.json cannot be read"),
+        ("tokenizer.json", b"{}", "is not a tokenizer"),
+        ("preprocessor_config.json", None, "no image settings"),
+        ("preprocessor_config.json", b'{"patch_size": 14}', "patch_size must be 16"),
+        ("processor_config.json", b'{"image_processor": {}}', "patch_size must be 16"),
+        ("chat_template.jinja", None, "no chat template"),
+        ("chat_template.jinja", b"{% if", "chat_template.jinja"),
+        ("generation_config.json", b"{", "generation_config.json"),
+    ],
+)
+def test_what_could_not_answer_is_refused_before_its_weights_are_read(
+    capsys, monkeypatch, tmp_path: Path, name: str, content: bytes | None, words: str
+) -> None:
+    def reads(*_: object, **__: object) -> None:
+        raise AssertionError("weights were read")
+
+    monkeypatch.setattr("backends.export.export", reads)
+    folder = copied(tmp_path / "model")
+    if content is None:
+        (folder / name).unlink()
+    else:
+        (folder / name).write_bytes(content)
+    assert run(["export", str(folder), str(tmp_path / "out")]) == 4
+    err = capsys.readouterr().err
+    assert words in err
+    assert str(folder) in err
+    assert not (tmp_path / "out").exists()
+    run(["export", str(copied(tmp_path / "whole")), str(tmp_path / "out")])
+    assert "weights were read" in capsys.readouterr().err
+
+
+def test_verify_says_what_an_export_lacks_for_an_answer(quick, capsys, monkeypatch) -> None:
+    place, _ = exported(capsys)
+    assert run(["verify", str(place)]) == 0
+    capsys.readouterr()
+    monkeypatch.setattr(stand_in, "COPIED", ("config.json", "tokenizer.json", "preprocessor_config.json"))
+    exported(capsys, "--force")
+    assert run(["verify", str(place)]) == 4
+    assert f"{place} has no chat template" in capsys.readouterr().err
 
 
 def test_force_makes_it_anew(quick, capsys) -> None:

@@ -32,7 +32,7 @@ def test_verify_reads_every_export_of_a_checkpoint(quick, capsys) -> None:
     out, err = capsys.readouterr()
     assert err == ""
     assert [line.partition(":")[0] for line in out.splitlines()] == places
-    assert f"7 files, {told(Path(places[0]))}, all as exported" in out
+    assert f"8 files, {told(Path(places[0]))}, all as exported" in out
 
 
 def test_a_flipped_bit_in_any_file_of_a_real_export_is_found_by_name(capsys) -> None:

@@ -14,9 +14,10 @@ from huggingface_hub import constants
 from huggingface_hub.utils import close_session
 
 from backends.base import BackendError, RequestError
+from backends.qwen3vl import ImageLimits
 from router.cli import run
 from router.cli.terminal import size as in_words
-from router.models import HubId, Listener, find, local_models, pull
+from router.models import EMBEDDED_FOLDER, HubId, Listener, find, local_models, pull
 from router.models.hub import local
 from tests.models.loopback_hub import COMMIT, NAME, WEIGHTS, Hub, checkpoint, connect, connected, refusal
 
@@ -107,6 +108,11 @@ def test_a_revision_is_pinned(hub: Hub) -> None:
         ({WEIGHTS: None}, "no safetensors weights; others can run code"),
         ({"config.json": None}, "no config.json"),
         ({"tokenizer.json": None}, "no tokenizer.json"),
+        ({"tokenizer.json": b"{}"}, "is not a tokenizer"),
+        ({"preprocessor_config.json": None}, "no image settings"),
+        ({"preprocessor_config.json": None, "processor_config.json": b"{}"}, "no image settings"),
+        ({"preprocessor_config.json": b'{"patch_size": 14}'}, "patch_size must be 16"),
+        ({"chat_template.jinja": None}, "no chat template"),
         ({"config.json": b'{"model_type": "llama"}'}, "model_type"),
         ({"config.json": b'{"model_type": "qwen3_vl", "auto_map": {"a": "b.py"}}'}, "never run"),
         ({"config.json": b"{"}, "not valid JSON"),
@@ -117,6 +123,28 @@ def test_what_is_no_qwen3_vl_is_refused_before_its_weights_come(hub: Hub, change
     hub.files = {name: data for name, data in files.items() if data is not None}
     assert words in refusal(BackendError)
     assert hub.downloads(WEIGHTS) == []
+
+
+def newer(hub: Hub) -> None:
+    """As transformers saves a folder since 5.3."""
+    settings = json.loads(hub.files.pop("preprocessor_config.json"))
+    hub.files["processor_config.json"] = json.dumps({"image_processor": settings}).encode()
+
+
+def test_what_pull_calls_whole_has_the_image_settings_wherever_they_are(hub: Hub) -> None:
+    newer(hub)
+    folder = find(NAME).folder
+    assert (folder / "processor_config.json").is_file()
+    assert ImageLimits.read(folder) == ImageLimits.read(EMBEDDED_FOLDER)
+    (folder / "processor_config.json").unlink()
+    assert local(HubId(NAME)) is None
+
+
+def test_files_of_an_older_tokenizer_are_not_downloaded_beside_the_newer(hub: Hub) -> None:
+    hub.files |= {"vocab.json": b"{}", "merges.txt": b"", "added_tokens.json": b"{}"}
+    model = find(NAME)
+    assert [name for name in ("vocab.json", "merges.txt", "added_tokens.json") if hub.downloads(name)] == []
+    assert local(HubId(NAME)) == model
 
 
 def test_offline_nothing_is_asked_and_what_is_here_is_used(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
