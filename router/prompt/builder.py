@@ -34,6 +34,7 @@ from router.prompt.checkpoint import (
     read_generation_config,
     read_template,
     read_tokenizer,
+    tokenizer_file,
 )
 from router.prompt.conversation import (
     MAX_CHARS,
@@ -124,7 +125,7 @@ class PromptBuilder:
         controls = control_ids(folder, tokenizer)
         if config.image_token not in controls.values():
             raise BackendError(
-                f"{folder / 'tokenizer.json'} has no special token {config.image_token}, the image_token_id "
+                f"{tokenizer_file(folder)} has no special token {config.image_token}, the image_token_id "
                 "of config.json; copy both from one checkpoint",
                 code="model_invalid",
             )

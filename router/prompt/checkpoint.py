@@ -10,8 +10,10 @@ from tokenizers import AddedToken, Tokenizer
 
 from backends.base import BackendError
 from backends.store import Fields
+from router.prompt.older_tokenizer import build_tokenizer
 from router.prompt.template import ChatTemplate
 
+OLDER = "vocab.json"
 LARGEST_TOKENIZER = 64 << 20  # bytes; Qwen's is 11 MB
 LARGEST_TEMPLATE = 1 << 20
 
@@ -24,10 +26,14 @@ def read_tokenizer(folder: Path, vocab: int) -> Tokenizer:
 
     BackendError ``model_invalid``: missing, damaged, or with ids that the model, of ``vocab`` ids, has not.
     """
-    path = folder / "tokenizer.json"
+    path = tokenizer_file(folder)
     source = _read(path, LARGEST_TOKENIZER)
+    if path.name == OLDER:
+        _read(folder / "merges.txt", LARGEST_TOKENIZER)
     try:
-        tokenizer = Tokenizer.from_str(source)
+        tokenizer = build_tokenizer(folder) if path.name == OLDER else Tokenizer.from_str(source)
+    except BackendError:
+        raise
     except Exception:  # the library raises nothing more special than this
         raise _invalid(path, "is not a tokenizer; copy it again") from None
     tokenizer.no_truncation()
@@ -41,6 +47,14 @@ def read_tokenizer(folder: Path, vocab: int) -> Tokenizer:
     return tokenizer
 
 
+def tokenizer_file(folder: Path) -> Path:
+    """The file that has the tokenizer's vocabulary: tokenizer.json, or that of a tokenizer from before it."""
+    older = not (folder / "tokenizer.json").exists() and all(
+        (folder / name).is_file() for name in (OLDER, "merges.txt")
+    )
+    return folder / (OLDER if older else "tokenizer.json")
+
+
 def control_ids(folder: Path, tokenizer: Tokenizer) -> dict[str, int]:
     """Every special token's text and id: what may come from a chat template and never from a text.
 
@@ -51,7 +65,7 @@ def control_ids(folder: Path, tokenizer: Tokenizer) -> dict[str, int]:
     for token in special.values():
         if token.lstrip or token.rstrip or token.single_word or not token.content:
             problem = f"has a special token {token.content!r} with lstrip, rstrip or single_word"
-            raise _invalid(folder / "tokenizer.json", f"{problem}; only plain ones are supported")
+            raise _invalid(tokenizer_file(folder), f"{problem}; only plain ones are supported")
     return {token.content: number for number, token in special.items()}
 
 

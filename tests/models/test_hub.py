@@ -19,6 +19,8 @@ from router.cli import run
 from router.cli.terminal import size as in_words
 from router.models import EMBEDDED_FOLDER, HubId, Listener, find, local_models, pull
 from router.models.hub import local
+from router.prompt import PromptBuilder
+from router.types import Message
 from tests.models.loopback_hub import COMMIT, NAME, WEIGHTS, Hub, checkpoint, connect, connected, refusal
 
 UNWANTED = {
@@ -137,6 +139,25 @@ def test_what_pull_calls_whole_has_the_image_settings_wherever_they_are(hub: Hub
     assert (folder / "processor_config.json").is_file()
     assert ImageLimits.read(folder) == ImageLimits.read(EMBEDDED_FOLDER)
     (folder / "processor_config.json").unlink()
+    assert local(HubId(NAME)) is None
+
+
+def test_a_repository_with_an_older_tokenizer_is_pulled_whole_and_read(hub: Hub) -> None:
+    newer = json.loads(hub.files.pop("tokenizer.json"))
+    added = {token["content"]: token["id"] for token in newer["added_tokens"]}
+    special = [token["content"] for token in newer["added_tokens"] if token["special"]]
+    settings = json.loads(hub.files["tokenizer_config.json"])
+    merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in newer["model"]["merges"]]
+    hub.files["vocab.json"] = json.dumps(newer["model"]["vocab"]).encode()
+    hub.files["merges.txt"] = "\n".join(["#version: 0.2", *merges]).encode()
+    hub.files["added_tokens.json"] = json.dumps(added).encode()
+    hub.files["tokenizer_config.json"] = json.dumps(settings | {"extra_special_tokens": special}).encode()
+    messages = (Message.of("user", "Which colours do you see?"),)
+    pulled = PromptBuilder.read(find(NAME).folder)
+    assert (
+        pulled.plan(messages).ids.tolist() == PromptBuilder.read(EMBEDDED_FOLDER).plan(messages).ids.tolist()
+    )
+    (find(NAME).folder / "merges.txt").unlink()
     assert local(HubId(NAME)) is None
 
 
