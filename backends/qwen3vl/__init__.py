@@ -4,6 +4,8 @@ Nothing outside this folder imports its insides, so that another family can stan
 
     Config            the shape of a model, read from its config.json; refused where we could not compute it
     ImageLimits       between how many pixels an image is brought, and how; read from a file of SETTINGS
+    check_kind        refuses a config.json of another kind of model: what it is, and what is nearest to it
+    check_files       the same by the names of a repository's files
     check_ratio       refuses an image one of whose sides is too long for the other
     grid_of           (width, height, limits) -> (t, h, w) in patches
     image_tokens      grid -> how many places it takes in the prompt
@@ -17,6 +19,7 @@ Nothing outside this folder imports its insides, so that another family can stan
 
 from backends.qwen3vl.config import CHANNELS, PATCH_VALUES, Config, TextConfig, VisionConfig
 from backends.qwen3vl.images import Grid, check_ratio, grid_of, image_tokens, patches, size_of
+from backends.qwen3vl.kinds import EMBEDDING_FILES, check_files, check_kind
 from backends.qwen3vl.limits import SETTINGS, ImageLimits
 from backends.qwen3vl.positions import PositionIds, position_ids
 from backends.qwen3vl.tensors import left_out, tensor_names
@@ -24,6 +27,7 @@ from backends.qwen3vl.tower import VisionPositions, vision_positions
 
 __all__ = [
     "CHANNELS",
+    "EMBEDDING_FILES",
     "PATCH_VALUES",
     "SETTINGS",
     "Config",
@@ -33,6 +37,8 @@ __all__ = [
     "TextConfig",
     "VisionConfig",
     "VisionPositions",
+    "check_files",
+    "check_kind",
     "check_ratio",
     "grid_of",
     "image_tokens",

@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from backends.qwen3vl.kinds import SERVED, check_kind
 from backends.store import Fields
 
 PATCH = 16  # pixels a side
@@ -75,7 +76,8 @@ class Config:
         Qwen3-VL.
         """
         top = Fields.read(folder / "config.json")
-        top.expect("model_type", "qwen3_vl", required=True)
+        check_kind(top)
+        top.expect("model_type", SERVED, required=True)
         top.absent("quantization_config", "use a checkpoint with plain weights")
         text, vision = _text(top), _vision(top.section("vision_config"))
         if vision.out_hidden != text.hidden:

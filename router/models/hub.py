@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backends.base import BackendError, RequestError
-from backends.qwen3vl import Config
+from backends.qwen3vl import EMBEDDING_FILES, Config, check_files
 from backends.store import Fields, check_checkpoint, check_space, companions, lacking
 from backends.store.companions import COMPANIONS, OLDER_TOKENIZER
 from router.models.download import (
@@ -36,7 +36,7 @@ _ID = re.compile(
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _WANTED = re.compile(
     r"[^/]+\.safetensors|model\.safetensors\.index\.json|video_preprocessor_config\.json|"
-    + "|".join(map(re.escape, COMPANIONS + OLDER_TOKENIZER))
+    + "|".join(map(re.escape, COMPANIONS + OLDER_TOKENIZER + EMBEDDING_FILES))
 )
 
 
@@ -103,6 +103,7 @@ def pull(hub_id: HubId, listener: Listener = SILENT, *, offline: bool = False) -
     remove_remains(_repository(hub_id))
     with hub_errors(hub_id.name, hub_id.revision):
         listed = listing(hub_id.name, hub_id.revision, _WANTED)
+        check_files(f"'{hub_id}'", listed.sizes)
         names = _needed(listed.sizes)
         _check_kind(hub_id, names)
         if _missing(hub_id, listed, names):
@@ -127,7 +128,8 @@ def remove_pulled(model: Model) -> int:
 
 def _needed(listed: Collection[str]) -> set[str]:
     """Of the files that a checkpoint may have, those that are read of this one."""
-    return {name for name in listed if name not in OLDER_TOKENIZER or name in companions(listed)}
+    unread = {*OLDER_TOKENIZER, *EMBEDDING_FILES}.difference(companions(listed))
+    return set(listed) - unread
 
 
 def _check_kind(hub_id: HubId, files: Collection[str]) -> None:

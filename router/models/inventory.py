@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from backends.base import RequestError
-from backends.store import Manifest, check_checkpoint, check_sizes, recipe_fields
+from backends.qwen3vl import check_kind
+from backends.store import Fields, Manifest, check_checkpoint, check_sizes, recipe_fields
 from router.models.exports import SILENT, Listener, cached_export, cached_exports, packed, remove_export
 from router.models.hub import HubId, local, pull, pulled, remove_pulled
 from router.models.model import EMBEDDED, EMBEDDED_FOLDER, Model
@@ -97,6 +98,9 @@ def _checked(model: Model) -> Model:
     if model.is_export:
         check_sizes(model.folder)
     else:
+        config = model.folder / "config.json"
+        if config.is_file():
+            check_kind(Fields.read(config))  # says more than that its weights are not as ours are
         check_checkpoint(model.folder)
     return model
 

@@ -117,7 +117,9 @@ def test_a_revision_is_pinned(hub: Hub) -> None:
         ({"chat_template.jinja": None}, "no chat template"),
         ({"config.json": b'{"model_type": "llama"}'}, "model_type"),
         ({"config.json": b'{"model_type": "qwen3_vl", "auto_map": {"a": "b.py"}}'}, "never run"),
+        ({"config.json": b'{"model_type": "qwen3_vl_moe"}'}, "as a mixture of experts"),
         ({"config.json": b"{"}, "not valid JSON"),
+        ({"modules.json": b"[]"}, "has modules.json: it is an embedding model"),
     ],
 )
 def test_what_is_no_qwen3_vl_is_refused_before_its_weights_come(hub: Hub, change, words: str) -> None:
