@@ -15,6 +15,7 @@ from backends.store import Fields
 PATCH = 16  # pixels a side
 TEMPORAL_PATCH, MERGE, CHANNELS = 2, 2, 3
 PATCH_VALUES = CHANNELS * TEMPORAL_PATCH * PATCH * PATCH  # 1536: one row of ``Prompt.patches``
+_THETA = 10_000  # of the tower's rotary embedding, which turns by rows and columns
 _STRIDES = ("in_channels", "patch_size", "temporal_patch_size", "spatial_merge_size")
 
 
@@ -79,6 +80,9 @@ class Config:
         check_kind(top)
         top.expect("model_type", SERVED, required=True)
         top.absent("quantization_config", "use a checkpoint with plain weights")
+        for part in (top, top.section("text_config"), top.section("vision_config")):
+            part.absent("per_layer_config", "layers that differ from each other are not computed")
+            part.expect("is_encoder_decoder", False)
         text, vision = _text(top), _vision(top.section("vision_config"))
         if vision.out_hidden != text.hidden:
             raise top.bad(
@@ -96,6 +100,8 @@ def _text(top: Fields) -> TextConfig:
     text = top.section("text_config")
     text.expect("hidden_act", "silu")
     text.expect("attention_bias", False)
+    text.expect("is_causal", True)
+    _whole_attention(text)
     heads = text.whole("num_attention_heads")
     head_dim = text.whole("head_dim")
     kv_heads = text.whole("num_key_value_heads")
@@ -120,9 +126,10 @@ def _text(top: Fields) -> TextConfig:
 
 
 def _rope(text: Fields, head_dim: int) -> tuple[float, tuple[int, int, int]]:
-    # transformers 5 keeps theta beside the sections, 4.57 keeps it in text_config itself
-    newer = text.values.get("rope_parameters") is not None
-    rope = text.section("rope_parameters" if newer else "rope_scaling")
+    # transformers 5 keeps theta beside the sections, 4.57 keeps it in text_config itself; 5 goes by the older
+    # name where both are there
+    older = bool(text.values.get("rope_scaling")) or text.values.get("rope_parameters") is None
+    rope = text.section("rope_scaling" if older else "rope_parameters")
     rope.expect("rope_type", "default")
     rope.expect("type", "default")
     rope.expect("mrope_interleaved", True)
@@ -135,11 +142,39 @@ def _rope(text: Fields, head_dim: int) -> tuple[float, tuple[int, int, int]]:
     return theta, (section[0], section[1], section[2])
 
 
+def _whole_attention(text: Fields) -> None:
+    """Refuse layers that look back over a part of what was said, or that differ from each other."""
+    for kind in text.values.get("layer_types") or []:
+        if kind != "full_attention":
+            raise text.bad("layer_types", "full_attention for every layer", kind)
+    window, context = text.values.get("sliding_window"), text.whole("max_position_embeddings")
+    if window is not None and not (type(window) is int and window >= context):
+        raise text.bad("sliding_window", f"null, or at least max_position_embeddings, {context}", window)
+
+
+def _check_rotation(vision: Fields) -> None:
+    """Refuse another rotary embedding of the tower than the one it was trained with."""
+    older = bool(vision.values.get("rope_scaling"))
+    name = "rope_scaling" if older else "rope_parameters"
+    rope = vision.section(name) if vision.values.get(name) else Fields(vision.path, {}, vision.prefix)
+    kind = rope.values.get("rope_type", rope.values.get("type", "default"))
+    if kind not in ("default", "axial"):
+        raise rope.bad("rope_type", "'axial'", kind)
+    theta = rope.values.get("rope_theta", vision.values.get("rope_theta", _THETA))
+    if theta != _THETA:
+        raise rope.bad("rope_theta", f"{_THETA}", theta)
+
+
 def _vision(vision: Fields) -> VisionConfig:
     vision.expect("hidden_act", "gelu_pytorch_tanh")
+    _check_rotation(vision)
     for name, value in zip(_STRIDES, (CHANNELS, PATCH, TEMPORAL_PATCH, MERGE), strict=True):
         vision.expect(name, value, required=name != "in_channels")
     hidden, heads, depth = (vision.whole(name) for name in ("hidden_size", "num_heads", "depth"))
+    # other names that transformers takes for the same numbers
+    for name, value in (("num_attention_heads", heads), ("num_hidden_layers", depth)):
+        vision.expect(name, value)
+    vision.expect("head_dim", hidden // heads)
     if hidden % heads or (hidden // heads) % 4:
         # the 2-D rotary embedding turns pairs by row in one half of a head and by column in the other
         raise vision.bad(
