@@ -20,6 +20,9 @@ LARGEST_TEMPLATE = 1 << 20
 # The names by which a chat template may ask for a control token.
 _VARIABLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
+# Of the processor, and then of the tokenizer.
+_TEMPLATES = ("processor_config.json", "chat_template.json", "chat_template.jinja", "tokenizer_config.json")
+
 
 def read_tokenizer(folder: Path, vocab: int) -> Tokenizer:
     """The tokenizer, set to read special tokens in a text as the text they are.
@@ -70,14 +73,14 @@ def control_ids(folder: Path, tokenizer: Tokenizer) -> dict[str, int]:
 
 
 def read_template(folder: Path, controls: Mapping[str, int]) -> ChatTemplate:
-    """The chat template: its own file, else the older JSON file, else the tokenizer's configuration.
+    """The chat template: the first of the places where transformers looks for one, in its order.
 
     BackendError ``model_invalid``: there is none, or it cannot be used.
     """
     settings = folder / "tokenizer_config.json"
     fields = Fields.read(settings).values if settings.is_file() else {}
     variables = {name: text for name in _VARIABLES if (text := _text(fields.get(name))) is not None}
-    for name in ("chat_template.jinja", "chat_template.json", "tokenizer_config.json"):
+    for name in _TEMPLATES:
         path = folder / name
         if not path.is_file():
             continue
@@ -120,8 +123,9 @@ def _source(path: Path) -> str | None:
         return _read(path, LARGEST_TEMPLATE)
     source = Fields.read(path).values.get("chat_template")
     if isinstance(source, list):  # several, by name
-        templates = {entry.get("name"): entry.get("template") for entry in source if isinstance(entry, dict)}
-        source = templates.get("default")
+        source = {entry.get("name"): entry.get("template") for entry in source if isinstance(entry, dict)}
+    if isinstance(source, dict):
+        source = source.get("default")
     if source is not None and not isinstance(source, str):
         raise _invalid(path, "has a chat_template that is not text; copy it again")
     return source

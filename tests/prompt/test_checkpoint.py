@@ -26,21 +26,32 @@ def refused(folder) -> str:
     return str(caught.value)
 
 
+def theirs(folder) -> str | None:
+    """The chat template of transformers' processor."""
+    processor = pytest.importorskip("transformers").Qwen3VLProcessor
+    return processor.get_processor_dict(str(folder))[0].get("chat_template")
+
+
 def change(folder, name: str, **fields: object) -> None:
     values = json.loads((folder / name).read_text("utf-8"))
     (folder / name).write_text(json.dumps(values | fields), "utf-8")
 
 
-def test_the_template_file_comes_first(tmp_path):
-    write_model(tmp_path, "file", chat_template={"chat_template": "json"})
+def test_the_template_is_the_one_that_transformers_takes(tmp_path):
+    write_model(tmp_path, "file", chat_template={"chat_template": "json"}, processor_config={})
     change(tmp_path, "tokenizer_config.json", chat_template="settings")
-    assert says(tmp_path) == "file"
+    change(tmp_path, "processor_config.json", chat_template="processor")
+    for template, away in (("processor", "processor_config.json"), ("json", "chat_template.json")):
+        assert says(tmp_path) == theirs(tmp_path) == template
+        (tmp_path / away).unlink()
+    assert says(tmp_path) == theirs(tmp_path) == "file"
     (tmp_path / "chat_template.jinja").unlink()
-    assert says(tmp_path) == "json"
-    (tmp_path / "chat_template.json").unlink()
+    assert theirs(tmp_path) is None, "of the processor; the tokenizer still has one"
     assert says(tmp_path) == "settings"
     change(tmp_path, "tokenizer_config.json", chat_template=[{"name": "default", "template": "named"}])
     assert says(tmp_path) == "named"
+    change(tmp_path, "tokenizer_config.json", chat_template={"default": "by name"})
+    assert says(tmp_path) == "by name"
     change(tmp_path, "tokenizer_config.json", chat_template=None)
     assert "has no chat template; copy chat_template.jinja" in refused(tmp_path)
 
