@@ -29,7 +29,7 @@ _KINDS = {
     "qwen3_asr": "Qwen3-ASR, which writes down speech",
     "qwen3_omni_moe": "Qwen3-Omni, which hears and speaks too, as a mixture of experts",
     "qwen3_vl_text": "the language model alone of a Qwen3-VL, without its vision tower",
-    "qwen3_vl_moe": "Qwen3-VL as a mixture of experts, and only the dense ones are served",
+    "qwen3_vl_moe": "Qwen3-VL as a mixture of experts",
     "qwen3_5": "Qwen3.5, a later family with other layers",
     "qwen3_5_text": "the language model alone of Qwen3.5, a later family",
     "qwen3_5_moe": "Qwen3.5 as a mixture of experts, a later family with other layers",
