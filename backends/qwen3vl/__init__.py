@@ -17,12 +17,27 @@ Nothing outside this folder imports its insides, so that another family can stan
     vision_positions  rows and columns of patches -> the positions that the vision tower computes with
 """
 
-from backends.qwen3vl.config import CHANNELS, PATCH_VALUES, Config, TextConfig, VisionConfig
-from backends.qwen3vl.images import Grid, check_ratio, grid_of, image_tokens, patches, size_of
+from backends.qwen3vl.config import (
+    CHANNELS,
+    PATCH_VALUES,
+    Config,
+    TextConfig,
+    VisionConfig,
+    left_out,
+    tensor_names,
+)
+from backends.qwen3vl.images import (
+    SETTINGS,
+    Grid,
+    ImageLimits,
+    check_ratio,
+    grid_of,
+    image_tokens,
+    patches,
+    size_of,
+)
 from backends.qwen3vl.kinds import EMBEDDING_FILES, check_files, check_kind
-from backends.qwen3vl.limits import SETTINGS, ImageLimits
 from backends.qwen3vl.positions import PositionIds, position_ids
-from backends.qwen3vl.tensors import left_out, tensor_names
 from backends.qwen3vl.tower import VisionPositions, vision_positions
 
 __all__ = [

@@ -6,22 +6,24 @@ A checkpoint has ``config.json`` and safetensors; an export has graphs, their da
     Weights      a model's tensors, one at a time as float32; packed codes of a few bits
     Recipe       how a checkpoint becomes an export; Scheme: how one matrix is rounded
     Manifest     manifest.json: the recipe, each matrix's error, the size and sha256 of every file
-    companions   the small files beside the weights, and what of them an answer cannot do without
-    checks       whether a checkpoint is whole, and an export what its manifest says
+    checks       whether a checkpoint is whole, its small files too, and an export what its manifest says
     folder       written aside and renamed into place: whole, or not there at all
     lock         one writer at a time, released by a process's death
 """
 
 from backends.store.checks import (
+    COMPANIONS,
+    OLDER_TOKENIZER,
     SMALL,
     Damage,
     check_checkpoint,
     check_folder,
     check_sizes,
+    companions,
+    lacking,
     remember,
     verify_folder,
 )
-from backends.store.companions import companions, lacking
 from backends.store.fields import Fields
 from backends.store.folder import check_space, remove_folder, remove_leftovers, write_folder
 from backends.store.lock import locked
@@ -41,8 +43,10 @@ from backends.store.recipe import (
 from backends.store.weights import Progress, Weights, pack_codes, unpack_codes
 
 __all__ = [
+    "COMPANIONS",
     "EXPORTER",
     "MANIFEST",
+    "OLDER_TOKENIZER",
     "SEARCH",
     "SHORTLIST",
     "SMALL",

@@ -1,4 +1,5 @@
-"""Whether a folder is whole: a checkpoint by the headers of its weights, an export by its manifest.
+"""Whether a folder is whole: a checkpoint by its small files and the headers of its weights, an export by
+its manifest.
 
 An export is checked by the sizes of its files, by the content of what is small or may have changed, or by
 every byte. Nothing of a folder is run or followed out of it: weights are safetensors, files regular ones.
@@ -8,14 +9,56 @@ from __future__ import annotations
 
 import json
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from backends.base import BackendError
 from backends.store.manifest import MANIFEST, Manifest, sha256
-from backends.store.quantised import check_plain
+from backends.store.tensors import check_plain
 from backends.store.weights import Weights
+
+COMPANIONS = (
+    "config.json",
+    "generation_config.json",
+    "processor_config.json",
+    "preprocessor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "chat_template.json",
+)
+# a tokenizer as it was saved before tokenizer.json, and read only where that is not there
+OLDER_TOKENIZER = ("vocab.json", "merges.txt", "added_tokens.json", "special_tokens_map.json")
+
+
+def companions(names: Collection[str]) -> tuple[str, ...]:
+    """Those of a folder's or a repository's files that are read beside the weights."""
+    wanted = COMPANIONS if "tokenizer.json" in names else COMPANIONS + OLDER_TOKENIZER
+    return tuple(name for name in wanted if name in names)
+
+
+def lacking(names: Collection[str]) -> str | None:
+    """What no file of these names could give, and an answer needs; None where nothing is missing for sure."""
+    needs = {
+        "config.json": ({"config.json"},),
+        "tokenizer.json": ({"tokenizer.json"}, {"vocab.json", "merges.txt"}),
+        "image settings (preprocessor_config.json or processor_config.json)": (
+            {"preprocessor_config.json"},
+            {"processor_config.json"},
+        ),
+        "chat template (chat_template.jinja or chat_template.json)": (
+            {"chat_template.jinja"},
+            {"chat_template.json"},
+            {"tokenizer_config.json"},
+            {"processor_config.json"},
+        ),
+    }
+    for what, ways in needs.items():
+        if not any(way <= set(names) for way in ways):
+            return what
+    return None
+
 
 SMALL = 16 << 20  # bytes; a file up to this size is known by its content, a larger one by size and time
 

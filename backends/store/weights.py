@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from backends.base import BackendError
 from backends.store.fields import Fields
-from backends.store.quantised import check_plain, check_plain_names
 from backends.store.tensors import (
     HEAD,
     INDEX,
@@ -26,6 +25,8 @@ from backends.store.tensors import (
     TABLE,
     StoredTensor,
     by_full_name,
+    check_plain,
+    check_plain_names,
     damaged,
     shards,
     stored_tensors,

@@ -13,8 +13,15 @@ from pathlib import Path
 
 from backends.base import BackendError, RequestError
 from backends.qwen3vl import EMBEDDING_FILES, Config, check_files
-from backends.store import Fields, check_checkpoint, check_space, companions, lacking
-from backends.store.companions import COMPANIONS, OLDER_TOKENIZER
+from backends.store import (
+    COMPANIONS,
+    OLDER_TOKENIZER,
+    Fields,
+    check_checkpoint,
+    check_space,
+    companions,
+    lacking,
+)
 from router.models.download import (
     Listing,
     cache,

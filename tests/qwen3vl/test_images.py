@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from backends.base import RequestError
-from backends.qwen3vl.images import grid_of, image_tokens, patches, resized_size
-from backends.qwen3vl.limits import ImageLimits
+from backends.qwen3vl.images import ImageLimits, grid_of, image_tokens, patches, resized_size
 
 LIMITS = ImageLimits(65_536, 16_777_216)  # of the released checkpoints
 SMALL = ImageLimits(9_216, 25_600)

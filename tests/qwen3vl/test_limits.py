@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from backends.base import BackendError
-from backends.qwen3vl.images import patches
-from backends.qwen3vl.limits import SETTINGS, ImageLimits
+from backends.qwen3vl.images import SETTINGS, ImageLimits, patches
 
 NEWER, OLDER = SETTINGS
 LIMITS = ImageLimits(65_536, 16_777_216)  # of the released checkpoints
