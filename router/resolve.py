@@ -12,15 +12,16 @@ from router.images import InputLimits
 from router.models import SILENT, Listener
 from router.prompt import Plan, PromptBuilder
 from router.sampling import (
+    BUILT_IN,
     FREE,
     NO_RULES,
     Constraint,
     ModelRules,
     Schemas,
     check,
+    check_numbers,
     from_generation_config,
     ignored,
-    layered,
     rules_from,
 )
 from router.types import Estimate, Request, Sampling
@@ -98,3 +99,17 @@ class Resolver:
         least, most = request.min_pixels or limits.min_pixels, request.max_pixels or limits.max_pixels
         limits = replace(limits, min_pixels=least, max_pixels=most)
         return replace(self.builder, limits=limits)
+
+
+def layered(asked: Sampling, model: Sampling, rules: ModelRules, prompt_tokens: int) -> Sampling:
+    """What a request asks, over what its model's files say, over the built-in values.
+
+    RequestError: the model's ``max_length`` leaves no room for an answer, or fields contradict each other.
+    """
+    said = asked.over(model)
+    sampling = (said if rules == NO_RULES else rules.with_lengths(said, prompt_tokens)).over(BUILT_IN)
+    least, most = sampling.min_tokens or 0, sampling.max_tokens or 0
+    if asked.min_tokens is None and least > most:  # the model's floor gives way: all that may be said is said
+        sampling = replace(sampling, min_tokens=most)
+    check_numbers(sampling)
+    return sampling

@@ -183,8 +183,8 @@ def _check_key_source(context: click.Context) -> None:
 
 def _settings(options: ServeOptions) -> Settings:
     from router.images import InputLimits
+    from router.server import MIB, Settings
     from router.server.access import is_loopback
-    from router.server.settings import MIB, Settings
 
     keys = _keys(options.api_key, options.api_key_file)
     largest = options.max_image_bytes

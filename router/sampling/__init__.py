@@ -8,7 +8,7 @@
     Constraint   which tokens may come next; Schemas makes those of a JSON schema
 """
 
-from router.sampling.generation_config import from_generation_config, ignored, layered, rules_from
+from router.sampling.generation_config import from_generation_config, ignored, rules_from
 from router.sampling.grammar import ANY_OBJECT, FREE, Constraint, Schemas
 from router.sampling.options import (
     BUILT_IN,
@@ -38,7 +38,6 @@ __all__ = [
     "end_tokens",
     "from_generation_config",
     "ignored",
-    "layered",
     "rules_from",
     "score",
 ]

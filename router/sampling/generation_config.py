@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from backends.base import BackendError, RequestError
-from router.sampling.options import BUILT_IN, MAX_STOP_CHARACTERS, MAX_STOPS, check, check_numbers
+from router.sampling.options import MAX_STOP_CHARACTERS, MAX_STOPS, check, check_numbers
 from router.sampling.rules import Ids, ModelRules
 from router.types import Sampling
 
@@ -118,27 +118,6 @@ def ignored(data: Mapping[str, Any]) -> tuple[str, ...]:
         elif not (name in _FIELDS or name in _RULES or name in NEUTRAL or name.startswith("_")):
             sentences.append(f"{name} is ignored: no field of this name is known")
     return tuple(sentences)
-
-
-def layered(asked: Sampling, model: Sampling, rules: ModelRules, prompt_tokens: int) -> Sampling:
-    """What a request asks, over what its model's files say, over the built-in values.
-
-    RequestError: the model's ``max_length`` leaves no room for an answer, or fields contradict each other.
-    """
-    said = asked.over(model).over(rules.lengths(prompt_tokens))
-    if said.max_tokens is not None and said.max_tokens < 1:
-        raise RequestError(
-            f"the prompt is {prompt_tokens} tokens, and the model's generation_config.json sets max_length "
-            f"{rules.max_length} for prompt and answer together: shorten the prompt or give max_tokens",
-            code="context_length_exceeded",
-            param="max_tokens",
-        )
-    sampling = said.over(BUILT_IN)
-    least, most = sampling.min_tokens or 0, sampling.max_tokens or 0
-    if asked.min_tokens is None and least > most:  # the model's floor gives way: all that may be said is said
-        sampling = replace(sampling, min_tokens=most)
-    check_numbers(sampling)
-    return sampling
 
 
 def _stop(data: Mapping[str, Any]) -> tuple[str, ...] | None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.base import Logits
+from backends.base import Logits, RequestError
 from router.sampling.filters import entropic, eta, likely, typical
 from router.types import Sampling
 
@@ -43,11 +43,21 @@ class ModelRules:
     max_length: int | None = None  # tokens of prompt and answer
     min_length: int = 0
 
-    def lengths(self, prompt_tokens: int) -> Sampling:
-        """``max_length`` and ``min_length`` as tokens of an answer; ``max_tokens`` may be below 1."""
+    def with_lengths(self, sampling: Sampling, prompt_tokens: int) -> Sampling:
+        """``sampling``; where it is silent, ``max_length`` and ``min_length`` as tokens of an answer.
+
+        RequestError ``context_length_exceeded``: ``max_length`` leaves no room for one.
+        """
         most = None if self.max_length is None else self.max_length - prompt_tokens
+        if sampling.max_tokens is None and most is not None and most < 1:
+            raise RequestError(
+                f"the prompt is {prompt_tokens} tokens, and the model's generation_config.json sets "
+                f"max_length {self.max_length} for prompt and answer: shorten the prompt or give max_tokens",
+                code="context_length_exceeded",
+                param="max_tokens",
+            )
         least = self.min_length - prompt_tokens
-        return Sampling(max_tokens=most, min_tokens=least if least > 0 else None)
+        return sampling.over(Sampling(max_tokens=most, min_tokens=least if least > 0 else None))
 
 
 NO_RULES = ModelRules()

@@ -57,7 +57,8 @@ class Sampler:
         self._sampling = sampling
         self._prompt_ids = prompt_ids  # [tokens]
         self._end = np.array(sorted(end), dtype=np.int64)
-        self._rules = AppliedRules(rules, prompt_ids, end, sampling.max_tokens)
+        # hardly a model has any: then no token pays for them
+        self._rules = None if rules == NO_RULES else AppliedRules(rules, prompt_ids, end, sampling.max_tokens)
         self._uniform = uniform or np.random.Generator(np.random.PCG64(_entropy(sampling.seed))).random
         self._picked = 0
         self._counts: NDArray[np.int32] = np.zeros(0, dtype=np.int32)  # [vocab]: how often in the answer
@@ -80,7 +81,8 @@ class Sampler:
         self._picked += 1
         self._counts[token] += 1
         self._seen[token] = True
-        self._rules.accept(token)
+        if self._rules is not None:
+            self._rules.accept(token)
         return token
 
     def _measure(self, vocab: int) -> None:
@@ -97,7 +99,7 @@ class Sampler:
         penalty = sampling.repetition_penalty or 1.0
         presence, frequency = sampling.presence_penalty or 0.0, sampling.frequency_penalty or 0.0
         banned = self._end if self._picked < (sampling.min_tokens or 0) else self._end[:0]
-        rules = self._rules if self._rules.change_scores else None
+        rules = self._rules if self._rules is not None and self._rules.change_scores else None
         if not (rules or sampling.logit_bias or penalty != 1.0 or presence or frequency or banned.size):
             return logits
         scores = logits.copy()
@@ -121,8 +123,8 @@ class Sampler:
     def _drawn(self, scores: Logits, temperature: float) -> int:
         """Steps 5 to 9."""
         top_k, top_p, min_p = self._sampling.top_k, self._sampling.top_p or 1.0, self._sampling.min_p or 0.0
-        ids, kept = self._ids, self._rules.entropic(scores, temperature)
-        if kept is not None:
+        ids, rules = self._ids, self._rules
+        if rules is not None and (kept := rules.entropic(scores, temperature)) is not None:
             ids, scores = kept, scores[kept]
         if top_k:
             kept = largest(scores, top_k)
@@ -134,8 +136,8 @@ class Sampler:
         if min_p > 0:
             kept = np.flatnonzero(weights >= min_p)
             ids, weights = ids[kept], weights[kept]
-        if self._rules.cut:
-            kept = self._rules.kept(weights)
+        if rules is not None and rules.cut:
+            kept = rules.kept(weights)
             ids, weights = ids[kept], weights[kept]
         sums = weights.astype(np.float64)
         np.cumsum(sums, out=sums)

@@ -8,6 +8,6 @@
 
 from router.server.app import create_app
 from router.server.listen import listen, make_server, serve
-from router.server.settings import Settings
+from router.server.settings import MIB, Settings
 
-__all__ = ["Settings", "create_app", "listen", "make_server", "serve"]
+__all__ = ["MIB", "Settings", "create_app", "listen", "make_server", "serve"]

@@ -3,7 +3,8 @@
 import pytest
 
 from backends.base import BackendError, RequestError
-from router.sampling import NO_RULES, ModelRules, from_generation_config, ignored, layered, rules_from
+from router.resolve import layered
+from router.sampling import NO_RULES, ModelRules, from_generation_config, ignored, rules_from
 from router.sampling.generation_config import NEUTRAL
 from router.types import Sampling
 

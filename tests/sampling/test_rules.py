@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from router.sampling import NO_RULES, Sampler, from_generation_config, layered, rules_from
+from router.resolve import layered
+from router.sampling import NO_RULES, Sampler, from_generation_config, rules_from
 from router.types import Sampling
 from tests.sampling.test_transformers import ANSWER, END, PROMPT, VOCAB, Generating, agrees, rows, shares
 

@@ -11,7 +11,8 @@ from typing import Any
 from backends.base import RequestError
 from backends.qwen3vl import Config, ImageLimits, grid_of, image_tokens
 from router.prompt.checkpoint import read_generation_config
-from router.sampling import BUILT_IN, NO_RULES, check, from_generation_config, layered
+from router.resolve import layered
+from router.sampling import BUILT_IN, NO_RULES, check, from_generation_config
 from router.types import Picture, Request, Sampling
 
 SAMPLING = tuple(field.name for field in fields(Sampling))
