@@ -85,9 +85,9 @@ class Resolver:
     @cached_property
     def _generation(self) -> tuple[Sampling, ModelRules]:
         """What the model's generation_config.json sets."""
-        said = self.builder.generation_config
-        model, rules = from_generation_config(said), rules_from(said, self.builder.config.text.vocab)
-        for sentence in ignored(said):
+        values = self.builder.generation_config
+        model, rules = from_generation_config(values), rules_from(values, self.builder.config.text.vocab)
+        for sentence in ignored(values):
             self._listener.notice(f"generation_config.json: {sentence}")
         return model, rules
 
@@ -101,15 +101,17 @@ class Resolver:
         return replace(self.builder, limits=limits)
 
 
-def layered(asked: Sampling, model: Sampling, rules: ModelRules, prompt_tokens: int) -> Sampling:
+def layered(requested: Sampling, model: Sampling, rules: ModelRules, prompt_tokens: int) -> Sampling:
     """What a request asks, over what its model's files say, over the built-in values.
 
     RequestError: the model's ``max_length`` leaves no room for an answer, or fields contradict each other.
     """
-    said = asked.over(model)
-    sampling = (said if rules == NO_RULES else rules.with_lengths(said, prompt_tokens)).over(BUILT_IN)
+    sampling = requested.over(model)
+    if rules != NO_RULES:
+        sampling = rules.with_lengths(sampling, prompt_tokens)
+    sampling = sampling.over(BUILT_IN)
     least, most = sampling.min_tokens or 0, sampling.max_tokens or 0
-    if asked.min_tokens is None and least > most:  # the model's floor gives way: all that may be said is said
+    if requested.min_tokens is None and least > most:  # the model's floor gives way to the request
         sampling = replace(sampling, min_tokens=most)
     check_numbers(sampling)
     return sampling

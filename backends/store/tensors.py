@@ -66,16 +66,22 @@ def weight_files(folder: Path) -> list[Path]:
     return files
 
 
+def config_values(folder: Path) -> Mapping[str, Any]:
+    """What the folder's config.json says; nothing where there is none."""
+    config = folder / "config.json"
+    return Fields.read(config).values if config.is_file() else {}
+
+
 def _first(folder: Path) -> Path:
     """The file with the weights, or the index of several; config.json may give it another name."""
-    config = folder / "config.json"
-    named = Fields.read(config).values.get("transformers_weights") if config.is_file() else None
+    named = config_values(folder).get("transformers_weights")
     if named is None:
         single = (folder / SINGLE).is_file() or not (folder / INDEX).is_file()
         return folder / (SINGLE if single else INDEX)
     if not isinstance(named, str) or not re.fullmatch(r"\w[\w.-]*\.safetensors(\.index\.json)?", named):
         raise BackendError(
-            f"{config}: transformers_weights must be a safetensors file of its folder, got {named!r:.80}",
+            f"{folder / 'config.json'}: transformers_weights must be a safetensors file of its folder, "
+            f"got {named!r:.80}",
             code="model_invalid",
         )
     return folder / named
@@ -193,7 +199,7 @@ def check_plain(folder: Path) -> None:
     """BackendError ``model_invalid`` names a quantised folder's kind and what to use; no weight is read."""
     if any(folder.glob("*.gguf")) and not any(folder.glob("*.safetensors")):
         raise _refusal(folder, "GGUF")
-    values = _config(folder)
+    values = config_values(folder)
     text = values.get("text_config")
     for part in (values, text if isinstance(text, dict) else {}):
         if isinstance(part.get("quantization"), dict):
@@ -213,11 +219,6 @@ def check_plain_names(folder: Path, names: Iterable[str]) -> None:
             raise _refusal(folder, kind)
 
 
-def _config(folder: Path) -> Mapping[str, Any]:
-    config = folder / "config.json"
-    return Fields.read(config).values if config.is_file() else {}
-
-
 def _refusal(folder: Path, kind: str) -> BackendError:
     return BackendError(
         f"{folder} has weights as {kind} writes them, and only plain bfloat16, float16 or float32 weights "
@@ -233,7 +234,7 @@ def _original(folder: Path) -> str:
         with card.open("rb") as stream:
             if named := _BASE_MODEL.search(stream.read(_CARD).decode("utf-8", "replace")):
                 return named[1]
-    text: Any = _config(folder).get("text_config")
+    text: Any = config_values(folder).get("text_config")
     text = text if isinstance(text, dict) else {}
     size = _SIZES.get((text.get("hidden_size"), text.get("num_hidden_layers")))
     if size is None:

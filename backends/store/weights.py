@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.base import BackendError
-from backends.store.fields import Fields
 from backends.store.tensors import (
     HEAD,
     INDEX,
@@ -27,6 +26,7 @@ from backends.store.tensors import (
     by_full_name,
     check_plain,
     check_plain_names,
+    config_values,
     damaged,
     shards,
     stored_tensors,
@@ -59,7 +59,8 @@ class Weights:
         self._bytes_read: dict[str, int] = {}  # bytes from the start of each tensor
         self._tensors, self._left_out = by_full_name(stored_tensors(weight_files(folder)))
         check_plain_names(folder, self._tensors)
-        self._tied = _flag(folder)
+        # transformers reads the top's word alone, not that of text_config
+        self._tied = config_values(folder).get("tie_word_embeddings") is True
         if self._tied and HEAD in self._tensors and TABLE not in self._tensors:
             self._tensors[TABLE] = self._tensors.pop(HEAD)
 
@@ -171,12 +172,6 @@ def _passed_over(folder: Path) -> list[str]:
         return [name for name in shards(folder / INDEX) if name != SINGLE and (folder / name).is_file()]
     except BackendError:
         return []  # nobody reads that index
-
-
-def _flag(folder: Path) -> bool:
-    """Whether config.json ties the head to the embeddings; transformers reads the top's word alone."""
-    config = folder / "config.json"
-    return config.is_file() and Fields.read(config).values.get("tie_word_embeddings") is True
 
 
 def _part(tensor: StoredTensor, rows: slice | None) -> tuple[tuple[int, ...], int]:
